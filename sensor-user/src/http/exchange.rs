@@ -1,0 +1,266 @@
+//! The exchange: one request and what was answered to it. Everything downstream judges exchanges.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::capture::{Endpoints, Origin, SocketId, Time};
+
+/// How much of the exchange was captured. Ordered from best to worst.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Coverage {
+    /// Both heads, whole.
+    #[default]
+    Whole,
+    /// A head was longer than the limit and its end is missing, or the response was not seen.
+    Truncated,
+    /// Captured bytes are missing before or inside this exchange.
+    Gap,
+}
+
+impl Coverage {
+    /// The word used in events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Truncated => "truncated",
+            Self::Gap => "gap",
+        }
+    }
+}
+
+/// Ways in which a message could be read differently by two parties (RFC 9112 sections 6.3 and 11.2). A set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Suspicions(pub u16);
+
+impl Suspicions {
+    /// Both `Content-Length` and `Transfer-Encoding`.
+    pub const LENGTH_AND_CHUNKED: Self = Self(1);
+    /// Several `Content-Length` values that differ, or a list.
+    pub const DUPLICATE_LENGTH: Self = Self(1 << 1);
+    /// A `Content-Length` that is not a plain decimal number.
+    pub const BAD_LENGTH: Self = Self(1 << 2);
+    /// A `Transfer-Encoding` other than exactly `chunked`, or `chunked` not last.
+    pub const BAD_ENCODING: Self = Self(1 << 3);
+    /// A header line continued by white space (obs-fold).
+    pub const FOLDED_HEADER: Self = Self(1 << 4);
+    /// CR without LF, LF without CR, or NUL inside a head.
+    pub const BARE_CONTROL: Self = Self(1 << 5);
+    /// White space between a field name and its colon, or a name with bytes that are no token.
+    pub const BAD_FIELD_NAME: Self = Self(1 << 6);
+    /// A chunk size that is malformed or absurd.
+    pub const BAD_CHUNK: Self = Self(1 << 7);
+    /// Two copies of one range of TCP bytes that differ.
+    pub const CONFLICTING_SEGMENTS: Self = Self(1 << 8);
+    /// `Transfer-Encoding` in an HTTP/1.0 message.
+    pub const CHUNKED_IN_HTTP10: Self = Self(1 << 9);
+
+    /// Adds another set.
+    pub const fn insert(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// Whether every member of `other` is in this set.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether nothing is suspected.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// One header line, as ranges into the head that holds it. A value is trimmed of optional white space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The field name as it was sent.
+    pub name: Range<u32>,
+    /// The field value as it was sent, folds included.
+    pub value: Range<u32>,
+}
+
+/// Most header lines that are kept of one head. nginx's and Node's heads end well below; Apache stops at 100.
+pub const MAX_HEADERS: usize = 128;
+
+/// A request's head. Invariant: every range lies inside `bytes`.
+#[derive(Clone, Debug, Default)]
+pub struct RequestHead {
+    /// The bytes, from the method to the empty line, as the server's TCP accepted them.
+    pub bytes: Vec<u8>,
+    /// The method.
+    pub method: Range<u32>,
+    /// The request target, any of its four forms (RFC 9112 section 3.2).
+    pub target: Range<u32>,
+    /// 0 for HTTP/1.0, 1 for HTTP/1.1.
+    pub minor_version: u8,
+    /// The header lines in order, at most [`MAX_HEADERS`].
+    pub headers: Vec<Header>,
+}
+
+impl RequestHead {
+    /// The bytes of a range; empty when it lies outside.
+    #[must_use]
+    pub fn slice(&self, range: &Range<u32>) -> &[u8] {
+        slice(&self.bytes, range)
+    }
+
+    /// The method; empty if the head was lost.
+    #[must_use]
+    pub fn method(&self) -> &[u8] {
+        self.slice(&self.method)
+    }
+
+    /// The request target as sent, query included.
+    #[must_use]
+    pub fn target(&self) -> &[u8] {
+        self.slice(&self.target)
+    }
+
+    /// The path of the target: without scheme, authority, query and fragment.
+    #[must_use]
+    pub fn path(&self) -> &[u8] {
+        split_target(self.target()).0
+    }
+
+    /// The query of the target without its question mark, empty if there is none.
+    #[must_use]
+    pub fn query(&self) -> &[u8] {
+        split_target(self.target()).1
+    }
+
+    /// Values of every header called `name` (ASCII case ignored), in order.
+    pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        values(&self.bytes, &self.headers, name)
+    }
+
+    /// The first value of a header.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&[u8]> {
+        let header = self.headers.iter().find(|h| self.slice(&h.name).eq_ignore_ascii_case(name.as_bytes()))?;
+        Some(self.slice(&header.value))
+    }
+}
+
+/// A response's head. Invariant: every range lies inside `bytes`.
+#[derive(Clone, Debug, Default)]
+pub struct ResponseHead {
+    /// The captured bytes; live capture keeps the first part only.
+    pub bytes: Vec<u8>,
+    /// The status code, 100 to 999; never 1xx except 101.
+    pub status: u16,
+    /// 0 for HTTP/1.0, 1 for HTTP/1.1.
+    pub minor_version: u8,
+    /// The header lines that were captured.
+    pub headers: Vec<Header>,
+}
+
+impl ResponseHead {
+    /// The first value of a header.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&[u8]> {
+        values(&self.bytes, &self.headers, name).next()
+    }
+}
+
+/// One request and its response.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// When the request's first byte was seen.
+    pub at: Time,
+    /// When the exchange was complete enough to judge: the response's head, or the end of waiting for it.
+    pub ended_at: Time,
+    /// Its connection.
+    pub socket: SocketId,
+    /// Both ends.
+    pub endpoints: Endpoints,
+    /// The client's address: the peer, or what a trusted proxy says of it.
+    pub client: IpAddr,
+    /// Where the server lives.
+    pub origin: Origin,
+    /// The request.
+    pub request: RequestHead,
+    /// Bytes of the request's body where framing tells.
+    pub request_body_bytes: Option<u64>,
+    /// The response; none if it was not seen.
+    pub response: Option<ResponseHead>,
+    /// Bytes of the response's body where its head tells.
+    pub response_body_bytes: Option<u64>,
+    /// From the request's last head byte to the response's first, where both were seen.
+    pub latency: Option<Duration>,
+    /// What was ambiguous.
+    pub suspicions: Suspicions,
+    /// What is missing.
+    pub coverage: Coverage,
+}
+
+impl Exchange {
+    /// The status code, if a response was seen.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        self.response.as_ref().map(|r| r.status)
+    }
+
+    /// Whether the application accepted the request: 2xx.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.status().is_some_and(|s| (200..300).contains(&s))
+    }
+
+    /// Whether the application refused the caller: 401 or 403.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self.status(), Some(401 | 403))
+    }
+}
+
+fn slice<'a>(bytes: &'a [u8], range: &Range<u32>) -> &'a [u8] {
+    bytes.get(range.start as usize..range.end as usize).unwrap_or_default()
+}
+
+fn values<'a>(bytes: &'a [u8], headers: &'a [Header], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    headers
+        .iter()
+        .filter(move |h| slice(bytes, &h.name).eq_ignore_ascii_case(name.as_bytes()))
+        .map(move |h| slice(bytes, &h.value))
+}
+
+/// Splits a request target into path and query. Absolute form loses its scheme and authority.
+fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
+    let rest = match memchr::memmem::find(target, b"://") {
+        Some(at) if !target.starts_with(b"/") => {
+            let authority = target.get(at + 3..).unwrap_or_default();
+            let path = memchr::memchr2(b'/', b'?', authority).unwrap_or(authority.len());
+            authority.get(path..).unwrap_or_default()
+        }
+        _ => target,
+    };
+    let rest = rest.split(|b| *b == b'#').next().unwrap_or_default();
+    match memchr::memchr(b'?', rest) {
+        Some(at) => (rest.get(..at).unwrap_or_default(), rest.get(at + 1..).unwrap_or_default()),
+        None => (rest, &[]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_every_form_of_target() {
+        let cases: [(&[u8], &[u8], &[u8]); 6] = [
+            (b"/a/b?c=d", b"/a/b", b"c=d"),
+            (b"http://h:1/a?x", b"/a", b"x"),
+            (b"http://h?x", b"", b"x"),
+            (b"/redirect?to=http://h/p", b"/redirect", b"to=http://h/p"),
+            (b"*", b"*", b""),
+            (b"/a#f?g", b"/a", b""),
+        ];
+        for (target, path, query) in cases {
+            assert_eq!(split_target(target), (path, query));
+        }
+    }
+}
