@@ -1,0 +1,152 @@
+//! What a rule is: its card, its input, its output.
+
+use std::sync::Arc;
+
+use crate::capture::{Loss, Time};
+use crate::detect::{Finding, Severity};
+use crate::http::Exchange;
+use crate::token::TokenUse;
+
+/// When a rule can be asked. A token whose signature is still being checked splits an exchange's judgement in two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Text, headers, status, history: asked at once, once an exchange.
+    Exchange,
+    /// The final verdict on the token: asked once an exchange and token, at once or when the verdict comes.
+    Verdict,
+}
+
+/// A number that users may change under `rules.<id>.<key>`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Threshold {
+    /// The key, with its unit: `per_minute`, `window_s`.
+    pub key: &'static str,
+    /// The shipped value.
+    pub default: f64,
+    /// Smallest value that makes sense.
+    pub min: f64,
+    /// Largest value that makes sense.
+    pub max: f64,
+    /// One sentence for docs/rules.md and `rules show`.
+    pub doc: &'static str,
+}
+
+/// A rule's card: everything that is known of it without running it. docs/rules.md is made of these.
+#[derive(Debug)]
+pub struct About {
+    /// Kebab-case fact: `alg-none`.
+    pub id: &'static str,
+    /// A title of a few words.
+    pub title: &'static str,
+    /// Raised when the rule's meaning changes.
+    pub version: &'static str,
+    /// Severity of the attempt.
+    pub severity: Severity,
+    /// Severity when the application accepted it (2xx), where that differs.
+    pub accepted: Option<Severity>,
+    /// ATT&CK technique ids: `T1606`.
+    pub attack: &'static [&'static str],
+    /// Whether it learns or counts (OCSF analytic type 2) rather than states a fact (type 1).
+    pub behavioural: bool,
+    /// When it is asked.
+    pub needs: Needs,
+    /// What it sees, why it matters, what is benign, what it does not see: Markdown paragraphs.
+    pub doc: &'static str,
+    /// Seconds that an alert of this rule cools down unless configured otherwise.
+    pub cooling_s: u32,
+    /// Its numbers.
+    pub thresholds: &'static [Threshold],
+}
+
+/// A rule's own numbers, as configured.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Thresholds(pub Vec<(&'static str, f64)>);
+
+impl Thresholds {
+    /// The configured value of `key`, or the shipped one.
+    #[must_use]
+    pub fn value(&self, about: &About, key: &str) -> f64 {
+        let set = self.0.iter().find(|(k, _)| *k == key).map(|(_, v)| *v);
+        set.or_else(|| about.thresholds.iter().find(|t| t.key == key).map(|t| t.default)).unwrap_or_default()
+    }
+}
+
+/// What is known of how a route treats callers without a good token. Learned from traffic, overridden by config.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Guard {
+    /// Nothing was seen yet.
+    #[default]
+    Unknown,
+    /// It refuses (401, 403) callers without a token, or with one that must be refused.
+    Refuses,
+    /// It answers 2xx to callers without any token: a 2xx there proves nothing.
+    Open,
+}
+
+/// What a route is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum RouteKind {
+    /// Nothing special.
+    #[default]
+    Plain,
+    /// Users log in here.
+    Login,
+    /// Users log out here.
+    Logout,
+    /// Tokens are issued or refreshed here.
+    Token,
+    /// Tagged by config.
+    Sensitive,
+    /// Tagged by config: personal data.
+    Pii,
+    /// Tagged by config: money.
+    Financial,
+    /// Tagged by config: administration.
+    Admin,
+    /// Anyone may call it.
+    Public,
+    /// Probes call it.
+    Health,
+}
+
+/// The route of an exchange.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// `GET /orders/{id}`, bounded.
+    pub name: Arc<str>,
+    /// What it is for.
+    pub kind: RouteKind,
+    /// How it treats strangers, as known before this exchange.
+    pub guard: Guard,
+}
+
+/// What a rule is asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// The exchange.
+    pub exchange: &'a Exchange,
+    /// Its tokens. For rules that need a verdict: only those that have their final one now.
+    pub tokens: &'a [TokenUse],
+    /// Its route.
+    pub route: &'a Route,
+    /// Now, in the time of the data.
+    pub now: Time,
+}
+
+/// Where rules put their findings.
+pub type Report = Vec<Finding>;
+
+/// A detection. Rules are pure: they take time from the case and do no I/O.
+pub trait Rule: Send {
+    /// Its card.
+    fn about(&self) -> &'static About;
+
+    /// Judges one exchange.
+    fn judge(&mut self, case: &Case<'_>, report: &mut Report);
+
+    /// Judges a loss of captured records.
+    fn lost(&mut self, _loss: &Loss, _report: &mut Report) {}
+
+    /// Time has passed: forget what is too old, tell what silence means. Called at most every data second.
+    fn tick(&mut self, _now: Time, _report: &mut Report) {}
+}

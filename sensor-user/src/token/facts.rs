@@ -1,0 +1,250 @@
+//! What is known of a token once it has been read and judged. Holds no raw token and no signature.
+
+use std::fmt;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+/// The name of a token everywhere: 128 bits of HMAC-SHA-256 over its text, under the sensor's key.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint(pub [u8; 16]);
+
+impl fmt::Display for Fingerprint {
+    /// 32 hexadecimal digits; `{:.16}` shows the first 16, as in compact lines.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = f.precision().unwrap_or(32);
+        for byte in self.0.iter().take(digits.div_ceil(2)) {
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fingerprint({self})")
+    }
+}
+
+/// Where in the request a token was.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Carrier {
+    /// `Authorization: Bearer` (RFC 6750 section 2.1).
+    Authorization,
+    /// Another header that is configured to carry tokens.
+    Header(Arc<str>),
+    /// A cookie that is configured to carry tokens.
+    Cookie(Arc<str>),
+    /// A query parameter (RFC 6750 section 2.3).
+    Query(Arc<str>),
+}
+
+/// What a token looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// A compact JWS whose header and payload are JSON objects.
+    Jws,
+    /// A compact JWE.
+    Jwe,
+    /// Meant to be a JWS (two dots and a base64url `{`, or an `alg`), but not readable as one.
+    Malformed,
+    /// Anything else: a reference that only its issuer can read.
+    Opaque,
+}
+
+/// What the signature is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Signature {
+    /// It verifies under the issuer's key and with an algorithm that the issuer's policy allows.
+    Verified,
+    /// The issuer's keys are known and it verifies under none that it may use.
+    Invalid,
+    /// There is none to check, or its form alone refutes it: alg none, empty, psychic.
+    Absent,
+    /// Nobody has checked it.
+    Unchecked(Unchecked),
+}
+
+/// Why a signature was not checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unchecked {
+    /// It is being checked now; a later verdict follows.
+    Pending,
+    /// The issuer is configured but its keys have not arrived; a later verdict follows.
+    KeysPending,
+    /// The issuer's keys are there, but none has this `kid`; a later verdict may follow a rotation.
+    KeyUnknown,
+    /// No issuer is configured, or not this one.
+    NoIssuer,
+    /// Too many distinct tokens at once: counted, and tried again at the next use.
+    OverBudget,
+    /// Opaque, encrypted or malformed: there is nothing to check without its issuer.
+    Unreadable,
+}
+
+/// Reasons to refuse a token that its text alone gives, without any key. A set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Flaws(pub u32);
+
+impl Flaws {
+    /// `alg` is none in any spelling.
+    pub const ALG_NONE: Self = Self(1);
+    /// The signature part is empty.
+    pub const EMPTY_SIGNATURE: Self = Self(1 << 1);
+    /// ECDSA r or s is zero or not below the group order.
+    pub const PSYCHIC: Self = Self(1 << 2);
+    /// `jwk` or `x5c` in the header.
+    pub const EMBEDDED_KEY: Self = Self(1 << 3);
+    /// `jku` or `x5u` in the header.
+    pub const KEY_URL: Self = Self(1 << 4);
+    /// `kid` holds path traversal, quotes, pipes, control characters.
+    pub const KID_INJECTION: Self = Self(1 << 5);
+    /// Duplicate members in header or payload.
+    pub const DUPLICATE_MEMBERS: Self = Self(1 << 6);
+    /// Not strict base64url: padding, whitespace, foreign alphabet, trailing bits.
+    pub const BAD_BASE64: Self = Self(1 << 7);
+    /// Not strict JSON, or not UTF-8.
+    pub const BAD_JSON: Self = Self(1 << 8);
+    /// A registered member has the wrong type or is out of range.
+    pub const WRONG_TYPE: Self = Self(1 << 9);
+    /// Longer than the limit.
+    pub const TOO_LARGE: Self = Self(1 << 10);
+    /// Wrong number of parts.
+    pub const BAD_PARTS: Self = Self(1 << 11);
+    /// `crit` names something unknown, or `b64` is false.
+    pub const UNKNOWN_CRITICAL: Self = Self(1 << 12);
+    /// The signature's length cannot belong to the algorithm.
+    pub const BAD_SIGNATURE_LENGTH: Self = Self(1 << 13);
+    /// JSON nests deeper than the limit.
+    pub const TOO_DEEP: Self = Self(1 << 14);
+    /// Several credentials in one request, or an `Authorization` that is not one scheme and one token.
+    pub const AMBIGUOUS_CARRIER: Self = Self(1 << 15);
+
+    /// Adds another set.
+    pub const fn insert(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// Whether any member of `other` is in this set.
+    #[must_use]
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// What checking with keys and guesses has proven about a token that must be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Proof {
+    /// The HMAC verifies under the issuer's public key, taken as a secret in this form ("PEM", "DER", ...).
+    HmacUnderPublicKey(&'static str),
+    /// The HMAC verifies under a secret that a `kid` injection makes the verifier use ("empty", "NUL", ...).
+    HmacUnderInjectedKey(&'static str),
+    /// The HMAC verifies under a listed weak secret; its number in the list, never the secret.
+    WeakSecret(u32),
+    /// The signature verifies under the key in the token's own header, which is not the issuer's.
+    OwnKey,
+}
+
+/// How the token relates to the policy of its issuer. `None` in [`Token::policy`] if no issuer is configured at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[allow(clippy::struct_excessive_bools, reason = "independent answers to independent questions of RFC 9068 section 4")]
+pub struct Policy {
+    /// `iss` is configured.
+    pub issuer_known: bool,
+    /// `aud` holds one of the configured audiences, or any audience will do.
+    pub audience_ok: bool,
+    /// `alg` is one that the issuer may use.
+    pub algorithm_ok: bool,
+    /// The issuer signs with asymmetric keys only.
+    pub issuer_asymmetric: bool,
+    /// `jku`/`x5u` is the issuer's own, or there is none.
+    pub key_url_ok: bool,
+    /// The embedded key is one of the issuer's own (same RFC 7638 thumbprint), or there is none.
+    pub embedded_key_ok: bool,
+    /// `typ` is one that the issuer uses.
+    pub type_ok: bool,
+}
+
+/// Everything that is known of one distinct token. Strings are bounded to [`MAX_TEXT`] bytes each when read.
+#[derive(Clone, Debug)]
+pub struct Token {
+    /// Its name.
+    pub fingerprint: Fingerprint,
+    /// What it looks like.
+    pub form: Form,
+    /// Bytes of its text.
+    pub length: u32,
+    /// `alg` as it was sent, bounded and printable.
+    pub alg: Option<Box<str>>,
+    /// `kid` as it was sent, bounded and printable.
+    pub kid: Option<Box<str>>,
+    /// `typ` as it was sent.
+    pub typ: Option<Box<str>>,
+    /// `jku` or `x5u` without query.
+    pub key_url: Option<Box<str>>,
+    /// `iss`.
+    pub issuer: Option<Box<str>>,
+    /// `sub`, or `client_id`/`azp` if there is none.
+    pub subject: Option<Box<str>>,
+    /// `aud`, at most eight.
+    pub audiences: SmallVec<[Box<str>; 1]>,
+    /// `jti`.
+    pub id: Option<Box<str>>,
+    /// `exp`, seconds since the epoch.
+    pub expires: Option<i64>,
+    /// `nbf`, seconds since the epoch.
+    pub not_before: Option<i64>,
+    /// `iat`, seconds since the epoch.
+    pub issued: Option<i64>,
+    /// Reasons to refuse it that need no key.
+    pub flaws: Flaws,
+    /// Where a strict and a lax reading part, in words that quote nothing secret.
+    pub flaw_detail: Option<&'static str>,
+    /// What its signature is worth.
+    pub signature: Signature,
+    /// How it fits the configured issuers.
+    pub policy: Option<Policy>,
+    /// What was proven against it.
+    pub proof: Option<Proof>,
+    /// Keyed hash of the signing input (header and payload), for `claims-tampered`.
+    pub input_hash: u64,
+    /// Keyed hash of the signature, for `claims-tampered`; 0 if there is none.
+    pub signature_hash: u64,
+    /// Keyed hash of the payload, for `claims-tampered`.
+    pub payload_hash: u64,
+}
+
+/// Longest text kept of any one claim or header member, in bytes; more is cut at a character border and ends in `…`.
+pub const MAX_TEXT: usize = 256;
+
+impl Token {
+    /// Whether no later verdict will follow.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        !matches!(
+            self.signature,
+            Signature::Unchecked(Unchecked::Pending | Unchecked::KeysPending | Unchecked::KeyUnknown)
+        )
+    }
+
+    /// Whether its claims may name a principal: only a verified signature makes them more than an assertion.
+    #[must_use]
+    pub const fn is_verified(&self) -> bool {
+        matches!(self.signature, Signature::Verified)
+    }
+}
+
+/// One token in one request.
+#[derive(Clone, Debug)]
+pub struct TokenUse {
+    /// The token.
+    pub token: Arc<Token>,
+    /// Where it was.
+    pub carrier: Carrier,
+}

@@ -1,0 +1,141 @@
+//! The token stage's slice of the configuration, checked.
+
+use std::time::Duration;
+
+/// One trusted issuer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issuer {
+    /// The `iss` claim, exact.
+    pub issuer: String,
+    /// Where its keys come from.
+    pub keys: KeySource,
+    /// `alg` values it may use; never empty.
+    pub algorithms: Vec<Algorithm>,
+    /// Audiences, one of which a token must name; empty means any.
+    pub audiences: Vec<String>,
+    /// `typ` values that access tokens of this issuer carry (`JWT`, `at+jwt`); empty means any.
+    pub token_types: Vec<String>,
+}
+
+/// Where keys come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// A JWKS file (also one JWK, or a PEM public key).
+    File(std::path::PathBuf),
+    /// A JWKS by https, or http on loopback.
+    Url(String),
+    /// OIDC discovery: `{issuer}/.well-known/openid-configuration`.
+    Discovery,
+}
+
+/// The signature algorithms of RFC 7518 and RFC 8037 that we verify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the variants are the names of RFC 7518 section 3.1 and RFC 8037 section 3.1")]
+pub enum Algorithm {
+    HS256,
+    HS384,
+    HS512,
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    ES512,
+    EdDSA,
+}
+
+impl Algorithm {
+    /// Every algorithm, in the order of the RFC.
+    pub const ALL: [Self; 13] = [
+        Self::HS256,
+        Self::HS384,
+        Self::HS512,
+        Self::RS256,
+        Self::RS384,
+        Self::RS512,
+        Self::PS256,
+        Self::PS384,
+        Self::PS512,
+        Self::ES256,
+        Self::ES384,
+        Self::ES512,
+        Self::EdDSA,
+    ];
+
+    /// The exact `alg` value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::HS256 => "HS256",
+            Self::HS384 => "HS384",
+            Self::HS512 => "HS512",
+            Self::RS256 => "RS256",
+            Self::RS384 => "RS384",
+            Self::RS512 => "RS512",
+            Self::PS256 => "PS256",
+            Self::PS384 => "PS384",
+            Self::PS512 => "PS512",
+            Self::ES256 => "ES256",
+            Self::ES384 => "ES384",
+            Self::ES512 => "ES512",
+            Self::EdDSA => "EdDSA",
+        }
+    }
+
+    /// The algorithm with exactly this `alg` value (RFC 7515 section 4.1.1: case-sensitive).
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|alg| alg.as_str() == text)
+    }
+
+    /// Whether it is an HMAC.
+    #[must_use]
+    pub const fn is_symmetric(self) -> bool {
+        matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
+    }
+}
+
+/// What the token stage needs to know. [`TokenSettings::default`] works without any issuer: everything that needs no key.
+#[derive(Clone, Debug)]
+pub struct TokenSettings {
+    /// Trusted issuers.
+    pub issuers: Vec<Issuer>,
+    /// Headers that carry a token besides `Authorization`, lower case.
+    pub headers: Vec<String>,
+    /// Cookies that carry a token.
+    pub cookies: Vec<String>,
+    /// Query parameters that carry a token.
+    pub query: Vec<String>,
+    /// Longest token that is read, in bytes.
+    pub max_token_bytes: usize,
+    /// Distinct tokens remembered.
+    pub max_tokens: usize,
+    /// Raw bytes of tokens kept while their keys are missing.
+    pub max_pending_bytes: usize,
+    /// New distinct tokens verified a second at most, live; a flood beyond it is "over budget".
+    pub verifications_per_s: u32,
+    /// How long keys are used before they are fetched again.
+    pub keys_refresh: Duration,
+    /// Key of the fingerprint; drawn at random if none is configured.
+    pub fingerprint_key: Option<zeroize::Zeroizing<Vec<u8>>>,
+}
+
+impl Default for TokenSettings {
+    fn default() -> Self {
+        Self {
+            issuers: Vec::new(),
+            headers: vec!["x-access-token".into(), "x-auth-token".into(), "x-forwarded-access-token".into()],
+            cookies: vec!["access_token".into(), "token".into(), "jwt".into()],
+            query: vec!["access_token".into(), "token".into()],
+            max_token_bytes: 16 * 1024,
+            max_tokens: 200_000,
+            max_pending_bytes: 8 * 1024 * 1024,
+            verifications_per_s: 5_000,
+            keys_refresh: Duration::from_secs(600),
+            fingerprint_key: None,
+        }
+    }
+}
