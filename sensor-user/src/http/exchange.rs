@@ -134,14 +134,16 @@ impl RequestHead {
 
     /// Values of every header called `name` (ASCII case ignored), in order.
     pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        values(&self.bytes, &self.headers, name)
+        self.headers
+            .iter()
+            .filter(move |h| self.slice(&h.name).eq_ignore_ascii_case(name.as_bytes()))
+            .map(|h| self.slice(&h.value))
     }
 
     /// The first value of a header.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&[u8]> {
-        let header = self.headers.iter().find(|h| self.slice(&h.name).eq_ignore_ascii_case(name.as_bytes()))?;
-        Some(self.slice(&header.value))
+        value(&self.bytes, &self.headers, name)
     }
 }
 
@@ -162,7 +164,7 @@ impl ResponseHead {
     /// The first value of a header.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&[u8]> {
-        values(&self.bytes, &self.headers, name).next()
+        value(&self.bytes, &self.headers, name)
     }
 }
 
@@ -221,11 +223,9 @@ fn slice<'a>(bytes: &'a [u8], range: &Range<u32>) -> &'a [u8] {
     bytes.get(range.start as usize..range.end as usize).unwrap_or_default()
 }
 
-fn values<'a>(bytes: &'a [u8], headers: &'a [Header], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    headers
-        .iter()
-        .filter(move |h| slice(bytes, &h.name).eq_ignore_ascii_case(name.as_bytes()))
-        .map(move |h| slice(bytes, &h.value))
+fn value<'a>(bytes: &'a [u8], headers: &[Header], name: &str) -> Option<&'a [u8]> {
+    let header = headers.iter().find(|h| slice(bytes, &h.name).eq_ignore_ascii_case(name.as_bytes()))?;
+    Some(slice(bytes, &header.value))
 }
 
 /// Splits a request target into path and query. Absolute form loses its scheme and authority.

@@ -153,7 +153,10 @@ pub enum Proof {
 
 /// How the token relates to the policy of its issuer. `None` in [`Token::policy`] if no issuer is configured at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[allow(clippy::struct_excessive_bools, reason = "independent answers to independent questions of RFC 9068 section 4")]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent answers to independent questions of RFC 9068 section 4"
+)]
 pub struct Policy {
     /// `iss` is configured.
     pub issuer_known: bool,
