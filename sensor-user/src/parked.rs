@@ -1,0 +1,106 @@
+//! Exchanges that wait for the verdict on one of their tokens.
+//!
+//! Live, a new token is verified off the capture path, so its verdict comes a moment after its first exchange; while
+//! an issuer's keys are missing it comes much later. Rules that need no verdict have judged these exchanges already.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use crate::capture::Time;
+use crate::http::Exchange;
+use crate::token::{Fingerprint, TokenUse};
+
+/// Exchanges kept in all: about 3 KiB each, so 12 MiB at most.
+const MAX_PARKED: usize = 4096;
+
+/// Exchanges kept for one token. The first uses tell what was tried and what was answered; more of the same add
+/// a count only, and must not push out other tokens' exchanges.
+const MAX_PER_TOKEN: usize = 16;
+
+/// How long an exchange waits. Keys that have not come within ten minutes are not worth stale alerts.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// An exchange and its tokens as they were when it was parked.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The exchange.
+    pub exchange: Exchange,
+    /// Its tokens.
+    pub tokens: SmallVec<[TokenUse; 1]>,
+}
+
+/// The parked exchanges, by the token that they wait for.
+///
+/// Invariant: `count` is the number of exchanges in `by_token`, and at most [`MAX_PARKED`].
+#[derive(Debug, Default)]
+pub struct Parked {
+    by_token: HashMap<Fingerprint, Vec<Waiting>, foldhash::fast::RandomState>,
+    /// When the first exchange of each token was parked, oldest first; at most twice [`MAX_PARKED`] entries,
+    /// of which some may be stale: their tokens are settled.
+    order: VecDeque<(Time, Fingerprint)>,
+    count: usize,
+    /// Exchanges whose verdict never came in time, or that found no room: judged without it.
+    pub given_up: u64,
+}
+
+impl Parked {
+    /// Keeps an exchange until the verdict on `token`. Gives the exchange back if there is no room.
+    pub fn park(
+        &mut self,
+        token: Fingerprint,
+        exchange: Exchange,
+        tokens: SmallVec<[TokenUse; 1]>,
+        now: Time,
+    ) -> Option<Exchange> {
+        let held = self.by_token.get(&token).map_or(0, Vec::len);
+        if self.count >= MAX_PARKED || held >= MAX_PER_TOKEN {
+            self.given_up += 1;
+            return Some(exchange);
+        }
+        if held == 0 {
+            if self.order.len() >= 2 * MAX_PARKED {
+                self.order.retain(|(_, token)| self.by_token.contains_key(token));
+            }
+            self.order.push_back((now, token));
+        }
+        self.by_token.entry(token).or_default().push(Waiting { exchange, tokens });
+        self.count += 1;
+        None
+    }
+
+    /// Takes what waited for `token`, in the order of parking.
+    pub fn take(&mut self, token: Fingerprint) -> Vec<Waiting> {
+        let waiting = self.by_token.remove(&token).unwrap_or_default();
+        self.count -= waiting.len();
+        waiting
+    }
+
+    /// Gives up on exchanges that have waited too long.
+    pub fn expire(&mut self, now: Time) {
+        while let Some((since, token)) = self.order.front().copied() {
+            let settled = !self.by_token.contains_key(&token);
+            if !settled && now.since(since) < PATIENCE {
+                break;
+            }
+            self.order.pop_front();
+            if !settled {
+                self.given_up += self.take(token).len() as u64;
+            }
+        }
+    }
+
+    /// Exchanges that wait now.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether none wait.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
