@@ -11,7 +11,6 @@ pub mod config;
 pub mod detect;
 pub mod enrich;
 pub mod http;
-pub mod pipeline;
 pub mod reassembly;
 pub mod runtime;
 pub mod sink;
