@@ -78,6 +78,10 @@ pub struct Header {
     pub flags: u8,
 }
 
+/// What the agent may answer: from which byte on it wants to read a connection again. Value of the map of
+/// grants, whose key is the socket cookie.
+pub type SkipUntil = u32;
+
 /// Bytes of a [`Header`].
 pub const HEADER_LEN: usize = core::mem::size_of::<Header>();
 

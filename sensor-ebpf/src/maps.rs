@@ -1,0 +1,97 @@
+//! Every map and every setting of the kernel half: its size, and why.
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use sensor_ebpf::counter::{COUNTERS, Counter};
+use sensor_ebpf::wire::SkipUntil;
+
+use crate::flow::Flow;
+
+/// Records for the agent. 16 MiB lost nothing under load where 1 MiB lost heavily; the loader may change it.
+#[map]
+pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
+
+/// Bytes of [`RECORDS`], as the loader made it.
+#[unsafe(no_mangle)]
+pub(crate) static RING_BYTES: Global<u64> = Global::new(16 << 20);
+
+/// State a socket; freed with the socket, so it needs no bound of its own.
+#[btf_map]
+pub(crate) static FLOWS: aya_ebpf::btf_maps::SkStorage<Flow> = aya_ebpf::btf_maps::SkStorage::new();
+
+/// Grants of the agent by socket cookie. A connection needs one only while a long body arrives, so 64 Ki of
+/// them are plenty; the least recently used one goes first, and costs a body's bytes and nothing else.
+#[map]
+pub(crate) static GRANTS: LruHashMap<u64, SkipUntil> = LruHashMap::with_max_entries(1 << 16, 0);
+
+/// Ports to watch when [`PORTS_ON`]. The agent's configuration holds at most as many.
+#[map]
+pub(crate) static PORTS: HashMap<u16, u8> = HashMap::with_max_entries(1024, 0);
+
+/// 1 while the agent sleeps and wants to be woken.
+#[map]
+pub(crate) static SLEEPING: Array<u32> = Array::with_max_entries(1, 0);
+
+/// One slot a [`Counter`], a CPU.
+#[map]
+pub(crate) static COUNTS: PerCpuArray<[u64; COUNTERS]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Whether [`PORTS`] restricts anything.
+#[unsafe(no_mangle)]
+pub(crate) static PORTS_ON: Global<u8> = Global::new(0);
+
+/// Whether `bpf_get_current_pid_tgid` exists here and tells the truth at egress (>= 6.12).
+#[unsafe(no_mangle)]
+pub(crate) static PID_TRUE: Global<u8> = Global::new(0);
+
+/// Whether `bpf_get_netns_cookie` exists for `sock_ops` (>= 5.15).
+#[unsafe(no_mangle)]
+pub(crate) static NETNS_SOCKETS: Global<u8> = Global::new(0);
+
+/// Whether `bpf_get_netns_cookie` exists for `cgroup_skb` (>= 6.14): names the namespace of older sockets too.
+#[unsafe(no_mangle)]
+pub(crate) static NETNS_PACKETS: Global<u8> = Global::new(0);
+
+/// Adds `by` to a counter of this CPU.
+#[inline(always)]
+pub(crate) fn count(counter: Counter, by: u64) {
+    let Some(slots) = COUNTS.get_ptr_mut(0) else { return };
+    // SAFETY: the map's value holds COUNTERS aligned words and lives as long as the map; the slot is one of
+    // them. Locked, because a softirq may interrupt a program of process context on the same CPU; by hand,
+    // because the target offers no other way.
+    unsafe {
+        let slot = slots.cast::<u64>().add(counter as usize);
+        core::arch::asm!("lock *(u64 *)({slot} + 0) += {by}", slot = in(reg) slot, by = in(reg) by);
+    }
+}
+
+/// Whether connections to the local port `port` are to be captured.
+#[inline(always)]
+pub(crate) fn watched(port: u16) -> bool {
+    PORTS_ON.load() == 0 || PORTS.get_ptr(port).is_some()
+}
+
+/// Whether more than `quarters` quarters of the ring wait for the agent.
+#[inline(always)]
+pub(crate) fn fuller_than(quarters: u64) -> bool {
+    RECORDS.query(u64::from(BPF_RB_AVAIL_DATA)) > RING_BYTES.load() / 4 * quarters
+}
+
+/// How to submit a record: silently, unless the agent sleeps.
+///
+/// To be called after the reservation. The agent raises the flag and *then* looks whether anything is
+/// reserved, so either it sees this record or this sees its flag.
+#[inline(always)]
+pub(crate) fn wakeup() -> u64 {
+    let Some(sleeping) = SLEEPING.get_ptr_mut(0) else { return u64::from(BPF_RB_NO_WAKEUP) };
+    // SAFETY: a valid, aligned word of the map; volatile because the agent writes it too.
+    if unsafe { sleeping.read_volatile() } == 0 {
+        return u64::from(BPF_RB_NO_WAKEUP);
+    }
+    // SAFETY: as above. Two CPUs may both find it set: one wakeup too many does no harm.
+    unsafe { sleeping.write_volatile(0) };
+    count(Counter::Wakeups, 1);
+    u64::from(BPF_RB_FORCE_WAKEUP)
+}

@@ -1,0 +1,177 @@
+//! Egress of a server: the heads of responses, and the acknowledgements that commit requests.
+//!
+//! Runs under the socket's lock, in the order in which TCP first sends the bytes; retransmissions are told by
+//! their sequence numbers.
+
+use aya_ebpf::bindings::{__sk_buff, bpf_sock};
+use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
+use sensor_ebpf::counter::Counter;
+use sensor_ebpf::seq::ahead;
+use sensor_ebpf::wire::{FLAG_TURN, KIND_SEGMENT};
+
+use crate::emit;
+use crate::flow::{
+    self, Flow, MARK_EMITTED, MODE_DOUBT, MODE_HTTP1, MODE_MUTED, MODE_PROBE, ROLE_CLIENT, ROLE_SERVER,
+    ROLE_UNKNOWN, TURN_NONE, TURN_RESPONSE,
+};
+use crate::maps::{PID_TRUE, count, fuller_than, watched};
+use crate::packet::{self, ACK, FIN, Packet, RST};
+use crate::request::{end_flags, is_method, rcv_nxt, settle};
+
+/// Bytes of a response that are forwarded: status, the headers that matter, and often a short body.
+const HEAD: u32 = 512;
+
+/// A segment of this size that starts a response is taken whole: two heads' worth, one small record.
+const WHOLE: u32 = 1024;
+
+/// `BPF_TCP_LISTEN`.
+const LISTEN: u32 = 10;
+
+/// What of a segment is new, and how much of that is wanted.
+struct Piece {
+    at: u32,
+    seq: u32,
+    len: u32,
+    want: u32,
+    turn: bool,
+}
+
+/// Judges one packet from a socket.
+#[inline(always)]
+pub(crate) fn on_egress(skb: *mut __sk_buff) {
+    let Some(sk) = flow::tcp_socket(skb) else { return };
+    // SAFETY: a full socket has the field. SYN-ACKs show the listener here.
+    if unsafe { (*sk).state } == LISTEN {
+        return;
+    }
+    let Some(flow) = flow::of(sk) else { return };
+    if flow.role.get() == ROLE_CLIENT || flow.mode.get() == MODE_MUTED {
+        return;
+    }
+    let Some(packet) = packet::parse(skb) else { return };
+    if flow.role.get() == ROLE_UNKNOWN && !recognise(skb, flow, &packet) {
+        return;
+    }
+    match flow.mode.get() {
+        MODE_HTTP1 => respond(skb, sk, flow, &packet),
+        MODE_PROBE => on_early(flow, &packet),
+        MODE_DOUBT if ahead(rcv_nxt(sk, 0), flow.first_seq.get()) > 0 => settle(flow),
+        _ => {}
+    }
+}
+
+/// Tells the role of a socket older than the sensor: clients send requests, servers send responses.
+#[inline(always)]
+fn recognise(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) -> bool {
+    if packet.len < 4 {
+        return false;
+    }
+    match packet::load::<[u8; 4]>(skb, packet.payload) {
+        Some(start) if is_method(start) => {
+            flow.assume(ROLE_CLIENT);
+            false
+        }
+        Some(start) if start == *b"HTTP" => {
+            flow.assume(ROLE_SERVER);
+            flow.mode.set(MODE_HTTP1);
+            if !watched(packet.from_port) {
+                flow.mute(Counter::MutedPort);
+            }
+            true
+        }
+        _ => false,
+    }
+}
+
+/// A server that speaks before its client does is no HTTP/1 server.
+#[inline(always)]
+fn on_early(flow: &Flow, packet: &Packet) {
+    if packet.len != 0 && flow.turn.get() == TURN_NONE {
+        flow.mute(Counter::MutedOpaque);
+    }
+}
+
+#[inline(always)]
+fn respond(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet) {
+    let piece = snapshot(skb, flow, packet);
+    let commits =
+        packet.flags & ACK != 0 && flow.ack_owed.get() != 0 && ahead(packet.ack, flow.forwarded.get()) >= 0;
+    let ends = packet.flags & (FIN | RST) != 0 && flow.marked(MARK_EMITTED);
+    if piece.want == 0 && !commits && !ends {
+        return;
+    }
+    // A ring that fills up sheds responses first: a request without one is still a request.
+    if fuller_than(3) {
+        return count(Counter::RingFullResponse, 1);
+    }
+    flow.identify(skb);
+    let mut header = emit::header(flow, packet, false, KIND_SEGMENT);
+    emit::accepted(&mut header, rcv_nxt(sk, packet.ack));
+    header.seq = piece.seq;
+    header.wire_len = piece.len;
+    header.flags |= end_flags(packet) | if piece.turn { FLAG_TURN } else { 0 };
+    if emit::record(skb, &header, piece.at, piece.want).is_err() {
+        return count(Counter::RingFullResponse, 1);
+    }
+    flow.ack_owed.set(0);
+    flow.mark(MARK_EMITTED);
+}
+
+/// What of this segment was never sent before, and how much of it belongs to a head.
+#[inline(always)]
+fn snapshot(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) -> Piece {
+    let mut piece = Piece { at: packet.payload, seq: packet.seq, len: packet.len, want: 0, turn: false };
+    if packet.len == 0 || !advance(flow, &mut piece) {
+        return piece;
+    }
+    count(Counter::ResponseSegments, 1);
+    count(Counter::ResponseBytes, u64::from(piece.len));
+    piece.turn = flow.turn.get() != TURN_RESPONSE;
+    if piece.turn {
+        flow.turn.set(TURN_RESPONSE);
+        if PID_TRUE.load() != 0 {
+            // SAFETY: a helper without arguments, which the flag says exists.
+            flow.pid.set((unsafe { bpf_get_current_pid_tgid() } >> 32) as u32);
+        }
+    }
+    if piece.turn || starts_response(skb, &piece) {
+        flow.reply_from.set(piece.seq);
+        piece.want = if piece.len <= WHOLE { piece.len } else { HEAD };
+        return piece;
+    }
+    let used = piece.seq.wrapping_sub(flow.reply_from.get());
+    if used < HEAD {
+        let left = HEAD - used;
+        piece.want = if piece.len < left { piece.len } else { left };
+    }
+    piece
+}
+
+/// Cuts off what was sent before; false if that is all of it.
+#[inline(always)]
+fn advance(flow: &Flow, piece: &mut Piece) -> bool {
+    let end = piece.seq.wrapping_add(piece.len);
+    let sent = flow.sent.get();
+    if flow.sent_known.get() != 0 {
+        let old = ahead(sent, piece.seq);
+        if old > 0 {
+            let old = old.cast_unsigned();
+            if old >= piece.len {
+                piece.len = 0;
+                return false;
+            }
+            piece.at += old;
+            piece.seq = sent;
+            piece.len -= old;
+        }
+    }
+    flow.sent_known.set(1);
+    flow.sent.set(end);
+    true
+}
+
+/// Whether a response line begins here: servers send pipelined responses in segments of their own.
+#[inline(always)]
+fn starts_response(skb: *mut __sk_buff, piece: &Piece) -> bool {
+    piece.len >= 8 && packet::load::<[u8; 7]>(skb, piece.at).is_some_and(|start| start == *b"HTTP/1.")
+}

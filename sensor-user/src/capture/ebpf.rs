@@ -1,0 +1,257 @@
+//! The live source: the kernel half, loaded, attached and read.
+//!
+//! Programs are attached by links, which go with this process however it ends; nothing is pinned. Records are
+//! read where the kernel wrote them, in the shared ring.
+//!
+//! **Wakeups.** One a record would cost several times what capturing costs. So the kernel stays silent while
+//! this reader is awake; the reader looks again every [`LINGER`] and only when a look finds nothing does it
+//! raise a flag, and sleep until the kernel, seeing the flag, wakes it or it is time for the housekeeping.
+//! Raising the flag and *then* polling is what makes it sound: a record reserved before the poll shows in
+//! the poll, and one reserved after it sees the flag.
+
+mod clock;
+mod counts;
+mod diagnostics;
+mod doctor;
+mod host;
+mod load;
+mod pending;
+mod records;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aya::Ebpf;
+use aya::maps::{Array, HashMap, MapData, RingBuf};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::Timespec;
+
+use self::clock::BootClock;
+use self::counts::Counts;
+pub use self::counts::Gauges;
+use self::diagnostics::Diagnostics;
+pub use self::doctor::{Check, Status, probe};
+use self::records::Reader;
+use super::{Grant, Input, Progress, Source, SourceError};
+
+/// How long records may gather before they are read: what an alert waits at most, and what saves a wakeup a
+/// record under load.
+pub const LINGER: Duration = Duration::from_millis(1);
+
+/// How often losses are reported and time is said to pass.
+const HOUSEKEEPING: Duration = Duration::from_millis(200);
+
+/// Records delivered before [`Source::poll`] returns, so that grants reach the kernel while they still help:
+/// about a millisecond's work.
+const BATCH: usize = 1024;
+
+/// What to capture.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The cgroup to watch with all below it; `None` finds the root of cgroup v2.
+    pub cgroup: Option<PathBuf>,
+    /// Local server ports to watch; empty means all. At most [`MAX_PORTS`].
+    pub ports: Vec<u16>,
+    /// Bytes of the ring: a power of two, and of pages. 16 MiB lost nothing under load where 1 MiB lost heavily.
+    pub ring_bytes: u32,
+}
+
+/// Ports that [`Options::ports`] may name: the size of the kernel's map.
+pub const MAX_PORTS: usize = 1024;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { cgroup: None, ports: Vec::new(), ring_bytes: 16 << 20 }
+    }
+}
+
+/// The kernel half, attached, and its ring.
+pub struct EbpfSource {
+    /// Holds the programs and their links: dropping it detaches them.
+    _programs: Ebpf,
+    ring: RingBuf<MapData>,
+    sleeping: Array<MapData, u32>,
+    grants: HashMap<MapData, u64, u32>,
+    counts: Counts,
+    reader: Reader,
+    clock: BootClock,
+    diagnostics: Option<Diagnostics>,
+    cgroup: PathBuf,
+    /// Nanoseconds since boot of the last housekeeping.
+    kept_house: u64,
+    pace: Pace,
+}
+
+impl std::fmt::Debug for EbpfSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EbpfSource")
+            .field("cgroup", &self.cgroup)
+            .field("pace", &self.pace)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the next look at the ring should wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// More is there now.
+    Busy,
+    /// There was something: more may gather.
+    Awake,
+    /// The last look found nothing. The flag says whether the kernel knows.
+    Drowsy { flagged: bool },
+}
+
+impl EbpfSource {
+    /// Loads the kernel half and attaches it.
+    ///
+    /// # Errors
+    /// [`SourceError::Kernel`] names the step, the kernel's answer and what to do about it.
+    pub fn open(options: &Options) -> Result<Self, SourceError> {
+        let cgroup = host::cgroup(options.cgroup.as_deref())?;
+        let mut programs = load::load(options)?;
+        let ring = RingBuf::try_from(load::map(&mut programs, "RECORDS")?).map_err(load::unusable)?;
+        let sleeping = Array::try_from(load::map(&mut programs, "SLEEPING")?).map_err(load::unusable)?;
+        let grants = HashMap::try_from(load::map(&mut programs, "GRANTS")?).map_err(load::unusable)?;
+        let counts = Counts::new(load::map(&mut programs, "COUNTS")?)?;
+        let diagnostics = Diagnostics::new(&mut programs);
+        load::attach(&mut programs, &cgroup)?;
+        let clock = BootClock::new();
+        Ok(Self {
+            _programs: programs,
+            ring,
+            sleeping,
+            grants,
+            counts,
+            reader: Reader::default(),
+            kept_house: clock.boot_ns(),
+            clock,
+            diagnostics,
+            cgroup,
+            pace: Pace::Drowsy { flagged: false },
+        })
+    }
+
+    /// The cgroup that is watched with all below it.
+    #[must_use]
+    pub fn cgroup(&self) -> &std::path::Path {
+        &self.cgroup
+    }
+
+    /// What the kernel half counted, by label.
+    #[must_use]
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.counts.read()
+    }
+
+    /// The same for another thread, at most 200 ms old, with the reader's own figures.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        self.counts.gauges()
+    }
+
+    /// Waits until there is, or may be, something in the ring.
+    fn pace_itself(&mut self, wait: Duration) -> Result<(), SourceError> {
+        match self.pace {
+            Pace::Busy => return Ok(()),
+            Pace::Awake => {}
+            Pace::Drowsy { flagged } => {
+                if !flagged {
+                    self.sleeping.set(0, 1, 0).map_err(load::unusable)?;
+                }
+                let woken = readable(&self.ring, wait.min(HOUSEKEEPING))?;
+                self.pace = Pace::Drowsy { flagged: !woken };
+                if !woken {
+                    return Ok(());
+                }
+            }
+        }
+        nap(LINGER);
+        Ok(())
+    }
+
+    /// Delivers up to [`BATCH`] records.
+    fn drain(&mut self, sink: &mut dyn FnMut(Input<'_>)) -> usize {
+        let mut bytes = 0;
+        let mut delivered = 0;
+        while delivered < BATCH {
+            let Some(record) = self.ring.next() else { break };
+            bytes += record.len();
+            delivered += 1;
+            self.reader.deliver(&record, &self.clock, sink);
+        }
+        self.counts.found(bytes);
+        delivered
+    }
+
+    fn keep_house(&mut self, sink: &mut dyn FnMut(Input<'_>)) {
+        let now = self.clock.boot_ns();
+        if now.saturating_sub(self.kept_house) < nanos(HOUSEKEEPING) {
+            return;
+        }
+        self.kept_house = now;
+        self.clock.adjust();
+        let at = self.clock.time(now);
+        self.counts.report(at, sink);
+        self.reader.expire(at, sink);
+        if let Some(diagnostics) = &mut self.diagnostics {
+            diagnostics.flush();
+        }
+    }
+}
+
+impl Source for EbpfSource {
+    fn poll(&mut self, wait: Duration, sink: &mut dyn FnMut(Input<'_>)) -> Result<Progress, SourceError> {
+        self.pace_itself(wait)?;
+        let delivered = self.drain(sink);
+        self.keep_house(sink);
+        if delivered == BATCH {
+            self.pace = Pace::Busy;
+            return Ok(Progress::More);
+        }
+        if delivered > 0 {
+            self.pace = Pace::Awake;
+            return Ok(Progress::Idle);
+        }
+        if !matches!(self.pace, Pace::Drowsy { .. }) {
+            self.pace = Pace::Drowsy { flagged: false };
+        }
+        sink(Input::Tick(self.clock.time(self.clock.boot_ns())));
+        Ok(Progress::Idle)
+    }
+
+    /// A grant that does not reach the kernel costs bytes and nothing else, so failure is only counted.
+    fn grant(&mut self, grant: Grant) {
+        if self.grants.insert(grant.socket.0, grant.skip_until, 0).is_err() {
+            self.counts.grant_failed();
+        }
+    }
+}
+
+/// Waits until the ring holds a record, or `wait` is over, or a signal came.
+fn readable(ring: &RingBuf<MapData>, wait: Duration) -> Result<bool, SourceError> {
+    let mut ready = [PollFd::new(ring, PollFlags::IN)];
+    match poll(&mut ready, Some(&timespec(wait))) {
+        Ok(count) => Ok(count > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(errno) => {
+            Err(SourceError::Io { what: "wait for the kernel half".to_owned(), cause: errno.into() })
+        }
+    }
+}
+
+/// Lets records gather; a signal may cut it short.
+fn nap(time: Duration) {
+    let _ = rustix::thread::nanosleep(&timespec(time));
+}
+
+fn timespec(time: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(time.subsec_nanos()),
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,113 @@
+//! Whether this host can run the sensor: each condition on its own, with the remedy.
+
+use std::path::Path;
+
+use super::load::TELLS_PROCESS;
+use super::{EbpfSource, Options, host};
+use crate::capture::SourceError;
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// As it should be.
+    Ok,
+    /// The sensor runs, with less.
+    Warn,
+    /// The sensor cannot run.
+    Fail,
+}
+
+/// One condition.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// What was looked at: "kernel", "cgroup v2".
+    pub name: &'static str,
+    /// How it ended.
+    pub status: Status,
+    /// What was found.
+    pub found: String,
+    /// What to do about it; empty if nothing.
+    pub remedy: String,
+}
+
+/// The oldest kernel that the sensor supports.
+const OLDEST: (u32, u32) = (5, 10);
+
+/// Looks at all that capturing needs, and tries it: loads the kernel half and attaches it for a moment to a
+/// fresh cgroup below `cgroup`, or to that itself where none can be made. Disturbs nothing.
+#[must_use]
+pub fn probe(cgroup: Option<&Path>) -> Vec<Check> {
+    let root = host::cgroup(cgroup);
+    let mut checks = vec![kernel(), control_groups(&root)];
+    checks.extend(capabilities());
+    if let Ok(root) = root {
+        checks.push(attach(&root));
+    }
+    checks
+}
+
+fn check(name: &'static str, status: Status, found: impl Into<String>, remedy: &str) -> Check {
+    Check { name, status, found: found.into(), remedy: remedy.to_owned() }
+}
+
+fn kernel() -> Check {
+    let release = host::release();
+    match host::version(&release) {
+        Some(version) if version < OLDEST => {
+            check("kernel", Status::Fail, release, "run a kernel of 5.10 or later")
+        }
+        Some(version) if version < TELLS_PROCESS => check(
+            "kernel",
+            Status::Ok,
+            format!("{release} (before 6.12 the process behind a response is unknown)"),
+            "",
+        ),
+        Some(_) => check("kernel", Status::Ok, release, ""),
+        None => check("kernel", Status::Warn, release, "its version cannot be read; 5.10 or later is needed"),
+    }
+}
+
+fn control_groups(root: &Result<std::path::PathBuf, SourceError>) -> Check {
+    match root {
+        Ok(path) => check("cgroup v2", Status::Ok, path.display().to_string(), ""),
+        Err(SourceError::Kernel { problem, remedy, .. }) => check("cgroup v2", Status::Fail, problem, remedy),
+        Err(error) => check("cgroup v2", Status::Fail, error.to_string(), "mount /proc"),
+    }
+}
+
+/// A check a capability. `CAP_SYS_ADMIN` stands for the two that 5.8 split off from it.
+fn capabilities() -> Vec<Check> {
+    let held = host::capabilities().unwrap_or(0);
+    let admin = host::holds(held, host::SYS_ADMIN);
+    [
+        ("CAP_BPF", host::holds(held, host::BPF) || admin),
+        ("CAP_NET_ADMIN", host::holds(held, host::NET_ADMIN)),
+        ("CAP_PERFMON", host::holds(held, host::PERFMON) || admin),
+    ]
+    .into_iter()
+    .map(|(name, held)| match held {
+        true => check(name, Status::Ok, "held", ""),
+        false => check(name, Status::Fail, "not held", "run as root, or grant this capability"),
+    })
+    .collect()
+}
+
+fn attach(root: &Path) -> Check {
+    let child = root.join(format!("tokenscope-doctor-{}", std::process::id()));
+    let made = std::fs::create_dir(&child).is_ok();
+    let cgroup = Some(if made { child.clone() } else { root.to_path_buf() });
+    let tried = EbpfSource::open(&Options { cgroup, ring_bytes: 1 << 20, ..Options::default() });
+    let result = match &tried {
+        Ok(_) => check("BPF programs", Status::Ok, "loaded and attached", ""),
+        Err(SourceError::Kernel { step, problem, remedy }) => {
+            check("BPF programs", Status::Fail, format!("{step}: {problem}"), remedy)
+        }
+        Err(error) => check("BPF programs", Status::Fail, error.to_string(), "run as root"),
+    };
+    drop(tried);
+    if made {
+        // Empty again; if it cannot go now, it does no harm.
+        let _ = std::fs::remove_dir(&child);
+    }
+    result
+}
