@@ -8,6 +8,7 @@ pub mod capture;
 pub mod client;
 pub mod clock;
 pub mod mint;
+pub mod netns;
 pub mod sensor;
 pub mod server;
 

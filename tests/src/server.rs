@@ -92,8 +92,6 @@ pub struct Options {
     pub upstream: Option<SocketAddr>,
     /// Files that nginx serves under `/files/`.
     pub files: Vec<(String, Vec<u8>)>,
-    /// Run it through this command: `ip netns exec NAME`.
-    pub through: Vec<String>,
 }
 
 /// A running server. Dropping it kills it.
@@ -118,8 +116,7 @@ impl Server {
         let (port, proxy_port) = (free_port()?, free_port()?);
         let jwks = dir.path().join("jwks.json");
         fs::write(&jwks, mint.jwks()?.to_string())?;
-        let mut words = options.through.clone();
-        words.extend(command(kind, dir.path(), port, proxy_port, &jwks, options)?);
+        let words = command(kind, dir.path(), port, proxy_port, &jwks, options)?;
         let (program, arguments) = words.split_first().context("a command")?;
         let log = fs::File::create(dir.path().join("log"))?;
         let child = Command::new(program)
@@ -136,9 +133,7 @@ impl Server {
         let address = literal.parse().with_context(|| format!("an address of {literal}"))?;
         let proxy = options.upstream.map(|_| SocketAddr::from(([127, 0, 0, 1], proxy_port)));
         let mut server = Self { address, proxy, child, dir };
-        if options.through.is_empty() {
-            server.wait()?;
-        }
+        server.wait()?;
         Ok(server)
     }
 
