@@ -7,6 +7,7 @@ pub mod attack;
 pub mod capture;
 pub mod client;
 pub mod clock;
+pub mod golden;
 pub mod mint;
 pub mod netns;
 pub mod sensor;
