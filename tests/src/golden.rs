@@ -160,7 +160,7 @@ fn transport(mint: &Mint) -> Result<Vec<Case>> {
         ("tcp-one-byte-segments", told(Conversation::open(from, to).cut_at(1), &turns)),
         ("tcp-sequence-wrap", told(Conversation::open_at(from, to, u32::MAX - 300, u32::MAX - 100), &turns)),
         ("tcp-joined-midway", told(Conversation::midway(from, to, 5000, 9000), &turns)),
-        ("tcp-swapped", rearranged(told(Conversation::open(from, to).cut_at(200), &turns), swap)),
+        ("tcp-swapped", rearranged(told(Conversation::open(from, to).cut_at(200), &turns), |all| swap(all))),
         ("tcp-repeated", rearranged(told(Conversation::open(from, to).cut_at(200), &turns), repeat)),
         ("tcp-overlapping", rearranged(told(Conversation::open(from, to).cut_at(200), &turns), overlap)),
         ("tcp-bad-checksum-decoys", rearranged(plain.clone(), spoiled_decoys)),
@@ -169,13 +169,13 @@ fn transport(mint: &Mint) -> Result<Vec<Case>> {
     Ok(cases.into_iter().map(|(name, talk)| (name.to_owned(), only(&talk))).collect())
 }
 
-fn rearranged(mut talk: Conversation, how: fn(&mut Vec<Segment>)) -> Conversation {
+fn rearranged(mut talk: Conversation, how: impl Fn(&mut Vec<Segment>)) -> Conversation {
     how(&mut talk.segments);
     talk
 }
 
 /// Every two neighbouring segments of the client with payload change places.
-fn swap(segments: &mut Vec<Segment>) {
+fn swap(segments: &mut [Segment]) {
     let mut at = 3;
     while let Some([one, two]) = segments.get_mut(at..at + 2) {
         if one.from_client && two.from_client && !one.payload.is_empty() && !two.payload.is_empty() {
@@ -231,8 +231,7 @@ fn reset_decoys(segments: &mut Vec<Segment>) {
     for segment in all {
         if segment.from_client && !segment.payload.is_empty() {
             let seq = segment.seq.wrapping_add(1 << 30);
-            let (payload, flags) = (Vec::new(), RST);
-            segments.push(Segment { payload, seq, flags, ..segment.clone() });
+            segments.push(Segment { seq, flags: RST, payload: Vec::new(), ..segment.clone() });
         }
         segments.push(segment);
     }
@@ -302,7 +301,7 @@ fn pipelined(good: &str, forged: &str) -> Conversation {
 
 /// A head of almost the limit whose last line is the one that matters.
 fn big_head(forged: &str) -> Conversation {
-    let filler: String = (0..60).map(|i| format!("X-Filler-{i}: {}\r\n", "f".repeat(1000))).collect();
+    let filler = format!("X-Filler: {}\r\n", "f".repeat(1000)).repeat(59);
     let head = format!("GET /orders/2 HTTP/1.1\r\nHost: h\r\n{filler}Authorization: Bearer {forged}\r\n\r\n");
     talk(client(7), &[(head.into_bytes(), 401)])
 }

@@ -4,6 +4,7 @@
 //! Nothing here knows the sensor's code: it is run as a program, as users do.
 
 pub mod attack;
+pub mod bench;
 pub mod capture;
 pub mod client;
 pub mod clock;
@@ -19,6 +20,11 @@ use std::path::{Path, PathBuf};
 /// Says loudly that a test cannot run here. The test then passes, and `cargo xtask test` counts the line.
 pub fn skip(test: &str, why: &str) {
     let _ = writeln!(std::io::stdout(), "SKIPPED {test}: {why}");
+}
+
+/// Prints for the user of the lab.
+pub fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// The workspace's root.

@@ -21,7 +21,9 @@ fn case(name: &str) -> Result<Pcap> {
 }
 
 /// What two replays of one conversation must have in common: everything but identity and time.
-fn essence(lines: &str) -> Result<Vec<(String, String, String, Option<u64>)>> {
+type Essence = (String, String, String, Option<u64>);
+
+fn essence(lines: &str) -> Result<Vec<Essence>> {
     let pick =
         |a: &tests::sensor::Alert| (a.rule().into(), a.severity().into(), a.route().into(), a.status());
     Ok(alerts(lines)?.iter().map(pick).collect())

@@ -35,7 +35,7 @@ fn keeps_its_promises(kind: Kind) -> Result<()> {
     ensure!(status(&server, &login("alice", "wrong"))? == 401, "a wrong password");
     ensure!(status(&server, &login("alice", "correct horse"))? == 200, "the right password");
     if kind != Kind::Uring {
-        ensure!(status(&server, &post("/upload", Some(&good), &[b'x'; 50_000]))? == 200, "an upload");
+        ensure!(status(&server, &post("/upload", Some(&good), &vec![b'x'; 50_000]))? == 200, "an upload");
     }
     drop(server);
     let open = Server::start(kind, &mint, &Options { accept_none: true, allow, ..Options::default() })?;
