@@ -1,0 +1,60 @@
+//! What processes cost, read from `/proc`.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+/// Clock ticks a second that `/proc/PID/stat` counts in: `USER_HZ`, 100 on every Linux port of today.
+const TICKS: f64 = 100.0;
+
+/// Nanoseconds that all threads of a process ran so far (`schedstat`, first field).
+pub(crate) fn cpu_ns(pid: u32) -> Result<u64> {
+    let mut total = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let file = task?.path().join("schedstat");
+        // A thread may end between the listing and the reading.
+        let text = fs::read_to_string(file).unwrap_or_default();
+        total += text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or_default();
+    }
+    Ok(total)
+}
+
+/// CPU seconds of all children that were waited for, in steps of 10 ms.
+pub(crate) fn children_cpu_s() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    // The name, in brackets, may hold blanks; cutime and cstime are the 14th and 15th words after it.
+    let words: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |at: usize| words.get(at).and_then(|w| w.parse::<u32>().ok()).context("cutime in stat");
+    Ok(f64::from(ticks(13)? + ticks(14)?) / TICKS)
+}
+
+/// Peak resident memory of a process so far, in MiB; none once it has ended.
+pub(crate) fn peak_mib(pid: u32) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
+}
+
+/// Run time in nanoseconds and runs of the kernel programs that a process holds, while `bpf_stats_enabled` is 1.
+pub(crate) fn kernel_programs(pid: u32) -> Result<(u64, u64)> {
+    let (mut time, mut runs) = (0, 0);
+    let mut seen = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+        let field = |name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        };
+        // Only programs have a run count; two descriptors may hold one program.
+        let (Some(ns), Some(count), Some(id)) = (field("run_time_ns:"), field("run_cnt:"), field("prog_id:"))
+        else {
+            continue;
+        };
+        if !seen.contains(&id) {
+            seen.push(id);
+            time += ns;
+            runs += count;
+        }
+    }
+    Ok((time, runs))
+}

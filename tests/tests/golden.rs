@@ -1,0 +1,126 @@
+//! Golden captures: what the sensor says about captures made by hand, byte for byte.
+//!
+//! `BLESS=1 cargo test -p tests --test golden` writes what it says now; read the difference before committing it.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use tests::capture::Pcap;
+use tests::golden::{Case, cases};
+use tests::mint::{GOLDEN_NOW, Mint};
+use tests::sensor::{Config, alerts, replay};
+
+fn config() -> Result<Config> {
+    Config::new(&Mint::at(GOLDEN_NOW)?)
+}
+
+fn case(name: &str) -> Result<Pcap> {
+    let all = cases()?;
+    let found = all.into_iter().find(|(n, _): &Case| n == name);
+    Ok(found.with_context(|| format!("no case {name}"))?.1)
+}
+
+/// What two replays of one conversation must have in common: everything but identity and time.
+type Essence = (String, String, String, Option<u64>);
+
+fn essence(lines: &str) -> Result<Vec<Essence>> {
+    let pick =
+        |a: &tests::sensor::Alert| (a.rule().into(), a.severity().into(), a.route().into(), a.status());
+    Ok(alerts(lines)?.iter().map(pick).collect())
+}
+
+#[test]
+fn every_case_reads_as_it_was_blessed() -> Result<()> {
+    let dir = tests::data("golden");
+    fs::create_dir_all(&dir)?;
+    let bless = std::env::var_os("BLESS").is_some();
+    let config = config()?;
+    let mut wrong = Vec::new();
+    for (name, capture) in cases()? {
+        let said = replay(&config, &capture.bytes()).with_context(|| name.clone())?;
+        let file = dir.join(format!("{name}.jsonl"));
+        if bless {
+            fs::write(&file, &said)?;
+        } else if fs::read_to_string(&file).unwrap_or_default() != said {
+            wrong.push(format!("--- {name}\n{said}"));
+        }
+    }
+    ensure!(wrong.is_empty(), "not as blessed (BLESS=1 accepts):\n{}", wrong.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn same_capture_gives_the_same_bytes_twice() -> Result<()> {
+    for name in ["brute-force", "accepted-alg-none", "http-pipelined-100"] {
+        let capture = case(name)?.bytes();
+        ensure!(replay(&config()?, &capture)? == replay(&config()?, &capture)?, "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn benign_traffic_is_silent() -> Result<()> {
+    let said = replay(&config()?, &case("benign")?.bytes())?;
+    ensure!(said.is_empty(), "{said}");
+    Ok(())
+}
+
+#[test]
+fn no_trick_of_tcp_changes_what_is_read() -> Result<()> {
+    let plain = essence(&replay(&config()?, &case("tcp-plain")?.bytes())?)?;
+    ensure!(plain.iter().map(|a| a.0.as_str()).eq(["alg-none"]), "{plain:?}");
+    for (name, capture) in cases()?.iter().filter(|(name, _)| name.starts_with("tcp-")) {
+        let said = essence(&replay(&config()?, &capture.bytes()).context(name.clone())?)?;
+        ensure!(said == plain, "{name}: {said:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_inside_a_body_is_no_request() -> Result<()> {
+    for name in ["http-request-inside-a-body", "http-request-inside-a-chunk", "http-expect-continue"] {
+        let said = essence(&replay(&config()?, &case(name)?.bytes())?)?;
+        let routes: Vec<&str> = said.iter().map(|a| a.2.as_str()).collect();
+        ensure!(routes == ["GET /orders/{id}"], "{name}: {said:?}");
+    }
+    let upgraded = replay(&config()?, &case("http-upgrade")?.bytes())?;
+    ensure!(upgraded.is_empty(), "{upgraded}");
+    Ok(())
+}
+
+#[test]
+fn every_attack_raises_its_rule_and_no_other() -> Result<()> {
+    let mut wrong = Vec::new();
+    for attack in tests::attack::Attack::ALL {
+        let said = alerts(&replay(&config()?, &case(&format!("attempt-{}", attack.name()))?.bytes())?)?;
+        let got: Vec<(&str, &str)> = said.iter().map(|a| (a.rule(), a.severity())).collect();
+        if got != [(attack.rule(), attack.severity())] {
+            wrong.push(format!("{attack:?} raised {got:?}"));
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn acceptance_of_a_forgery_is_told_once_the_guard_is_known() -> Result<()> {
+    for name in ["accepted-alg-none", "accepted-before-the-guard-is-known", "accepted-bad-signature"] {
+        let said = essence(&replay(&config()?, &case(name)?.bytes())?)?;
+        ensure!(said.iter().any(|a| a.0 == "forged-token-accepted" && a.1 == "Critical"), "{name}: {said:?}");
+    }
+    let open = essence(&replay(&config()?, &case("accepted-on-an-open-route")?.bytes())?)?;
+    ensure!(open.iter().all(|a| a.0 != "forged-token-accepted"), "{open:?}");
+    Ok(())
+}
+
+#[test]
+fn no_golden_event_holds_a_secret() -> Result<()> {
+    for entry in fs::read_dir(tests::data("golden"))? {
+        let path = entry?.path();
+        let text = fs::read_to_string(&path)?;
+        for secret in ["eyJ", "correct horse", "Bearer ey"] {
+            ensure!(!text.contains(secret), "{} holds {secret:?}", path.display());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! `cargo xtask demo` and `cargo xtask bench`: build the sensor and the lab, optimised, and let the lab do the rest.
+//!
+//! The lab (`tests/src/bin/lab.rs`) has the servers, the tokens and the attackers. It is a program of its own so
+//! that this one stays quick to build on a fresh machine.
+
+use anyhow::{Result, bail};
+
+use crate::packages;
+use crate::step::{cargo, step, target};
+
+/// Shows the sensor at work.
+///
+/// # Errors
+/// When the build or the demo fails.
+pub(crate) fn demo(cast: Option<String>) -> Result<()> {
+    let cast = cast.map(|file| vec!["--cast".to_owned(), file]).unwrap_or_default();
+    run(&[vec!["demo".to_owned()], cast].concat())
+}
+
+/// Measures.
+///
+/// # Errors
+/// When the build or a measurement fails.
+pub(crate) fn bench(json: bool, live: bool, offline: bool) -> Result<()> {
+    let flags = [(json, "--json"), (live, "--live"), (offline, "--offline")];
+    let chosen = flags.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag);
+    run(&["bench"].into_iter().chain(chosen).map(str::to_owned).collect::<Vec<_>>())
+}
+
+/// Builds what is needed and runs `lab` with these arguments, its output on ours.
+fn run(arguments: &[String]) -> Result<()> {
+    packages::install()?;
+    let built = step("build the sensor", &mut cargo(&["build", "--release", "-p", "sensor-user"]))?;
+    let lab = step("build the lab", &mut cargo(&["build", "--release", "-p", "tests", "--bin", "lab"]))?;
+    if !(built.ok && lab.ok) {
+        bail!("the build failed");
+    }
+    let release = target().join("release");
+    let status = std::process::Command::new(release.join("lab"))
+        .args(arguments)
+        .env("TOKENSCOPE_BIN", release.join("tokenscope"))
+        .status()?;
+    if !status.success() {
+        bail!("lab {} ended with {status}", arguments.join(" "));
+    }
+    Ok(())
+}

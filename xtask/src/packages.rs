@@ -1,0 +1,90 @@
+//! The packages that the end-to-end tests, the demo and the benchmarks want besides the build's own.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::step::{say, step};
+
+/// A thing that must be there, the Debian and Ubuntu package that brings it, and what is left out without it.
+const WANTED: [(&str, &str, &str); 11] = [
+    ("nginx", "nginx-light", "tests on nginx, the live benchmark"),
+    ("python3", "python3", "tests on Python, bad networks, the demo"),
+    ("node", "nodejs", "tests on Node"),
+    ("javac", "default-jdk-headless", "tests on Java"),
+    ("go", "golang-go", "tests on Go"),
+    ("/usr/share/gocode/src/github.com/gin-gonic/gin", "golang-github-gin-gonic-gin-dev", "tests on Gin"),
+    ("cc", "gcc libc6-dev", "tests on io_uring"),
+    ("/usr/include/liburing.h", "liburing-dev", "tests on io_uring"),
+    ("wrk", "wrk", "the live benchmark"),
+    ("ip", "iproute2", "tests in network namespaces"),
+    ("ethtool", "ethtool", "tests in network namespaces"),
+];
+
+/// Installs what is missing where that is possible; says what is left out where it is not.
+///
+/// # Errors
+/// When the package manager cannot be started.
+pub(crate) fn install() -> Result<()> {
+    let missing: Vec<_> = WANTED.iter().filter(|(thing, _, _)| !is_there(thing)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if is_there("apt-get") && is_root() {
+        let packages: Vec<&str> = missing.iter().flat_map(|(_, package, _)| package.split(' ')).collect();
+        let policy = Policy::forbid_services();
+        let mut apt = Command::new("sh");
+        apt.env("DEBIAN_FRONTEND", "noninteractive").arg("-c").arg(format!(
+            "apt-get update -q; apt-get install -y -q --no-install-recommends {}",
+            packages.join(" ")
+        ));
+        step(&format!("install {}", packages.join(" ")), &mut apt)?;
+        drop(policy);
+    }
+    for (thing, package, what) in WANTED.iter().filter(|(thing, _, _)| !is_there(thing)) {
+        say(&format!("  SKIPPED {what}: {thing} is missing (apt-get install {package})"));
+    }
+    Ok(())
+}
+
+/// Whether a program is in the path, or a file is there.
+pub(crate) fn is_there(thing: &str) -> bool {
+    if thing.starts_with('/') {
+        return Path::new(thing).exists();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let sbin = ["/usr/sbin", "/sbin"].map(Into::into);
+    std::env::split_paths(&path).chain(sbin).any(|dir| dir.join(thing).is_file())
+}
+
+/// Whether this process is root: its status file says so without any library.
+pub(crate) fn is_root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"))
+}
+
+/// While it lives, packages do not start their services (Debian policy section 9.3.3): the tests start their own.
+struct Policy(bool);
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+impl Policy {
+    fn forbid_services() -> Self {
+        use std::os::unix::fs::PermissionsExt as _;
+        if Path::new(POLICY).exists() {
+            return Self(false);
+        }
+        let made = std::fs::write(POLICY, "#!/bin/sh\nexit 101\n").is_ok();
+        let _ = std::fs::set_permissions(POLICY, std::fs::Permissions::from_mode(0o755));
+        Self(made)
+    }
+}
+
+impl Drop for Policy {
+    fn drop(&mut self) {
+        if self.0 {
+            let _ = std::fs::remove_file(POLICY);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! `cargo xtask test`: everything that must hold before a change goes in.
+
+use anyhow::{Result, bail};
+
+use crate::packages;
+use crate::step::{Outcome, cargo, say, step};
+
+/// How many tests went which way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+/// Runs format, lints and every test; `fast` leaves out what starts servers and kernels.
+///
+/// # Errors
+/// When a step failed.
+pub(crate) fn run(fast: bool) -> Result<()> {
+    if !fast {
+        packages::install()?;
+    }
+    let mut tally = Tally::default();
+    let mut check = |outcome: &Outcome, tests: bool| {
+        let found = if tests { count(&outcome.output) } else { Tally::default() };
+        tally.passed += found.passed + u64::from(!tests && outcome.ok);
+        tally.failed += if outcome.ok { 0 } else { found.failed.max(1) };
+        tally.skipped += found.skipped;
+    };
+    check(&step("format", &mut cargo(&["fmt", "--all", "--check"]))?, false);
+    let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    check(&step("lints", &mut cargo(&lints))?, false);
+    let build = step("build the sensor", &mut cargo(&["build", "-p", "sensor-user"]))?;
+    check(&build, false);
+    if build.ok {
+        for (name, arguments) in suites(fast) {
+            let outcome = step(name, &mut cargo(&arguments))?;
+            for line in skips(&outcome.output) {
+                say(&format!("  {line}"));
+            }
+            check(&outcome, true);
+        }
+    }
+    say(&format!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped));
+    if tally.failed > 0 {
+        bail!("{} failed", tally.failed);
+    }
+    Ok(())
+}
+
+/// The test runs. nextest is quicker and isolates tests; cargo's own runner gives the same verdicts.
+fn suites(fast: bool) -> Vec<(&'static str, Vec<&'static str>)> {
+    let near = ["--workspace", "--exclude", "tests", "--lib", "--bins"];
+    let whole = ["--workspace"];
+    let chosen: &[&str] = if fast { &near } else { &whole };
+    let mut run = if packages::is_there("cargo-nextest") {
+        vec!["nextest", "run", "--no-fail-fast", "--success-output", "final", "--status-level", "fail"]
+    } else {
+        vec!["test", "--no-fail-fast"]
+    };
+    run.extend(chosen);
+    if run.first() == Some(&"test") {
+        run.extend(["--", "--nocapture"]);
+    }
+    let mut suites = vec![(if fast { "unit tests" } else { "all tests" }, run)];
+    if !fast {
+        suites.push(("documentation tests", vec!["test", "--workspace", "--doc"]));
+    }
+    suites
+}
+
+/// The lines by which tests say that they could not run here.
+fn skips(output: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> =
+        output.lines().map(str::trim).filter(|line| line.starts_with("SKIPPED ")).collect();
+    lines.sort_unstable();
+    lines.dedup();
+    lines
+}
+
+/// Reads the summaries of either runner.
+fn count(output: &str) -> Tally {
+    let mut tally = Tally { skipped: skips(output).len() as u64, ..Tally::default() };
+    for line in output.lines().map(str::trim) {
+        if line.starts_with("Summary [") || line.starts_with("test result:") {
+            tally.passed += before(line, "passed");
+            tally.failed += before(line, "failed");
+        }
+    }
+    tally
+}
+
+/// The number before a word.
+fn before(line: &str, word: &str) -> u64 {
+    let clean = line.replace([',', ';'], "");
+    let words: Vec<&str> = clean.split_whitespace().collect();
+    let pair = words.windows(2).find(|pair| pair.last() == Some(&word));
+    pair.and_then(|pair| pair.first()?.parse().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summaries_of_both_runners_are_read() {
+        let nextest = "     Summary [  12.3s] 12 tests run: 10 passed (1 slow), 2 failed, 3 skipped";
+        assert_eq!(count(nextest), Tally { passed: 10, failed: 2, skipped: 0 });
+        let cargo = "test result: ok. 7 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out";
+        assert_eq!(count(&format!("{cargo}\n{cargo}")), Tally { passed: 14, failed: 0, skipped: 0 });
+    }
+
+    #[test]
+    fn loud_lines_are_counted_once_each() {
+        let output = "    SKIPPED a: no root\nSKIPPED b: no nginx\n    SKIPPED a: no root\n";
+        assert_eq!(count(output).skipped, 2);
+    }
+}
