@@ -1,0 +1,194 @@
+//! Where connections put finished exchanges, and where they get buffers: shared by all connections of a pipeline.
+//!
+//! In steady state nothing is allocated for a request: exchanges come back through [`Exchanges::recycle`] and lend
+//! their buffers to the next ones.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::exchange::{Coverage, Exchange, RequestHead, ResponseHead, Suspicions};
+use super::work::Work;
+use crate::capture::Time;
+use crate::reassembly::View;
+
+/// Bounds and trust of the HTTP stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Longest head that is read; of a longer one the start is kept. The default covers every common server but those
+    /// configured for huge cookies (nginx 32 KiB, Node 16 KiB, Tomcat 8 KiB; Go takes 1 MiB).
+    pub max_head_bytes: usize,
+    /// How long a request waits for its response.
+    pub exchange_timeout: Duration,
+    /// Peers whose word on the client's address is taken.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        let exchange_timeout = Duration::from_secs(30);
+        Self { max_head_bytes: 64 * 1024, exchange_timeout, trusted_proxies: Vec::new() }
+    }
+}
+
+/// What the HTTP stage did, since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HttpCounters {
+    /// Requests whose head was read.
+    pub requests: u64,
+    /// Requests whose response was never seen, whatever the reason.
+    pub unanswered: u64,
+    /// Responses to no request that is known.
+    pub unpaired_responses: u64,
+    /// Requests that waited too long.
+    pub timeouts: u64,
+    /// Requests beyond the longest queue of one connection.
+    pub queue_full: u64,
+    /// Requests not paired because a loss made it uncertain which response is whose.
+    pub ambiguous: u64,
+    /// Heads longer than the limit.
+    pub overlong_heads: u64,
+    /// Heads that no strict parser takes.
+    pub malformed_heads: u64,
+    /// Times that a connection's requests were found again after a gap.
+    pub resyncs: u64,
+    /// Times that bytes stood where a request should and were none.
+    pub not_http: u64,
+}
+
+impl HttpCounters {
+    /// Each counter with its name as a metric label.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("requests", self.requests),
+            ("unanswered", self.unanswered),
+            ("unpaired_responses", self.unpaired_responses),
+            ("timeouts", self.timeouts),
+            ("queue_full", self.queue_full),
+            ("ambiguous", self.ambiguous),
+            ("overlong_heads", self.overlong_heads),
+            ("malformed_heads", self.malformed_heads),
+            ("resyncs", self.resyncs),
+            ("not_http", self.not_http),
+        ]
+        .into_iter()
+    }
+}
+
+/// Buffers of heads that grew beyond this are given back to the allocator. Bearer tokens and cookies make heads of
+/// 1 to 4 KiB usual.
+const KEEP_HEAD_BYTES: usize = 8 * 1024;
+
+/// Exchanges kept for reuse: as many as may be parked for a verdict at one time would be too many; those in flight
+/// between two stages are few.
+const MAX_SPARE: usize = 256;
+
+/// Finished exchanges, and the buffers for new ones.
+#[derive(Debug, Default)]
+pub struct Exchanges {
+    pub(super) limits: HttpLimits,
+    pub(super) counters: HttpCounters,
+    ready: VecDeque<Exchange>,
+    spare: Vec<Exchange>,
+    spare_answers: Vec<ResponseHead>,
+    #[expect(clippy::vec_box, reason = "connections own their work by box; the box is what is reused")]
+    spare_work: Vec<Box<Work>>,
+}
+
+impl Exchanges {
+    /// Nothing finished yet.
+    #[must_use]
+    pub fn new(limits: HttpLimits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// The next finished exchange, in the order in which they finished.
+    pub fn take(&mut self) -> Option<Exchange> {
+        self.ready.pop_front()
+    }
+
+    /// Gives back an exchange whose contents nobody needs any more.
+    pub fn recycle(&mut self, mut exchange: Exchange) {
+        if let Some(answer) = exchange.response.take() {
+            self.recycle_answer(answer);
+        }
+        if self.spare.len() < MAX_SPARE {
+            exchange.request.bytes.clear();
+            exchange.request.bytes.shrink_to(KEEP_HEAD_BYTES);
+            self.spare.push(exchange);
+        }
+    }
+
+    /// What was done since the beginning.
+    #[must_use]
+    pub fn counters(&self) -> &HttpCounters {
+        &self.counters
+    }
+
+    /// The bounds in force.
+    #[must_use]
+    pub fn limits(&self) -> &HttpLimits {
+        &self.limits
+    }
+
+    pub(super) fn recycle_answer(&mut self, mut answer: ResponseHead) {
+        if self.spare_answers.len() < MAX_SPARE {
+            answer.bytes.clear();
+            answer.bytes.shrink_to(KEEP_HEAD_BYTES);
+            self.spare_answers.push(answer);
+        }
+    }
+
+    /// An empty exchange for a request whose first byte was seen at `at`.
+    pub(super) fn fresh(&mut self, view: View<'_>, at: Time) -> Exchange {
+        let mut request = self.spare.pop().map(|old| old.request).unwrap_or_default();
+        request.bytes.clear();
+        request.headers.clear();
+        Exchange {
+            at,
+            ended_at: at,
+            socket: view.socket,
+            endpoints: *view.endpoints,
+            client: view.endpoints.client.ip(),
+            origin: *view.origin,
+            request: RequestHead { method: 0..0, target: 0..0, minor_version: 1, ..request },
+            request_body_bytes: None,
+            response: None,
+            response_body_bytes: None,
+            latency: None,
+            suspicions: Suspicions::default(),
+            coverage: Coverage::Whole,
+        }
+    }
+
+    /// An empty response head.
+    pub(super) fn fresh_answer(&mut self) -> ResponseHead {
+        let mut answer = self.spare_answers.pop().unwrap_or_default();
+        answer.bytes.clear();
+        answer.headers.clear();
+        answer
+    }
+
+    pub(super) fn fresh_work(&mut self) -> Box<Work> {
+        self.spare_work.pop().unwrap_or_default()
+    }
+
+    /// Takes back what a connection worked with; it must be idle.
+    pub(super) fn recycle_work(&mut self, work: Box<Work>) {
+        if self.spare_work.len() < MAX_SPARE {
+            self.spare_work.push(work);
+        }
+    }
+
+    /// Hands a finished exchange on.
+    pub(super) fn emit(&mut self, view: View<'_>, mut exchange: Exchange, at: Time) {
+        exchange.ended_at = at;
+        exchange.origin = *view.origin;
+        if exchange.response.is_none() {
+            exchange.coverage = exchange.coverage.max(Coverage::Truncated);
+            self.counters.unanswered += 1;
+        }
+        self.ready.push_back(exchange);
+    }
+}

@@ -1,0 +1,58 @@
+//! What a connection needs while it is busy: the heads being read, and the requests waiting for a response.
+//!
+//! An idle connection has none, which is what makes a million idle connections affordable.
+
+use std::collections::VecDeque;
+
+use super::exchange::{Exchange, ResponseHead};
+use super::framing::Kind;
+use super::head::EndOfHead;
+use crate::capture::Time;
+
+/// Longest queue of unanswered requests. Pipelining clients send tens; nobody needs more than the 100 of the test
+/// that every peer fails.
+pub(super) const MAX_PENDING: usize = 128;
+
+/// A request that waits for its response.
+#[derive(Debug)]
+pub(super) struct Pending {
+    /// The exchange so far; none if it was handed on unanswered, and only its turn in the queue is left.
+    pub(super) exchange: Option<Exchange>,
+    /// When the head's last byte was seen.
+    pub(super) head_at: Time,
+    /// What decides how the response is framed.
+    pub(super) kind: Kind,
+}
+
+/// A request head being read.
+#[derive(Debug)]
+pub(super) struct Asking {
+    pub(super) exchange: Exchange,
+    pub(super) end: EndOfHead,
+    /// Whether the first line is known to be a request's.
+    pub(super) plausible: bool,
+}
+
+/// A response head being read.
+#[derive(Debug)]
+pub(super) struct Answering {
+    pub(super) head: ResponseHead,
+    pub(super) end: EndOfHead,
+    /// When its first byte was seen.
+    pub(super) at: Time,
+}
+
+/// The state of a busy connection.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    pub(super) asking: Option<Asking>,
+    pub(super) answering: Option<Answering>,
+    /// At most [`MAX_PENDING`], in the order of the requests.
+    pub(super) pending: VecDeque<Pending>,
+}
+
+impl Work {
+    pub(super) fn is_idle(&self) -> bool {
+        self.asking.is_none() && self.answering.is_none() && self.pending.is_empty()
+    }
+}
