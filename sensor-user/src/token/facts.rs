@@ -119,6 +119,26 @@ impl Flaws {
     pub const TOO_DEEP: Self = Self(1 << 14);
     /// Several credentials in one request, or an `Authorization` that is not one scheme and one token.
     pub const AMBIGUOUS_CARRIER: Self = Self(1 << 15);
+    /// The header asks for absurd work: `p2c` over 1,200,000.
+    pub const COSTLY: Self = Self(1 << 16);
+
+    /// Every flaw that makes a strict reader refuse the token whatever its signature says. What is left out are wishes
+    /// that a strict reader ignores (embedded keys, key URLs, odd key ids) and what concerns the request only.
+    pub const REFUSED: Self = Self(
+        Self::ALG_NONE.0
+            | Self::EMPTY_SIGNATURE.0
+            | Self::PSYCHIC.0
+            | Self::DUPLICATE_MEMBERS.0
+            | Self::BAD_BASE64.0
+            | Self::BAD_JSON.0
+            | Self::WRONG_TYPE.0
+            | Self::TOO_LARGE.0
+            | Self::BAD_PARTS.0
+            | Self::UNKNOWN_CRITICAL.0
+            | Self::BAD_SIGNATURE_LENGTH.0
+            | Self::TOO_DEEP.0
+            | Self::COSTLY.0,
+    );
 
     /// Adds another set.
     pub const fn insert(&mut self, other: Self) {

@@ -1,0 +1,98 @@
+//! The registered claims (RFC 7519 section 4.1), their types checked.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+use super::Noted;
+use super::header::string;
+use super::json::{self, Number, Value};
+use crate::token::facts::Flaws;
+
+/// Claims as a lax reader sees them.
+#[derive(Debug, Default)]
+pub struct Claims<'p> {
+    /// Whether the payload is an object at all.
+    pub(super) is_object: bool,
+    /// `iss`
+    pub issuer: Option<Cow<'p, str>>,
+    /// `sub`
+    pub subject: Option<Cow<'p, str>>,
+    /// `client_id` (RFC 9068), else `azp`.
+    pub client: Option<Cow<'p, str>>,
+    /// `aud`: as many as the text holds, which the token's length bounds.
+    pub audiences: SmallVec<[Cow<'p, str>; 2]>,
+    /// `jti`
+    pub id: Option<Cow<'p, str>>,
+    /// `exp`, seconds since the epoch, fractions cut.
+    pub expires: Option<i64>,
+    /// `nbf`, likewise.
+    pub not_before: Option<i64>,
+    /// `iat`, likewise.
+    pub issued: Option<i64>,
+}
+
+impl<'p> Claims<'p> {
+    pub(super) fn read(text: &'p [u8], noted: &mut Noted) -> Self {
+        let mut claims = Self::default();
+        let report = json::members(text, &mut |name, value| claims.member(&name, value, noted));
+        noted.merge(report.flaws, report.detail);
+        claims.is_object = report.begun;
+        claims
+    }
+
+    fn member(&mut self, name: &str, value: Value<'p>, noted: &mut Noted) {
+        match name {
+            "iss" => self.issuer = string(value, noted, "iss is not a string"),
+            "sub" => self.subject = string(value, noted, "sub is not a string"),
+            "jti" => self.id = string(value, noted, "jti is not a string"),
+            "client_id" => self.client = text(value).or(self.client.take()),
+            "azp" => self.client = self.client.take().or(text(value)),
+            "aud" => self.audience(value, noted),
+            "exp" => self.expires = date(&value, noted, "exp is not a number in range"),
+            "nbf" => self.not_before = date(&value, noted, "nbf is not a number in range"),
+            "iat" => self.issued = date(&value, noted, "iat is not a number in range"),
+            _ => {}
+        }
+    }
+
+    fn audience(&mut self, value: Value<'p>, noted: &mut Noted) {
+        self.audiences.clear();
+        match value {
+            Value::Text(audience) => self.audiences.push(audience),
+            Value::Array(text) => {
+                json::elements(text, &mut |element| match element {
+                    Value::Text(audience) => self.audiences.push(audience),
+                    _ => noted.note(Flaws::WRONG_TYPE, "aud holds something other than strings"),
+                });
+            }
+            _ => noted.note(Flaws::WRONG_TYPE, "aud is neither a string nor an array"),
+        }
+    }
+}
+
+fn text(value: Value<'_>) -> Option<Cow<'_, str>> {
+    match value {
+        Value::Text(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// A `NumericDate` (RFC 7519 section 2): any JSON number, also negative or with a fraction. A string of digits is
+/// shown as the date that a lax reader takes it for.
+fn date(value: &Value<'_>, noted: &mut Noted, detail: &'static str) -> Option<i64> {
+    match value {
+        Value::Number(Number::Integer(seconds)) => Some(*seconds),
+        // Within +-2^62 the conversion is exact enough and cannot saturate.
+        #[allow(clippy::cast_possible_truncation, reason = "the range is checked by the guard")]
+        Value::Number(Number::Real(seconds)) if seconds.abs() < 4.6e18 => Some(seconds.floor() as i64),
+        Value::Text(text) => {
+            noted.note(Flaws::WRONG_TYPE, detail);
+            text.trim().parse().ok()
+        }
+        _ => {
+            noted.note(Flaws::WRONG_TYPE, detail);
+            None
+        }
+    }
+}
