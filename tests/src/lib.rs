@@ -9,6 +9,7 @@ pub mod capture;
 pub mod client;
 pub mod clock;
 pub mod demo;
+pub mod expect;
 pub mod golden;
 pub mod mint;
 pub mod netns;

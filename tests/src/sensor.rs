@@ -396,6 +396,17 @@ pub fn command() -> Result<Command> {
     Ok(command)
 }
 
+/// Why no sensor can capture here; none if one can.
+#[must_use]
+pub fn missing() -> Option<String> {
+    if !crate::is_root() {
+        return Some("loading kernel programs needs root".into());
+    }
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let unified = mounts.lines().any(|line| line.split(' ').nth(2) == Some("cgroup2"));
+    (!unified).then(|| "there is no cgroup v2".into())
+}
+
 /// Runs the program to its end.
 ///
 /// # Errors
