@@ -63,6 +63,26 @@ impl Client {
         Self::over(socket)
     }
 
+    /// Connects from a local port that an earlier connection had; it must have been [`Client::reset`].
+    ///
+    /// # Errors
+    /// When the port is still taken, or nobody listens.
+    pub fn connect_from(to: SocketAddr, port: u16) -> Result<Self> {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], port)))?;
+        rustix::net::connect(&socket, &to).with_context(|| format!("connect to {to} from {port}"))?;
+        Self::over(socket)
+    }
+
+    /// Hangs up with a reset, which leaves no `TIME_WAIT` behind.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub fn reset(self) -> Result<()> {
+        Ok(sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO))?)
+    }
+
     /// Connects with the first bytes inside the SYN (RFC 7413).
     ///
     /// # Errors
@@ -136,6 +156,16 @@ impl Client {
             };
             return Ok(Answer { status, body });
         }
+    }
+
+    /// Reads one interim answer (1xx) and returns its status.
+    ///
+    /// # Errors
+    /// As [`Client::answer`].
+    pub fn interim(&mut self) -> Result<u16> {
+        let head = self.read_head()?;
+        let text = String::from_utf8_lossy(&head).into_owned();
+        text.split(' ').nth(1).unwrap_or_default().parse().context("a status line")
     }
 
     /// Sends a request and reads its answer.

@@ -13,6 +13,7 @@ pub mod expect;
 pub mod golden;
 pub mod mint;
 pub mod netns;
+pub mod raw;
 pub mod sensor;
 pub mod server;
 pub mod svg;

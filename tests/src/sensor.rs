@@ -245,6 +245,12 @@ impl Sensor {
         self.child.id()
     }
 
+    /// Peak resident memory so far, in MiB.
+    #[must_use]
+    pub fn peak_mib(&self) -> Option<f64> {
+        crate::bench::peak_mib(self.pid())
+    }
+
     /// Where its config lies.
     #[must_use]
     pub fn config(&self) -> PathBuf {
