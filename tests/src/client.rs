@@ -2,10 +2,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::net::{AddressFamily, SendFlags, SocketType, sockopt};
 
 /// Longest an answer may take. Generous: Java compiles its service while the first request waits.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -59,6 +60,45 @@ impl Client {
             sockopt::set_tcp_quickack(&socket, false)?;
         }
         rustix::net::connect(&socket, &to).with_context(|| format!("connect to {to}"))?;
+        Self::over(socket)
+    }
+
+    /// Connects from a local port that an earlier connection had; it must have been [`Client::reset`].
+    ///
+    /// # Errors
+    /// When the port is still taken, or nobody listens.
+    pub fn connect_from(to: SocketAddr, port: u16) -> Result<Self> {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], port)))?;
+        rustix::net::connect(&socket, &to).with_context(|| format!("connect to {to} from {port}"))?;
+        Self::over(socket)
+    }
+
+    /// Hangs up with a reset, which leaves no `TIME_WAIT` behind.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub fn reset(self) -> Result<()> {
+        Ok(sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO))?)
+    }
+
+    /// Connects with the first bytes inside the SYN (RFC 7413).
+    ///
+    /// # Errors
+    /// When the kernel has no TCP Fast Open, or nobody listens.
+    pub fn fast_open(to: SocketAddr, first: &[u8]) -> Result<Self> {
+        // MSG_FASTOPEN of linux/socket.h.
+        const FAST_OPEN: SendFlags = SendFlags::from_bits_retain(0x2000_0000);
+        let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+        let sent = rustix::net::sendto(&socket, first, FAST_OPEN, &to).context("send inside the SYN")?;
+        let mut client = Self::over(socket)?;
+        client.send(first.get(sent..).unwrap_or_default())?;
+        Ok(client)
+    }
+
+    fn over(socket: OwnedFd) -> Result<Self> {
         let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -116,6 +156,16 @@ impl Client {
             };
             return Ok(Answer { status, body });
         }
+    }
+
+    /// Reads one interim answer (1xx) and returns its status.
+    ///
+    /// # Errors
+    /// As [`Client::answer`].
+    pub fn interim(&mut self) -> Result<u16> {
+        let head = self.read_head()?;
+        let text = String::from_utf8_lossy(&head).into_owned();
+        text.split(' ').nth(1).unwrap_or_default().parse().context("a status line")
     }
 
     /// Sends a request and reads its answer.

@@ -8,11 +8,15 @@ pub mod bench;
 pub mod capture;
 pub mod client;
 pub mod clock;
+pub mod demo;
+pub mod expect;
 pub mod golden;
 pub mod mint;
 pub mod netns;
+pub mod raw;
 pub mod sensor;
 pub mod server;
+pub mod svg;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

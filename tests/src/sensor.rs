@@ -197,11 +197,19 @@ pub struct Sensor {
 }
 
 impl Sensor {
-    /// Starts `tokenscope run` and waits until it says that it captures.
+    /// Starts `tokenscope run` with JSON output and waits until it says that it captures.
     ///
     /// # Errors
     /// When it ends, or stays silent.
     pub fn start(config: &Config) -> Result<Self> {
+        Self::start_with(config, &["-o", "json"])
+    }
+
+    /// The same with other arguments.
+    ///
+    /// # Errors
+    /// When it ends, or stays silent.
+    pub fn start_with(config: &Config, arguments: &[&str]) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("sensor-").tempdir()?;
         let metrics = SocketAddr::from(([127, 0, 0, 1], crate::server::free_port()?));
         let mut config = config.clone();
@@ -211,7 +219,7 @@ impl Sensor {
             .arg("run")
             .arg("-c")
             .arg(&file)
-            .args(["-o", "json"])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -235,6 +243,12 @@ impl Sensor {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Peak resident memory so far, in MiB.
+    #[must_use]
+    pub fn peak_mib(&self) -> Option<f64> {
+        crate::bench::peak_mib(self.pid())
     }
 
     /// Where its config lies.
@@ -264,6 +278,12 @@ impl Sensor {
     fn note(&mut self, line: &str) {
         self.stderr.push_str(line);
         self.stderr.push('\n');
+    }
+
+    /// The next line on stdout, if it comes within `wait`.
+    #[must_use]
+    pub fn line(&self, wait: Duration) -> Option<String> {
+        self.alerts.recv_timeout(wait).ok()
     }
 
     /// Waits for the next event.
@@ -380,6 +400,17 @@ pub fn command() -> Result<Command> {
     }
     command.env("LAB_FINGERPRINT_KEY", "a key that is fixed for tests only");
     Ok(command)
+}
+
+/// Why no sensor can capture here; none if one can.
+#[must_use]
+pub fn missing() -> Option<String> {
+    if !crate::is_root() {
+        return Some("loading kernel programs needs root".into());
+    }
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let unified = mounts.lines().any(|line| line.split(' ').nth(2) == Some("cgroup2"));
+    (!unified).then(|| "there is no cgroup v2".into())
 }
 
 /// Runs the program to its end.

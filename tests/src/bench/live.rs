@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
 
 use super::process::{cpu_ns, kernel_programs};
 use super::{Figure, Options};
@@ -119,7 +120,11 @@ impl Bed {
             .arg(dir.path().join("nginx.conf"))
             .stdin(Stdio::null())
             .spawn()?;
-        let bed = Self { nginx, dir, port, config: Config::new(&mint)?.ports(&[port]), seconds };
+        let mut config = Config::new(&mint)?.ports(&[port]);
+        // The load is far above ten requests a second a token; the rule counts as ever, and stays silent.
+        config.set("/rules/token-rate/per_second", json!(1_000_000));
+        config.set("/rules/token-rate/medium_per_second", json!(1_000_000));
+        let bed = Self { nginx, dir, port, config, seconds };
         let deadline = Deadline::after(Duration::from_secs(10));
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             ensure!(!deadline.is_over(), "nginx does not listen");

@@ -35,11 +35,12 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
     let dir = tempfile::tempdir()?;
     let file = config.write(dir.path())?;
     let long = stored("requests", options.requests, |file| {
-        let pool: Result<Vec<String>> =
-            (0..2_000).map(|u| mint.good_of_size(&format!("user{u}"), 900)).collect();
-        let pool = pool?;
+        let users = 0..CONNECTIONS * TOKENS_A_LANE;
+        let pool: Vec<String> =
+            users.map(|u| mint.good_of_size(&format!("user{u}"), 900)).collect::<Result<_>>()?;
         generate(file, options.requests, |n| {
-            pool.get(usize::try_from(n % 2_000)?).cloned().context("the pool")
+            let user = n % CONNECTIONS * TOKENS_A_LANE + n / CONNECTIONS % TOKENS_A_LANE;
+            pool.get(usize::try_from(user)?).cloned().context("the pool")
         })
     })?;
     let many =

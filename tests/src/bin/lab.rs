@@ -1,9 +1,11 @@
-//! `lab`: what the demo and the benchmarks run, and the makers of the tests' fixed data.
+//! `lab`: what `cargo xtask demo` and `cargo xtask bench` run, and the makers of the tests' fixed data.
 
 use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use tests::{bench, demo, golden, mint};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -18,12 +20,32 @@ fn main() -> ExitCode {
 
 fn run(arguments: &[&str]) -> Result<()> {
     match arguments {
+        ["demo"] => demo::run(None),
+        ["demo", "--cast", file] => demo::run(Some(Path::new(file))),
+        ["bench", flags @ ..] => {
+            let has = |flag: &str| flags.contains(&flag);
+            bench::run(&bench::Options {
+                json: has("--json"),
+                live: !has("--offline"),
+                offline: !has("--live"),
+                ..bench::Options::default()
+            })
+        }
+        // Makes new keys: every golden fingerprint changes with them.
         ["keys"] => {
-            for (name, document) in tests::mint::generate_keys()? {
+            for (name, document) in mint::generate_keys()? {
                 fs::write(tests::data("keys").join(name), document)?;
             }
             Ok(())
         }
-        _ => bail!("usage: lab keys|demo|bench"),
+        // Writes the golden captures out, for a look with other tools.
+        ["captures", dir] => {
+            fs::create_dir_all(dir)?;
+            for (name, capture) in golden::cases()? {
+                fs::write(Path::new(dir).join(format!("{name}.pcap")), capture.bytes())?;
+            }
+            Ok(())
+        }
+        _ => bail!("usage: lab demo [--cast FILE] | bench [--json] [--live|--offline] | captures DIR | keys"),
     }
 }
