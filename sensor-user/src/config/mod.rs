@@ -1,1 +1,199 @@
-//! To be written.
+//! The configuration: raw as typed, checked as used, and every error at once.
+//!
+//! A file becomes a tree of nodes that know their places ([`yaml`]); one pass over it asks for every key there is
+//! ([`section`]) and gives a [`Config`] of which every stage may use its part as it is. A flag beats the environment
+//! ([`env`]), which beats the file, which beats the default. Secrets are named in the file and never written there.
+
+pub mod docs;
+pub mod env;
+pub mod near;
+pub mod outputs;
+pub mod problem;
+pub mod rules;
+pub mod section;
+pub mod show;
+pub mod tokens;
+pub mod traffic;
+pub mod word;
+pub mod yaml;
+
+use std::io::Read as _;
+use std::path::Path;
+
+use crate::detect::About;
+use crate::token::settings::TokenSettings;
+
+pub use env::Environment;
+pub use outputs::{Format, Metrics, Stdout};
+pub use problem::{Level, Problem, Report, Source, Span};
+pub use rules::{Alerts, RuleSettings};
+pub use tokens::{Privacy, SecretRef};
+pub use traffic::{Capture, Flows, Geo, Http, Lists, PrincipalSource, RouteMatch};
+pub use word::Cgroup;
+
+use section::{Reader, Section};
+
+/// Largest configuration file, in bytes: deny lists of 50,000 accounts fit.
+const MAX_FILE: u64 = 1 << 20;
+
+/// The whole configuration, checked. It holds the key of fingerprints, so it is never printed: [`Loaded::entries`] is.
+#[derive(Clone)]
+pub struct Config {
+    /// What is captured.
+    pub capture: Capture,
+    /// Limits on connections.
+    pub flows: Flows,
+    /// How HTTP is read.
+    pub http: Http,
+    /// Tokens and their issuers.
+    pub tokens: TokenSettings,
+    /// What routes are for.
+    pub routes: Vec<RouteMatch>,
+    /// Names and addresses.
+    pub lists: Lists,
+    /// Places of addresses.
+    pub geo: Geo,
+    /// Every rule of the catalogue, in its order.
+    pub rules: Vec<RuleSettings>,
+    /// What becomes of findings.
+    pub alerts: Alerts,
+    /// How much of people is shown.
+    pub privacy: Privacy,
+    /// Standard output.
+    pub stdout: Stdout,
+    /// Metrics.
+    pub metrics: Metrics,
+}
+
+/// A configuration and what there is to say about it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Warnings only.
+    pub warnings: Report,
+    /// Every key with its effective value.
+    pub entries: Vec<show::Entry>,
+}
+
+/// What is done about secrets that are not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets {
+    /// An error: the sensor is to run.
+    Needed,
+    /// A warning: the file is only looked at, perhaps on another host.
+    Optional,
+}
+
+/// Reads a file; none means that everything has its default unless the environment says otherwise.
+///
+/// # Errors
+/// With every problem, if there is at least one error.
+pub fn load(path: Option<&Path>, environment: &Environment, cards: &[&'static About], secrets: Secrets) -> Result<Loaded, Report> {
+    let Some(path) = path else { return parse("defaults", "", Path::new(""), environment, cards, secrets) };
+    let name = path.display().to_string();
+    let text = read_file(path).map_err(|why| Report::whole(&name, why))?;
+    let base = path.parent().unwrap_or(Path::new(""));
+    parse(&name, &text, base, environment, cards, secrets)
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let tell = |error: std::io::Error| format!("cannot read the configuration: {error}");
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(tell)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(tell)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(format!("the configuration is larger than {MAX_FILE} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let line = error.as_bytes().iter().take(valid).filter(|byte| **byte == b'\n').count() + 1;
+        format!("the configuration is not UTF-8: line {line} has a byte that is no text")
+    })
+}
+
+/// Reads a text. Relative paths in it start at `base`.
+///
+/// # Errors
+/// With every problem, if there is at least one error.
+pub fn parse(
+    name: &str,
+    text: &str,
+    base: &Path,
+    environment: &Environment,
+    cards: &[&'static About],
+    secrets: Secrets,
+) -> Result<Loaded, Report> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut sources = vec![Source { name: name.to_owned(), text: text.to_owned() }];
+    let variables = environment.variables(&mut sources);
+    let mut problems = Vec::new();
+    let root = yaml::parse(text, 0, &mut problems);
+    let mut reader = Reader::new(&variables);
+    let (config, entries) = reader.document(root.as_ref(), |s| {
+        let config = Config::read(s, base, cards);
+        resolve_key(s, config, environment, secrets)
+    });
+    problems.append(&mut reader.problems);
+    problems.sort_by_key(|problem| problem.span);
+    let report = Report { sources, problems };
+    if report.errors() > 0 {
+        return Err(report);
+    }
+    Ok(Loaded { config, warnings: report, entries })
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config").finish_non_exhaustive()
+    }
+}
+
+fn resolve_key(s: &mut Section<'_, '_>, mut config: Config, environment: &Environment, secrets: Secrets) -> Config {
+    let Some(secret) = &config.privacy.fingerprint_key else { return config };
+    match secret.resolve(environment) {
+        Ok(key) => config.tokens.fingerprint_key = Some(key),
+        Err(why) => {
+            let span = s.span_of("privacy");
+            let message = format!("`privacy.fingerprint_key`: {why}");
+            s.report(match secrets {
+                Secrets::Needed => Problem::error(span, message),
+                Secrets::Optional => Problem::warning(span, message),
+            });
+        }
+    }
+    config
+}
+
+impl Config {
+    /// Asks for every key there is, in the order in which it is shown.
+    fn read(s: &mut Section<'_, '_>, base: &Path, cards: &[&'static About]) -> Self {
+        let capture = s.section("capture", "What is captured.", Capture::read);
+        let flows = s.section("flows", "Limits on what is remembered of connections.", Flows::read);
+        let http = s.section("http", "How HTTP is read.", Http::read);
+        let mut tokens = s.section("tokens", "Where tokens are looked for, and how many are remembered.", tokens::read);
+        let doc = "The issuers of the tokens that your services accept. Without one, only what needs no key is detected.";
+        tokens.issuers = s.items("issuers", doc, tokens::ISSUER_EXAMPLE, |s| tokens::read_issuer(s, base));
+        tokens::refuse_twins(s, &tokens.issuers);
+        let doc = "What routes are for, where it cannot be guessed. Login, logout, token and health routes of usual \
+                   names are known without this.";
+        let routes = s.items("routes", doc, RouteMatch::EXAMPLE, RouteMatch::read);
+        let lists = s.section("lists", "Names and addresses that the sensor cannot know by itself.", Lists::read);
+        let geo = s.section("geo", "Databases of places. They have no effect in this version.", Geo::read);
+        let doc = "Every rule by its id; docs/rules.md says what each sees.";
+        let rules = s.section("rules", doc, |s| rules::read(s, cards));
+        let alerts = s.section("alerts", "What becomes of findings.", |s| Alerts::read(s, cards));
+        let privacy = s.section("privacy", "How much of people is shown.", Privacy::read);
+        let doc = "Where alerts go besides standard output, which is always there unless turned off here.";
+        let written = s.items("sinks", doc, Stdout::EXAMPLE, Stdout::read);
+        let stdout = Stdout::of(s, written);
+        let metrics = s.section("metrics", "Where the sensor tells about itself.", Metrics::read);
+        Self { capture, flows, http, tokens, routes, lists, geo, rules, alerts, privacy, stdout, metrics }
+    }
+}
+
+/// The configuration of an empty file.
+#[must_use]
+pub fn shipped(cards: &[&'static About]) -> Option<Loaded> {
+    parse("defaults", "", Path::new(""), &Environment::default(), cards, Secrets::Optional).ok()
+}

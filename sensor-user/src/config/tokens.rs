@@ -1,0 +1,293 @@
+//! The sections about tokens: `tokens`, `issuers`, `privacy`; and secrets, which are named and never written.
+
+use std::io::Read as _;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::config::env::Environment;
+use crate::config::problem::Problem;
+use crate::config::section::Section;
+use crate::config::word::{Word, Wrong, excerpt, quote};
+use crate::token::settings::{Algorithm, Issuer, KeySource, TokenSettings};
+
+/// Shortest key, in bytes: half of what RFC 2104 section 3 advises for SHA-256, as 128 bits are shown.
+const MIN_SECRET: usize = 16;
+/// Longest key, in bytes.
+const MAX_SECRET: u64 = 4096;
+
+/// Where a secret is; never the secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretRef {
+    /// An environment variable.
+    Env(String),
+    /// A file; a final line break is not part of the secret.
+    File(PathBuf),
+}
+
+impl Word for SecretRef {
+    const WHAT: &'static str = "env:NAME or file:PATH";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        match text.split_once(':') {
+            Some(("env", name)) if !name.is_empty() && !name.contains('=') => Ok(Self::Env(name.to_owned())),
+            Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
+            _ => Err(Wrong {
+                message: "is not env:NAME or file:PATH: a secret is never written in the configuration".into(),
+                hint: Some("write `env:NAME` or `file:PATH`".into()),
+                secret: true,
+            }),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Env(name) => quote(&format!("env:{name}")),
+            Self::File(path) => quote(&format!("file:{}", path.display())),
+        }
+    }
+}
+
+impl SecretRef {
+    /// Reads the secret.
+    ///
+    /// # Errors
+    /// In words, if it is not there or too short.
+    pub fn resolve(&self, environment: &Environment) -> Result<Zeroizing<Vec<u8>>, String> {
+        let secret = match self {
+            Self::Env(name) => {
+                let value = environment.value(name).ok_or_else(|| format!("the environment variable {name} is not set"))?;
+                Zeroizing::new(value.as_bytes().to_vec())
+            }
+            Self::File(path) => read_secret(path)?,
+        };
+        match secret.len() {
+            0..MIN_SECRET => Err(format!("the secret has {} bytes; it needs at least {MIN_SECRET}", secret.len())),
+            _ => Ok(secret),
+        }
+    }
+}
+
+fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let tell = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let mut secret = Zeroizing::new(Vec::with_capacity(256));
+    let file = std::fs::File::open(path).map_err(tell)?;
+    file.take(MAX_SECRET + 1).read_to_end(&mut secret).map_err(tell)?;
+    if secret.len() as u64 > MAX_SECRET {
+        return Err(format!("{} is longer than {MAX_SECRET} bytes", path.display()));
+    }
+    if secret.ends_with(b"\n") {
+        secret.pop();
+    }
+    if secret.ends_with(b"\r") {
+        secret.pop();
+    }
+    Ok(secret)
+}
+
+/// Reads `tokens`; issuers and the fingerprint's key come from elsewhere.
+pub(super) fn read(s: &mut Section<'_, '_>) -> TokenSettings {
+    let shipped = TokenSettings::default();
+    let doc = "Headers that carry a token besides Authorization.";
+    let mut headers = s.words::<String>("headers", shipped.headers, doc);
+    headers.iter_mut().for_each(|name| name.make_ascii_lowercase());
+    let cookies = s.words("cookies", shipped.cookies, "Cookies that carry a token.");
+    let query = s.words("query", shipped.query, "Query parameters that carry a token.");
+    let doc = "Longest token that is read; a longer one is itself a finding.";
+    let max_token_bytes = size(s, "max_token_bytes", shipped.max_token_bytes, 256..=65_536, doc);
+    let doc = "Distinct tokens remembered. A flood of forgeries cannot push out verified ones.";
+    let max_tokens = size(s, "max_tokens", shipped.max_tokens, 1_000..=10_000_000, doc);
+    let doc = "Raw bytes of tokens kept in memory while the keys of their issuer are missing.";
+    let max_pending_bytes = size(s, "max_pending_bytes", shipped.max_pending_bytes, 65_536..=1 << 30, doc);
+    let doc = "New distinct tokens verified in a second at most, so that a flood cannot starve the rest.";
+    let verifications = s.number("verifications_per_s", shipped.verifications_per_s.into(), 1..=1_000_000, doc);
+    let doc = "Seconds that the keys of an issuer are used before they are fetched again.";
+    let refresh = s.number("keys_refresh_s", shipped.keys_refresh.as_secs(), 60..=86_400, doc);
+    TokenSettings {
+        issuers: Vec::new(),
+        headers,
+        cookies,
+        query,
+        max_token_bytes,
+        max_tokens,
+        max_pending_bytes,
+        verifications_per_s: u32::try_from(verifications).unwrap_or(u32::MAX),
+        keys_refresh: Duration::from_secs(refresh),
+        fingerprint_key: None,
+    }
+}
+
+fn size(s: &mut Section<'_, '_>, key: &str, default: usize, bounds: std::ops::RangeInclusive<u64>, doc: &str) -> usize {
+    usize::try_from(s.number(key, default as u64, bounds, doc)).unwrap_or(default)
+}
+
+/// What an issuer without `algorithms` may use: everything that needs no shared secret.
+fn asymmetric() -> Vec<Algorithm> {
+    Algorithm::ALL.into_iter().filter(|alg| !alg.is_symmetric()).collect()
+}
+
+pub(super) const ISSUER_EXAMPLE: &str = "\
+issuer: https://idp.example/
+jwks: https://idp.example/jwks.json
+algorithms: [RS256, ES256]
+audiences: [orders-api]
+token_types: [JWT, at+jwt]";
+
+/// Reads one issuer. `base` is where relative paths start.
+pub(super) fn read_issuer(s: &mut Section<'_, '_>, base: &Path) -> Option<Issuer> {
+    let issuer = s.required::<String>("issuer", "The iss claim of its tokens, exact.");
+    let doc = "Its keys: a URL by https (http on loopback), or file:PATH of a JWKS, a JWK or a PEM public key. Left \
+               out: OIDC discovery below the issuer.";
+    let jwks = s.optional::<Jwks>("jwks", doc);
+    let doc = "Values of alg that it may use. Left out: every asymmetric one.";
+    let algorithms = s.words("algorithms", asymmetric(), doc);
+    let audiences = s.words("audiences", Vec::new(), "Audiences, one of which a token must name; empty means any.");
+    let token_types = s.words("token_types", Vec::new(), "Values of typ that its access tokens have; empty means any.");
+    if algorithms.is_empty() {
+        s.report(Problem::error(s.span_of("algorithms"), "`issuers.algorithms` is empty: no token could be valid"));
+    }
+    if algorithms.iter().any(|alg| alg.is_symmetric()) && algorithms.iter().any(|alg| !alg.is_symmetric()) {
+        let message = "`issuers.algorithms` mixes shared secrets and key pairs, which algorithm confusion lives on";
+        s.report(Problem::warning(s.span_of("algorithms"), message).hint("give each kind an issuer of its own"));
+    }
+    let keys = match jwks {
+        Some(Jwks::File(path)) => KeySource::File(base.join(path)),
+        Some(Jwks::Url(url)) => KeySource::Url(url),
+        None if s.is_set("jwks") => return None,
+        None => {
+            if let Some(Err(wrong)) = issuer.as_deref().map(check_url) {
+                let message = format!("discovery needs an issuer that is a URL; this one {}", wrong.message);
+                s.report(Problem::error(s.span_of("issuer"), message).hint("add `jwks:`"));
+            }
+            KeySource::Discovery
+        }
+    };
+    Some(Issuer { issuer: issuer?, keys, algorithms, audiences, token_types })
+}
+
+/// Two issuers of one name would make it depend on their order which keys hold.
+pub(super) fn refuse_twins(s: &mut Section<'_, '_>, issuers: &[Issuer]) {
+    for (index, issuer) in issuers.iter().enumerate() {
+        if issuers.iter().take(index).any(|other| other.issuer == issuer.issuer) {
+            let message = format!("two issuers are called {}", excerpt(&issuer.issuer));
+            s.report(Problem::error(s.span_of("issuers"), message).hint("merge them: one issuer, all its algorithms and audiences"));
+        }
+    }
+}
+
+/// Where keys come from, as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Jwks {
+    File(PathBuf),
+    Url(String),
+}
+
+impl Word for Jwks {
+    const WHAT: &'static str = "an https URL or file:PATH";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        match text.strip_prefix("file:").map(|path| path.strip_prefix("//").unwrap_or(path)) {
+            Some("") => Err(Wrong::new("names no file")),
+            Some(path) => Ok(Self::File(path.into())),
+            None => check_url(text).map(|()| Self::Url(text.to_owned())),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::File(path) => quote(&format!("file:{}", path.display())),
+            Self::Url(url) => quote(url),
+        }
+    }
+}
+
+/// Keys fetched in the clear are keys that anybody on the way can replace.
+fn check_url(text: &str) -> Result<(), Wrong> {
+    let wrong = |why: &str| Wrong::new(format!("is {}, {why}", excerpt(text)));
+    let Ok(url) = reqwest::Url::parse(text) else {
+        return Err(wrong("which is no URL").hint("write https://... or file:PATH"));
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Wrong { secret: true, ..Wrong::new("holds a user name or password") });
+    }
+    match (url.scheme(), url.host_str()) {
+        ("https", Some(_)) => Ok(()),
+        ("http", Some(host)) if is_loopback(host) => Ok(()),
+        ("http", _) => Err(wrong("which is not encrypted: http is for loopback only").hint("use https")),
+        _ => Err(wrong("which is not https").hint("write https://... or file:PATH")),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// How much of people an alert shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Privacy {
+    /// Where the key of fingerprints is.
+    pub fingerprint_key: Option<SecretRef>,
+}
+
+impl Privacy {
+    pub(super) fn read(s: &mut Section<'_, '_>) -> Self {
+        let doc = "The key under which a token's fingerprint is made, env:NAME or file:PATH, at least 16 bytes. Left \
+                   out: a new one at every start, so that fingerprints of two runs cannot be compared.";
+        let fingerprint_key = s.optional("fingerprint_key", doc);
+        let doc = "Show two parts of an address only. Not in this version.";
+        let mask = s.word("mask_addresses", false, doc);
+        let doc = "Show keyed pseudonyms for principals. Not in this version.";
+        let pseudonyms = s.word("pseudonymise", false, doc);
+        for (key, set) in [("mask_addresses", mask), ("pseudonymise", pseudonyms)] {
+            if set {
+                // A warning would be read too late: the addresses would already be in the log.
+                let message = format!("`privacy.{key}` is not in this version: alerts would show what it hides");
+                s.report(Problem::error(s.span_of(key), message));
+            }
+        }
+        Self { fingerprint_key }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_named_and_never_written() {
+        assert_eq!(SecretRef::parse("env:KEY"), Ok(SecretRef::Env("KEY".into())));
+        assert_eq!(SecretRef::parse("file:/run/key"), Ok(SecretRef::File("/run/key".into())));
+        for text in ["hunter2", "env:", "file:", "ENV:X"] {
+            let wrong = SecretRef::parse(text).unwrap_err();
+            assert!(wrong.secret && !wrong.message.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[test]
+    fn secrets_come_from_the_environment_or_a_file() {
+        let environment = Environment::from([("KEY", "0123456789abcdef"), ("SHORT", "abc")]);
+        let resolve = |text: &str| SecretRef::parse(text).unwrap().resolve(&environment);
+        assert_eq!(resolve("env:KEY").unwrap().as_slice(), b"0123456789abcdef");
+        assert_eq!(resolve("env:SHORT").unwrap_err(), "the secret has 3 bytes; it needs at least 16");
+        assert!(resolve("env:NONE").unwrap_err().contains("not set"));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        std::fs::write(&path, "0123456789abcdef\r\n").unwrap();
+        assert_eq!(resolve(&format!("file:{}", path.display())).unwrap().as_slice(), b"0123456789abcdef");
+        assert!(resolve("file:/dev/zero").unwrap_err().contains("longer than 4096"));
+    }
+
+    #[test]
+    fn keys_come_encrypted_or_from_this_host() {
+        for good in ["https://idp.example/k", "http://127.0.0.1:80/k", "http://[::1]/k", "http://localhost/k"] {
+            assert!(check_url(good).is_ok(), "{good}");
+        }
+        for bad in ["http://idp.example/k", "http://127.0.0.1.evil.example/k", "ftp://x/k", "idp.example/k", "https://"] {
+            assert!(check_url(bad).is_err(), "{bad}");
+        }
+        assert!(check_url("https://me:hunter2@idp.example/").unwrap_err().secret);
+    }
+}

@@ -1,0 +1,285 @@
+//! The sections about traffic: `capture`, `flows`, `http`, `routes`, `lists`, `geo`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::config::problem::Problem;
+use crate::config::section::Section;
+use crate::config::word::{Cgroup, Port, Word, Wrong, choose, excerpt, quote};
+use crate::detect::rule::RouteKind;
+
+/// What is captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capture {
+    /// Which sockets.
+    pub cgroup: Cgroup,
+    /// Local server ports; empty means all.
+    pub ports: Vec<u16>,
+    /// Longest message head that is kept, in bytes.
+    pub max_head_bytes: usize,
+    /// Size of the ring that the kernel fills: a power of two.
+    pub ring_bytes: u32,
+}
+
+impl Capture {
+    pub(super) fn read(s: &mut Section<'_, '_>) -> Self {
+        let doc = "Which sockets: `auto` is the cgroup v2 root, found in /proc/self/mounts, and means every socket of \
+                   the host; a directory below it means the sockets of that part.";
+        let cgroup = s.word("cgroup", Cgroup::Auto, doc);
+        let doc = "Local server ports to watch; empty means all. At most 1024.";
+        let ports = s.words::<Port>("ports", Vec::new(), doc).into_iter().map(|port| port.0).collect::<Vec<_>>();
+        if ports.len() > 1_024 {
+            s.report(Problem::error(s.span_of("ports"), "`capture.ports` holds more than 1024 ports"));
+        }
+        // The kernel half forwards at most 64 KiB of a head; a request line alone can take a kilobyte.
+        let doc = "Longest request or response head that is kept; of longer ones the start is judged and marked as truncated.";
+        let max_head_bytes = s.number("max_head_bytes", 65_536, 1_024..=65_536, doc);
+        // capture.md: 1 MiB lost heavily under load, 16 MiB lost none.
+        let doc = "Memory between kernel and sensor, a power of two: more bridges longer stalls of the sensor.";
+        let ring_bytes = s.number("ring_bytes", 16 << 20, 65_536..=1 << 30, doc);
+        if !ring_bytes.is_power_of_two() {
+            let message = format!("`capture.ring_bytes` is {ring_bytes}; it must be a power of two");
+            let problem = Problem::error(s.span_of("ring_bytes"), message);
+            s.report(problem.hint(format!("the next is {}", ring_bytes.next_power_of_two())));
+        }
+        Self {
+            cgroup,
+            ports,
+            max_head_bytes: usize::try_from(max_head_bytes).unwrap_or(65_536),
+            ring_bytes: u32::try_from(ring_bytes).unwrap_or(16 << 20),
+        }
+    }
+}
+
+/// Limits on what is remembered of connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flows {
+    /// Connections followed at once.
+    pub max_flows: usize,
+    /// How long a silent connection is remembered.
+    pub idle_timeout: Duration,
+    /// Bytes buffered over all connections.
+    pub max_buffered_bytes: usize,
+    /// How long a request waits for its response.
+    pub exchange_timeout: Duration,
+}
+
+impl Flows {
+    pub(super) fn read(s: &mut Section<'_, '_>) -> Self {
+        let doc = "Connections followed at once, about 300 bytes each when idle. Beyond it, those that never carried \
+                   a request go first.";
+        let max_flows = s.number("max_flows", 262_144, 1_024..=8_388_608, doc);
+        let doc = "Seconds of silence after which a connection is forgotten.";
+        let idle_timeout = Duration::from_secs(s.number("idle_timeout_s", 300, 1..=86_400, doc));
+        let doc = "Bytes that may wait for their order or their acknowledgement, over all connections.";
+        let max_buffered_bytes = s.number("max_buffered_bytes", 128 << 20, 1 << 20..=16 << 30, doc);
+        let doc = "Seconds that a request waits for its response before it is judged without one.";
+        let exchange_timeout = Duration::from_secs(s.number("exchange_timeout_s", 30, 1..=3_600, doc));
+        Self {
+            max_flows: usize::try_from(max_flows).unwrap_or(usize::MAX),
+            idle_timeout,
+            max_buffered_bytes: usize::try_from(max_buffered_bytes).unwrap_or(usize::MAX),
+            exchange_timeout,
+        }
+    }
+}
+
+/// How HTTP is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Http {
+    /// Peers whose `Forwarded` and `X-Forwarded-For` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+impl Http {
+    pub(super) fn read(s: &mut Section<'_, '_>) -> Self {
+        let doc = "Networks of proxies whose Forwarded and X-Forwarded-For headers name the client. Anybody else can \
+                   write what he likes there.";
+        Self { trusted_proxies: s.words("trusted_proxies", Vec::new(), doc) }
+    }
+}
+
+/// What a user says of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteMatch {
+    /// The method; none means any.
+    pub method: Option<String>,
+    /// The path: `{x}` stands for one segment, a last `*` for any rest.
+    pub path: String,
+    /// What the route is for.
+    pub kind: RouteKind,
+    /// Where a login names its account.
+    pub principal: Option<PrincipalSource>,
+}
+
+/// Where a request names the account that it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PrincipalSource {
+    /// A member of a JSON body or a form.
+    Body(String),
+    /// A header.
+    Header(String),
+    /// A query parameter.
+    Query(String),
+}
+
+const KINDS: [(&str, RouteKind); 9] = [
+    ("login", RouteKind::Login),
+    ("logout", RouteKind::Logout),
+    ("token", RouteKind::Token),
+    ("sensitive", RouteKind::Sensitive),
+    ("pii", RouteKind::Pii),
+    ("financial", RouteKind::Financial),
+    ("admin", RouteKind::Admin),
+    ("public", RouteKind::Public),
+    ("health", RouteKind::Health),
+];
+
+impl Word for RouteKind {
+    const WHAT: &'static str = "login, logout, token, sensitive, pii, financial, admin, public or health";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        choose(text, &KINDS)
+    }
+
+    fn show(&self) -> String {
+        KINDS.iter().find(|(_, kind)| kind == self).map_or("plain", |(name, _)| name).to_owned()
+    }
+}
+
+/// `POST /login`, or a path alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pattern {
+    method: Option<String>,
+    path: String,
+}
+
+impl Word for Pattern {
+    const WHAT: &'static str = "METHOD /path or /path";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let mut words = text.split_whitespace();
+        let (method, path) = match (words.next(), words.next(), words.next()) {
+            (Some(path), None, _) => (None, path),
+            (Some(method), Some(path), None) => (Some(method), path),
+            _ => return Err(Wrong::new(format!("is {}; it must be METHOD /path or /path", excerpt(text)))),
+        };
+        if !path.starts_with('/') || path.contains('?') || path.len() > 1_024 {
+            return Err(Wrong::new(format!("names the path {}; a path starts with / and has no query", excerpt(path))));
+        }
+        // RFC 9110 section 9.1: a method is case-sensitive; the registered ones are capitals.
+        match method {
+            Some(method) if method.is_empty() || !method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') => {
+                let wrong = Wrong::new(format!("names the method {}, which is not in capitals", excerpt(method)));
+                Err(wrong.hint(format!("did you mean `{}`?", method.to_ascii_uppercase())))
+            }
+            method => Ok(Self { method: method.map(str::to_owned), path: path.to_owned() }),
+        }
+    }
+
+    fn show(&self) -> String {
+        quote(&self.method.as_ref().map_or_else(|| self.path.clone(), |method| format!("{method} {}", self.path)))
+    }
+}
+
+impl Word for PrincipalSource {
+    const WHAT: &'static str = "body.NAME, header.NAME or query.NAME";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let wrong = || Wrong::new(format!("is {}; it must be {}", excerpt(text), Self::WHAT));
+        match text.split_once('.') {
+            Some((_, "")) | None => Err(wrong()),
+            Some(("body", name)) => Ok(Self::Body(name.to_owned())),
+            Some(("header", name)) => Ok(Self::Header(name.to_ascii_lowercase())),
+            Some(("query", name)) => Ok(Self::Query(name.to_owned())),
+            Some(_) => Err(wrong()),
+        }
+    }
+
+    fn show(&self) -> String {
+        let (place, name) = match self {
+            Self::Body(name) => ("body", name),
+            Self::Header(name) => ("header", name),
+            Self::Query(name) => ("query", name),
+        };
+        quote(&format!("{place}.{name}"))
+    }
+}
+
+impl RouteMatch {
+    pub(super) const EXAMPLE: &'static str = "{match: POST /login, kind: login}";
+
+    pub(super) fn read(s: &mut Section<'_, '_>) -> Option<Self> {
+        let doc = "METHOD /path, or a path for every method. {x} stands for one segment, a last * for any rest.";
+        let pattern = s.required::<Pattern>("match", doc);
+        let doc = "login, logout, token, sensitive, pii, financial, admin, public or health.";
+        let kind = s.required("kind", doc);
+        let doc = "Where a request names the account: body.NAME (JSON or form), header.NAME or query.NAME.";
+        let principal = s.optional("principal", doc);
+        if principal.is_some() {
+            s.report(Problem::warning(s.span_of("principal"), "`principal` has no effect in this version"));
+        }
+        let pattern = pattern?;
+        Some(Self { method: pattern.method, path: pattern.path, kind: kind?, principal })
+    }
+}
+
+/// Names and addresses that the sensor cannot know by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lists {
+    /// Addresses that many people share, or that are ours: VPN, NAT, load balancers.
+    pub trusted_addresses: Vec<IpNet>,
+    /// Accounts that must not be used.
+    pub denied_accounts: Vec<String>,
+    /// Accounts of people who have left.
+    pub departed_accounts: Vec<String>,
+    /// `jti` of tokens that were revoked.
+    pub revoked_ids: Vec<String>,
+    /// Roles that give power over others.
+    pub privileged_roles: Vec<String>,
+}
+
+impl Lists {
+    pub(super) fn read(s: &mut Section<'_, '_>) -> Self {
+        let doc = "Networks whose addresses many clients share: VPN, NAT, load balancers. One token from several of \
+                   them is not a theft.";
+        let trusted_addresses = s.words("trusted_addresses", Vec::new(), doc);
+        let denied_accounts = s.words("denied_accounts", Vec::new(), "Accounts that must not be used.");
+        let departed_accounts = s.words("departed_accounts", Vec::new(), "Accounts of people who have left.");
+        let revoked_ids = s.words("revoked_ids", Vec::new(), "The jti of tokens that were revoked.");
+        let roles = vec!["ADMIN".to_owned(), "SUPER_ADMIN".to_owned()];
+        let privileged_roles = s.words("privileged_roles", roles, "Roles that give power over others.");
+        for key in ["denied_accounts", "departed_accounts", "revoked_ids"] {
+            if s.is_set(key) {
+                let message = format!("`lists.{key}` has no effect in this version");
+                s.report(Problem::warning(s.span_of(key), message));
+            }
+        }
+        Self { trusted_addresses, denied_accounts, departed_accounts, revoked_ids, privileged_roles }
+    }
+}
+
+/// Where places of addresses are looked up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Geo {
+    /// A city database.
+    pub city: Option<PathBuf>,
+    /// A database of networks.
+    pub asn: Option<PathBuf>,
+}
+
+impl Geo {
+    pub(super) fn read(s: &mut Section<'_, '_>) -> Self {
+        let city = s.optional("city", "A MaxMind city database (.mmdb).");
+        let asn = s.optional("asn", "A MaxMind ASN database (.mmdb).");
+        for key in ["city", "asn"] {
+            if s.is_set(key) {
+                let message = format!("`geo.{key}` has no effect in this version");
+                s.report(Problem::warning(s.span_of(key), message));
+            }
+        }
+        Self { city, asn }
+    }
+}
