@@ -85,9 +85,12 @@ fn capabilities() -> Vec<Check> {
         ("CAP_PERFMON", host::holds(held, host::PERFMON) || admin),
     ]
     .into_iter()
-    .map(|(name, held)| match held {
-        true => check(name, Status::Ok, "held", ""),
-        false => check(name, Status::Fail, "not held", "run as root, or grant this capability"),
+    .map(|(name, held)| {
+        if held {
+            check(name, Status::Ok, "held", "")
+        } else {
+            check(name, Status::Fail, "not held", "run as root, or grant this capability")
+        }
     })
     .collect()
 }

@@ -52,7 +52,7 @@ fn mount_point(mounts: &str) -> Option<PathBuf> {
     })
 }
 
-/// Undoes the octal escapes that the kernel puts in place of blanks and backslashes (proc_pid_mounts(5)).
+/// Undoes the octal escapes that the kernel puts in place of blanks and backslashes (`proc_pid_mounts(5)`).
 fn unescaped(field: &str) -> String {
     field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
@@ -60,7 +60,7 @@ fn unescaped(field: &str) -> String {
 fn is_cgroup2(dir: impl AsFd) -> bool {
     /// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
     const MAGIC: i64 = 0x6367_7270;
-    rustix::fs::fstatfs(dir).is_ok_and(|stat| i64::try_from(stat.f_type).is_ok_and(|kind| kind == MAGIC))
+    rustix::fs::fstatfs(dir).is_ok_and(|stat| stat.f_type == MAGIC)
 }
 
 /// The effective capabilities of this process, as a bit set.

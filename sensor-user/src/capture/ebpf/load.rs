@@ -120,7 +120,7 @@ where
     &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
 {
     let program = programs.program_mut(name).ok_or_else(|| missing(name))?;
-    program.try_into().map_err(|_: ProgramError| missing(name))
+    program.try_into().map_err(|_other: ProgramError| missing(name))
 }
 
 /// Takes a map out of the loaded object.
@@ -165,10 +165,10 @@ fn refused(step: &str, problem: &str) -> SourceError {
 fn remedy() -> &'static str {
     let held = host::capabilities().unwrap_or(0);
     let may = |bit| host::holds(held, bit);
-    if !may(host::SYS_ADMIN) && !(may(host::BPF) && may(host::NET_ADMIN)) {
-        return "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
+    if may(host::SYS_ADMIN) || (may(host::BPF) && may(host::NET_ADMIN)) {
+        return "`tokenscope doctor` tells what this kernel offers; 5.10 or later is needed";
     }
-    "`tokenscope doctor` tells what this kernel offers; 5.10 or later is needed"
+    "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
 }
 
 /// An error with all its causes.

@@ -1,0 +1,11 @@
+//! The kernel half for real: loaded, attached to a cgroup of this test's own, and shown traffic.
+//!
+//! Every test moves no one but this process and watches ports of its own, so tests run side by side and beside
+//! any other traffic. Without the privileges they say so and pass.
+
+mod kernel {
+    pub(crate) mod lab;
+    pub(crate) mod load;
+    pub(crate) mod requests;
+    pub(crate) mod roles;
+}
