@@ -4,6 +4,8 @@
 //! decided. Whatever differs between kernels and file formats ends here; nothing downstream knows
 //! which source it reads.
 
+pub mod pcap;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
