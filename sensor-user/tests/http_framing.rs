@@ -10,6 +10,10 @@ use wire::Wire;
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
+fn many(count: usize, one: impl Fn(usize) -> String) -> String {
+    (0..count).map(one).collect::<Vec<_>>().concat()
+}
+
 #[test]
 fn a_request_and_its_response_are_one_exchange() {
     let mut wire = Wire::new();
@@ -77,10 +81,9 @@ fn responses_of_every_kind_are_followed() {
 #[test]
 fn a_hundred_pipelined_requests_in_one_segment_are_a_hundred_exchanges() {
     let mut wire = Wire::new();
-    let requests: String = (0..100).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: h\r\n\r\n")).collect();
+    let requests: String = many(100, |n| format!("GET /{n} HTTP/1.1\r\nHost: h\r\n\r\n"));
     wire.client(requests.as_bytes());
-    let responses: String =
-        (0..100).map(|n| format!("HTTP/1.1 {} x\r\nContent-Length: 1\r\n\r\nx", 400 + n)).collect();
+    let responses: String = many(100, |n| format!("HTTP/1.1 {} x\r\nContent-Length: 1\r\n\r\nx", 400 + n));
     wire.server(responses.as_bytes());
     let expected: Vec<String> = (0..100).map(|n| format!("GET /{n} {}", 400 + n)).collect();
     assert_eq!(wire.lines(), expected);
@@ -190,7 +193,7 @@ fn other_protocols_cost_nothing_and_yield_nothing() {
         let mut wire = Wire::new();
         wire.client(first);
         wire.server(b"whatever");
-        wire.client(&[0x42; 50_000]);
+        wire.client(&vec![0x42; 50_000]);
         wire.ack();
         wire.close();
         assert!(wire.lines().is_empty(), "{}", String::from_utf8_lossy(first));
@@ -259,7 +262,7 @@ fn a_late_response_is_not_given_to_the_next_request() {
 #[test]
 fn beyond_the_queue_requests_stay_unanswered_and_order_holds() {
     let mut wire = Wire::new();
-    let requests: String = (0..200).map(|n| format!("GET /{n} HTTP/1.1\r\n\r\n")).collect();
+    let requests: String = many(200, |n| format!("GET /{n} HTTP/1.1\r\n\r\n"));
     wire.client(requests.as_bytes());
     wire.ack();
     let none = b"HTTP/1.1 204 No\r\n\r\n".repeat(200);

@@ -5,6 +5,7 @@
 //! which source it reads.
 
 pub mod ebpf;
+pub mod pcap;
 
 use std::net::SocketAddr;
 use std::time::Duration;

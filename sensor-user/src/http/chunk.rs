@@ -118,7 +118,6 @@ impl Chunks {
     fn step(&mut self, byte: u8) -> bool {
         self.state = match (self.state, byte) {
             (State::Size | State::Digits, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.digit(byte),
-            (State::Digits | State::Blank, b';') => State::Extension,
             (State::Digits | State::Blank, b' ' | b'\t') => self.tolerate(State::Blank),
             (State::Digits | State::Blank | State::Extension, b'\r') => State::SizeEnd,
             (State::Digits | State::Blank | State::Extension, b'\n') => {
@@ -126,7 +125,7 @@ impl Chunks {
                 self.sized()
             }
             (State::SizeEnd, b'\n') => self.sized(),
-            (State::Extension, _) => State::Extension,
+            (State::Digits | State::Blank, b';') | (State::Extension, _) => State::Extension,
             // A carriage return that ends no line: some readers end the line here.
             (State::SizeEnd, _) => self.tolerate(State::Extension),
             (State::DataCr, b'\r') => State::DataLf,

@@ -17,11 +17,8 @@ pub fn address(peer: IpAddr, head: &RequestHead, trusted: &[IpNet]) -> IpAddr {
     if !is_trusted(peer) {
         return peer;
     }
-    let (name, read): (_, fn(&[u8]) -> Option<IpAddr>) = if head.value("x-forwarded-for").is_some() {
-        ("x-forwarded-for", node)
-    } else {
-        ("forwarded", forwarded_for)
-    };
+    let is_forwarded = head.value("x-forwarded-for").is_none();
+    let name = if is_forwarded { "forwarded" } else { "x-forwarded-for" };
     let mut nearest = peer;
     for header in head.headers.iter().rev() {
         if !head.slice(&header.name).eq_ignore_ascii_case(name.as_bytes()) {
@@ -29,7 +26,8 @@ pub fn address(peer: IpAddr, head: &RequestHead, trusted: &[IpNet]) -> IpAddr {
         }
         for element in elements_from_the_right(head.slice(&header.value)) {
             // "unknown" and hidden names (RFC 7239 section 6) end what can be known.
-            let Some(address) = read(element) else { return nearest };
+            let address = if is_forwarded { forwarded_for(element) } else { node(element) };
+            let Some(address) = address else { return nearest };
             nearest = address;
             if !is_trusted(address) {
                 return nearest;

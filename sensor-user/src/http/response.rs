@@ -154,12 +154,11 @@ impl Connection {
         }
         let owner = self.owner(view, first_at, out);
         self.follow(&head, owner.as_ref().map(|pending| pending.kind), whole, out);
-        match owner {
-            Some(pending) => self.complete(view, at, pending, head, (first_at, whole), out),
-            None => {
-                out.counters.unpaired_responses += 1;
-                out.recycle_answer(head);
-            }
+        if let Some(pending) = owner {
+            complete(view, at, pending, head, (first_at, whole), out);
+        } else {
+            out.counters.unpaired_responses += 1;
+            out.recycle_answer(head);
         }
         true
     }
@@ -189,39 +188,38 @@ impl Connection {
         }
         self.responses = match framing::of_response(head, kind.unwrap_or(Kind::Other)) {
             _ if !whole => Responses::Unknown,
-            Body::None => Responses::Head,
+            Body::None | Body::Length(0) => Responses::Head,
             // Without the request nobody knows whether a body follows: it may have been HEAD.
             Body::Length(_) | Body::Chunked if kind.is_none() => Responses::Unknown,
-            Body::Length(0) => Responses::Head,
             Body::Length(left) => Responses::Body(left),
             Body::Chunked => Responses::Chunked(Chunks::default()),
             Body::UntilClose => Responses::ToTheEnd,
         };
     }
+}
 
-    fn complete(
-        &mut self,
-        view: View<'_>,
-        at: Time,
-        pending: Pending,
-        head: ResponseHead,
-        (first_at, whole): (Time, bool),
-        out: &mut Exchanges,
-    ) {
-        let Some(mut exchange) = pending.exchange else {
-            out.recycle_answer(head);
-            return;
-        };
-        exchange.latency = Some(first_at.since(pending.head_at));
-        exchange.response_body_bytes = match framing::of_response(&head, pending.kind) {
-            Body::Length(bytes) => Some(bytes),
-            Body::None => Some(0),
-            Body::Chunked | Body::UntilClose => None,
-        };
-        if !whole {
-            exchange.coverage = exchange.coverage.max(Coverage::Truncated);
-        }
-        exchange.response = Some(head);
-        out.emit(view, exchange, at);
+/// Hands on an exchange with its response.
+fn complete(
+    view: View<'_>,
+    at: Time,
+    pending: Pending,
+    head: ResponseHead,
+    (first_at, whole): (Time, bool),
+    out: &mut Exchanges,
+) {
+    let Some(mut exchange) = pending.exchange else {
+        out.recycle_answer(head);
+        return;
+    };
+    exchange.latency = Some(first_at.since(pending.head_at));
+    exchange.response_body_bytes = match framing::of_response(&head, pending.kind) {
+        Body::Length(bytes) => Some(bytes),
+        Body::None => Some(0),
+        Body::Chunked | Body::UntilClose => None,
+    };
+    if !whole {
+        exchange.coverage = exchange.coverage.max(Coverage::Truncated);
     }
+    exchange.response = Some(head);
+    out.emit(view, exchange, at);
 }

@@ -52,9 +52,9 @@ fn is_id(segment: &[u8]) -> bool {
         len if len > MAX_WORD => true,
         _ if all(u8::is_ascii_digit) || segment.contains(&b'@') || is_numbered(segment) => true,
         36 if is_uuid(segment) => true,
-        26 if all(is_crockford) && has(u8::is_ascii_digit) => true,
+        26 if all(|b| is_crockford(*b)) && has(u8::is_ascii_digit) => true,
         16.. if all(u8::is_ascii_hexdigit) => true,
-        20.. if all(is_base64url) => {
+        20.. if all(|b| is_base64url(*b)) => {
             has(u8::is_ascii_digit) && has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase)
         }
         _ => false,
@@ -77,11 +77,11 @@ fn is_uuid(segment: &[u8]) -> bool {
     })
 }
 
-fn is_crockford(byte: &u8) -> bool {
+fn is_crockford(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() && !matches!(byte.to_ascii_uppercase(), b'I' | b'L' | b'O' | b'U')
 }
 
-fn is_base64url(byte: &u8) -> bool {
+fn is_base64url(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'=')
 }
 

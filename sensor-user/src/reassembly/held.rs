@@ -248,12 +248,14 @@ impl Held {
 
 /// Empty buffers waiting for the next flow that must hold something.
 #[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "flows own what they hold by box; the box is what is reused")]
 pub(super) struct Spare(Vec<Box<Held>>);
 
 impl Spare {
     /// Enough for every flow that holds bytes at one moment on a busy host; 4 MiB when each is full.
     const MAX: usize = 256;
 
+    #[expect(clippy::unnecessary_box_returns, reason = "the box is what is reused")]
     pub(super) fn take(&mut self) -> Box<Held> {
         self.0.pop().unwrap_or_default()
     }

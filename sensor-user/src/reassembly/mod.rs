@@ -99,7 +99,7 @@ impl Default for FlowLimits {
             max_flows: 1 << 20,
             max_buffered_bytes_per_flow: 256 * 1024,
             max_buffered_total: 64 * 1024 * 1024,
-            idle_timeout: Duration::from_secs(300),
+            idle_timeout: Duration::from_mins(5),
         }
     }
 }
