@@ -1,5 +1,11 @@
 //! Alerts: findings after dedup and cooling, with an identity.
 
+pub mod desk;
+
+#[cfg(test)]
+pub(crate) mod staging;
+
+pub use desk::{AlertSettings, Desk};
 use ulid::Ulid;
 
 use crate::capture::Time;
@@ -31,4 +37,28 @@ pub struct Alert {
     pub count: u64,
     /// The finding that made it worst, newest of equals.
     pub finding: Finding,
+    /// Which workload answered. The pipeline does not know; the runtime, which may look at the host, fills it in.
+    pub place: Option<Place>,
+}
+
+/// The workload at the server's end, as far as the host tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// What people call it: `shop/orders-7f9c`, a unit, a process.
+    pub name: String,
+    /// The container.
+    pub container_id: Option<String>,
+    /// The pod.
+    pub pod_uid: Option<String>,
+    /// The process.
+    pub process: Option<Process>,
+}
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its id on the host.
+    pub pid: u32,
+    /// Its name.
+    pub name: String,
 }

@@ -1,7 +1,23 @@
 //! Detections: what an exchange, its tokens and their history say about an attack.
 
+pub mod cause;
+pub mod detector;
+pub mod docs;
 pub mod finding;
+pub mod routes;
 pub mod rule;
+pub mod rules;
+pub mod scene;
+pub mod settings;
+pub mod statement;
+pub mod table;
+pub mod text;
+pub mod window;
 
+#[cfg(test)]
+pub(crate) mod staging;
+
+pub use detector::Detector;
 pub use finding::{Finding, Principal, Scene, Severity};
-pub use rule::{About, Case, Needs, Report, Rule, Threshold, Thresholds};
+pub use rule::{About, Case, Guard, Needs, Report, Route, RouteKind, Rule, Threshold, Thresholds};
+pub use settings::{DetectSettings, RouteMatch, RuleSettings};

@@ -116,7 +116,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// What it is for.
     pub kind: RouteKind,
-    /// How it treats strangers, as known before this exchange.
+    /// How it treats strangers, as known now. This exchange is among the evidence: it cannot be both a stranger's,
+    /// which teaches, and a token's, which is judged.
     pub guard: Guard,
 }
 
@@ -125,8 +126,10 @@ pub struct Route {
 pub struct Case<'a> {
     /// The exchange.
     pub exchange: &'a Exchange,
-    /// Its tokens. For rules that need a verdict: only those that have their final one now.
+    /// The tokens to judge. For rules that need a verdict: only those that have their final one now.
     pub tokens: &'a [TokenUse],
+    /// Every token of the request, judged already or not: another one may be what was accepted.
+    pub all: &'a [TokenUse],
     /// Its route.
     pub route: &'a Route,
     /// Now, in the time of the data.

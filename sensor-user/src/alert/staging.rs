@@ -1,0 +1,52 @@
+//! What the tests of alerts and sinks are made of.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::alert::{Activity, Alert, AlertSettings, Desk, Place, Process};
+use crate::capture::Time;
+use crate::detect::staging::{NOW_S, Stage, token};
+use crate::detect::{DetectSettings, Detector, Finding};
+use crate::token::facts::Flaws;
+use crate::token::{Signature, Token};
+
+/// An `alg-none` finding about the token with this number.
+pub(crate) fn finding(number: u8) -> Finding {
+    let forged = Token {
+        alg: Some("none".into()),
+        flaws: Flaws::ALG_NONE,
+        signature: Signature::Absent,
+        ..token(u64::from(number) + 1)
+    };
+    let stage = Stage::to("GET", "/orders/7").status(401);
+    let mut detector = Detector::new(DetectSettings::default());
+    let mut found = Vec::new();
+    let uses = crate::detect::staging::uses([forged]);
+    detector.judge(&stage.exchange, &uses, stage.exchange.ended_at, &mut found);
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+/// A critical alert with everything in it.
+pub(crate) fn alert() -> Alert {
+    let mut desk = Desk::new(AlertSettings::default());
+    let mut finding = finding(1);
+    finding.principal.as_mut().unwrap().verified = true;
+    finding.severity = crate::detect::Severity::Critical;
+    let scene = finding.scene.as_mut().unwrap();
+    scene.status = Some(200);
+    scene.client = IpAddr::from([10, 0, 3, 7]);
+    finding.at = Time::from_secs(NOW_S).plus(Duration::from_millis(123));
+    finding.brief = "alg \"none\" accepted".into();
+    let mut out = Vec::new();
+    desk.admit(finding, &mut out);
+    let alert = out.remove(0);
+    assert_eq!(alert.activity, Activity::Create);
+    let place = Place {
+        name: "shop/orders-7f9c".into(),
+        container_id: Some("4f5a".into()),
+        pod_uid: None,
+        process: Some(Process { pid: 4242, name: "orders".into() }),
+    };
+    Alert { place: Some(place), ..alert }
+}

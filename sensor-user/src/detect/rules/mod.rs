@@ -1,0 +1,80 @@
+//! The catalogue: one file a rule. To add one, write `rules/<id>.rs` and add its line to the list below; its page in
+//! docs/rules.md, its metric label and its configuration keys follow from its card.
+//!
+//! `cargo fmt` does not see files that a macro names: format them with `rustfmt --edition 2024 <file>`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::detect::{About, DetectSettings, Rule};
+
+/// The longest time after which a rule that aggregates says what it holds.
+pub const LONGEST_WAIT: Duration = Duration::from_mins(2);
+
+/// Names each rule once: its module, its card in the catalogue, its seat in the detector.
+macro_rules! rules {
+    ($($name:ident),+ $(,)?) => {
+        $(pub mod $name;)+
+
+        /// Every rule's card.
+        #[must_use]
+        pub fn catalogue() -> &'static [&'static About] {
+            static CATALOGUE: &[&About] = &[$(&$name::ABOUT),+];
+            CATALOGUE
+        }
+
+        /// Every rule, ready to be asked, in the order of the catalogue.
+        pub(crate) fn build(settings: &Arc<DetectSettings>) -> Vec<Box<dyn Rule>> {
+            vec![$($name::rule(settings)),+]
+        }
+    };
+}
+
+rules! {
+    alg_none,
+    signature_invalid,
+    alg_confusion,
+    expired_token,
+    not_yet_valid,
+    issuer_unknown,
+    audience_mismatch,
+    malformed_token,
+    embedded_key,
+    key_url,
+    kid_injection,
+    weak_secret,
+    psychic_signature,
+    claims_tampered,
+    forged_token_accepted,
+    token_many_sources,
+    token_rate,
+    brute_force,
+    coverage_gap,
+}
+
+/// Rules whose finding about a token says all that another's says, and more: `(said less, said more)`.
+pub(crate) const EXPLAINED_BY: &[(&str, &str)] = &[("signature-invalid", "claims-tampered")];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_card_is_complete_and_unique() {
+        let mut ids = BTreeSet::new();
+        for about in catalogue() {
+            assert!(ids.insert(about.id), "{} twice", about.id);
+            assert!(about.id.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", about.id);
+            assert!(about.doc.len() > 200 && !about.title.is_empty(), "{} says too little", about.id);
+            assert!(about.accepted.is_none_or(|a| a > about.severity), "{}", about.id);
+            assert!(about.attack.iter().all(|t| t.starts_with('T')), "{}", about.id);
+            for t in about.thresholds {
+                assert!((t.min..=t.max).contains(&t.default), "{}.{}", about.id, t.key);
+                assert!(t.min >= 0.0 && t.max <= f64::from(u32::MAX), "{}.{}", about.id, t.key);
+            }
+        }
+        assert_eq!(ids.len(), 19);
+    }
+}

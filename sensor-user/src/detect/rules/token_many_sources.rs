@@ -1,0 +1,402 @@
+//! `token-many-sources`: one token that several clients use at the same time.
+
+use std::sync::Arc;
+
+use std::hash::BuildHasher;
+use std::net::{IpAddr, SocketAddr};
+
+use arrayvec::ArrayVec;
+
+use crate::detect::cause::cause;
+use crate::detect::statement::{Statement, Subject};
+use crate::detect::table::Table;
+use crate::detect::{About, Case, DetectSettings, Needs, Report, Rule, Severity, Threshold};
+use crate::token::{Fingerprint, Form, TokenUse};
+
+/// The card.
+pub static ABOUT: About = About {
+    id: "token-many-sources",
+    title: "One token from several places",
+    version: "1.0.0",
+    severity: Severity::Medium,
+    accepted: None,
+    attack: &["T1550.001", "T1528"],
+    behavioural: true,
+    needs: Needs::Exchange,
+    doc: "Fires when one token is used at one service from two or more addresses in different networks (/16 of \
+IPv4, /32 of IPv6), or by two or more client families (Firefox, curl, okhttp, ...; versions do not count), \
+within five minutes.\n\nA stolen token is used beside its owner. A change of place alone is medium: a telephone \
+that leaves the house does it. It is high when the places take turns, or when place and client family change \
+together.\n\nSilent for `lists.trusted_addresses`, for addresses at which eight or more tokens have been seen \
+(NAT, gateways: they are learned), and for requests that were refused or carry a token that is wrong in itself. \
+A gateway that passes tokens on to other services is no second place: only uses at one server address are \
+compared. It compares the newest six places of a token.",
+    cooling_s: 600,
+    thresholds: &[
+        Threshold {
+            key: "window_s",
+            default: 300.0,
+            min: 1.0,
+            max: 86_400.0,
+            doc: "Seconds within which the uses of a token are compared.",
+        },
+        Threshold {
+            key: "shared_after",
+            default: 8.0,
+            min: 2.0,
+            max: 64.0,
+            doc: "Tokens seen at one address after which it counts as shared by many callers.",
+        },
+    ],
+};
+
+/// Places remembered of one token. The owner and a thief need two; more are kept for a little roaming.
+const MAX_PLACES: usize = 6;
+
+/// Seconds in which the tokens of an address are gathered; the gathering before still counts.
+const LEARNING_S: u32 = 3600;
+
+/// Client families whose user agents are kept: a power of two. Few hundred user agents are live at a time.
+const AGENTS: usize = 512;
+
+pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
+    Box::new(TokenManySources {
+        window_s: settings.count(&ABOUT, "window_s"),
+        shared_after: settings.count(&ABOUT, "shared_after"),
+        tokens: Table::new(settings.max_tokens),
+        addresses: Table::new(settings.max_addresses),
+        agents: vec![(0, 0); AGENTS],
+        seed: foldhash::fast::RandomState::default(),
+        settings: Arc::clone(settings),
+    })
+}
+
+/// Where and by what a token was used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    address: IpAddr,
+    /// The service: hash of its address under the rule's seed.
+    server: u32,
+    /// 0 if unknown.
+    family: u16,
+}
+
+#[derive(Clone, Copy)]
+struct Visit {
+    place: Place,
+    /// Newest use, in seconds since the epoch.
+    at_s: u32,
+}
+
+#[derive(Default)]
+struct Visits {
+    visits: ArrayVec<Visit, MAX_PLACES>,
+    newest: u8,
+}
+
+/// The tokens of one address as two sketches: one bit of 64 a token, so that `n` set bits mean at least `n` tokens.
+#[derive(Clone, Copy, Default)]
+struct Crowd {
+    since_s: u32,
+    now: u64,
+    before: u64,
+}
+
+struct TokenManySources {
+    window_s: u32,
+    shared_after: u32,
+    tokens: Table<Fingerprint, Visits>,
+    addresses: Table<IpAddr, Crowd>,
+    agents: Vec<(u64, u16)>,
+    seed: foldhash::fast::RandomState,
+    settings: Arc<DetectSettings>,
+}
+
+/// How a use differs from those before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Differs {
+    networks: u32,
+    families: u32,
+    returned: bool,
+}
+
+impl TokenManySources {
+    fn place(&mut self, case: &Case<'_>) -> Place {
+        let agent = case.exchange.request.value("user-agent").unwrap_or_default();
+        let server: SocketAddr = case.exchange.endpoints.server;
+        #[allow(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
+        let server = self.seed.hash_one(server) as u32;
+        Place { address: case.exchange.client, server, family: self.family(agent) }
+    }
+
+    /// The client family of a user agent, remembered by hash.
+    fn family(&mut self, agent: &[u8]) -> u16 {
+        if agent.is_empty() {
+            return 0;
+        }
+        let hash = self.seed.hash_one(agent);
+        #[allow(clippy::cast_possible_truncation, reason = "the remainder is below AGENTS, which is a usize")]
+        let slot = self.agents.get_mut((hash % AGENTS as u64) as usize);
+        let Some(slot) = slot else { return family_of(agent) };
+        if slot.0 != hash {
+            *slot = (hash, family_of(agent));
+        }
+        slot.1
+    }
+
+    /// Notes a use; how it differs if it is not where the newest use was.
+    fn visit(&mut self, token: Fingerprint, place: Place, at_s: u32) -> Option<Differs> {
+        let hash = token.0.first_chunk::<8>().map_or(0, |half| u64::from_le_bytes(*half));
+        let (window_s, shared_after) = (self.window_s, self.shared_after);
+        match self.tokens.find(hash, |t| *t == token) {
+            None => drop(self.tokens.insert(hash, token, Visits::default())),
+            Some(visits) => {
+                let newest = visits.visits.get_mut(usize::from(visits.newest));
+                if let Some(same) = newest.filter(|v| v.place == place) {
+                    same.at_s = at_s;
+                    return None;
+                }
+            }
+        }
+        let visits = self.tokens.find(hash, |t| *t == token)?;
+        let (returned, is_new) = visits.go_to(place, at_s);
+        let others: ArrayVec<Place, MAX_PLACES> = visits.others(place, at_s, window_s);
+        if is_new {
+            note(&mut self.addresses, place.address, hash, at_s);
+        }
+        let mut shared = |address: IpAddr| {
+            self.settings.is_trusted(address) || is_crowded(&mut self.addresses, address, shared_after)
+        };
+        if others.is_empty() || shared(place.address) {
+            return None;
+        }
+        let mut differs = Differs { returned, ..Differs::default() };
+        for other in others.iter().filter(|other| !shared(other.address)) {
+            differs.networks += u32::from(network(other.address) != network(place.address));
+            differs.families +=
+                u32::from(other.family != 0 && place.family != 0 && other.family != place.family);
+        }
+        (differs.networks + differs.families > 0).then_some(differs)
+    }
+}
+
+impl Visits {
+    /// Makes `place` the newest. Whether the token was there before, and whether the address is new to it.
+    fn go_to(&mut self, place: Place, at_s: u32) -> (bool, bool) {
+        let is_new = !self.visits.iter().any(|v| v.place.address == place.address);
+        let at = self.visits.iter().position(|v| v.place == place);
+        let returned = at.is_some();
+        let at = at.unwrap_or_else(|| {
+            if let Err(full) = self.visits.try_push(Visit { place, at_s }) {
+                let oldest = (0..).zip(&self.visits).min_by_key(|(_, v)| v.at_s).map_or(0, |(i, _)| i);
+                if let Some(visit) = self.visits.get_mut(oldest) {
+                    *visit = full.element();
+                }
+                return oldest;
+            }
+            self.visits.len() - 1
+        });
+        if let Some(visit) = self.visits.get_mut(at) {
+            visit.at_s = at_s;
+        }
+        self.newest = u8::try_from(at).unwrap_or(0);
+        (returned, is_new)
+    }
+
+    /// The other places at the same service within the window.
+    fn others(&self, place: Place, at_s: u32, window_s: u32) -> ArrayVec<Place, MAX_PLACES> {
+        let comparable = |v: &&Visit| {
+            v.place != place && v.place.server == place.server && at_s.saturating_sub(v.at_s) <= window_s
+        };
+        self.visits.iter().filter(comparable).map(|v| v.place).collect()
+    }
+}
+
+fn note(addresses: &mut Table<IpAddr, Crowd>, address: IpAddr, token: u64, at_s: u32) {
+    let Some(crowd) = addresses.get_or(address, || Crowd { since_s: at_s, ..Crowd::default() }) else {
+        return;
+    };
+    if at_s.saturating_sub(crowd.since_s) > LEARNING_S {
+        *crowd = Crowd { since_s: at_s, now: 0, before: crowd.now };
+    }
+    crowd.now |= 1 << (token >> 58);
+}
+
+fn is_crowded(addresses: &mut Table<IpAddr, Crowd>, address: IpAddr, shared_after: u32) -> bool {
+    addresses.get(&address).is_some_and(|crowd| (crowd.now | crowd.before).count_ones() >= shared_after)
+}
+
+/// The network that an address counts to: /16 of IPv4, /32 of IPv6. Whoever moves inside one is not far away.
+fn network(address: IpAddr) -> (bool, u32) {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => (true, v4.to_bits() >> 16),
+        IpAddr::V6(v6) => (false, u32::try_from(v6.to_bits() >> 96).unwrap_or_default()),
+    }
+}
+
+/// Browsers say what they are after a long list of what they want to be taken for; the first that matches is meant.
+const BROWSERS: [&[u8]; 6] = [b"Edg", b"OPR/", b"Firefox/", b"Chrome/", b"CriOS/", b"Safari/"];
+
+/// A number for the client family: browsers by engine, others by the product's name without version. Never 0.
+fn family_of(agent: &[u8]) -> u16 {
+    if agent.starts_with(b"Mozilla/") {
+        let browser = (2..).zip(BROWSERS).find(|(_, name)| memchr::memmem::find(agent, name).is_some());
+        return browser.map_or(1, |(number, _)| number);
+    }
+    let name = agent.iter().take(32).take_while(|b| !matches!(b, b'/' | b' ' | b'(' | b';'));
+    // FNV-1a: the number must not depend on the seed, which differs from run to run.
+    let hash =
+        name.fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b.to_ascii_lowercase())).wrapping_mul(0x0100_0193));
+    u16::try_from((hash ^ (hash >> 16)) & 0xffff).unwrap_or(0).max(16)
+}
+
+impl Rule for TokenManySources {
+    fn about(&self) -> &'static About {
+        &ABOUT
+    }
+
+    fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
+        if case.tokens.is_empty() || case.exchange.is_refused() {
+            return;
+        }
+        let place = self.place(case);
+        let at_s = u32::try_from(case.exchange.at.secs()).unwrap_or(u32::MAX);
+        for held in case.tokens {
+            if held.token.form == Form::Malformed || cause(&held.token).is_some() {
+                continue;
+            }
+            if let Some(differs) = self.visit(held.token.fingerprint, place, at_s) {
+                report.push(finding(case, held, differs, self.window_s));
+            }
+        }
+    }
+}
+
+fn finding(case: &Case<'_>, held: &TokenUse, differs: Differs, window_s: u32) -> crate::detect::Finding {
+    let both = differs.networks > 0 && differs.families > 0;
+    let how = match (differs.networks > 0, differs.families > 0) {
+        (true, true) => "several networks and client families",
+        (true, false) => "several networks",
+        _ => "several client families",
+    };
+    let turns = if differs.returned { ", which take turns" } else { "" };
+    let statement = Statement {
+        severity: if both || differs.returned { Severity::High } else { ABOUT.severity },
+        confidence: if both || differs.returned { 85 } else { 60 },
+        message: format!(
+            "One token was used from {how} within {window_s} s{turns}, the newest on {}.",
+            case.route.name
+        ),
+        brief: format!("token in {how}"),
+        facts: vec![
+            ("other_networks", differs.networks.into()),
+            ("other_families", differs.families.into()),
+            ("take_turns", differs.returned.into()),
+        ],
+    };
+    statement.into_finding(&ABOUT, &Subject::new(case, held))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::staging::{Stage, token};
+
+    const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";
+    const FIREFOX_OLD: &str = "Mozilla/5.0 (Windows NT 10.0; rv:128.0) Gecko/20100101 Firefox/128.0";
+
+    fn used(ms: u64, address: &str, agent: &str) -> Stage {
+        Stage::new().status(200).client(address).header("User-Agent", agent).after_ms(ms)
+    }
+
+    fn severities(uses: &[(u64, &str, &str)]) -> Vec<Option<Severity>> {
+        let mut rule = rule(&Arc::default());
+        let ask = |(ms, address, agent): &(u64, &str, &str)| {
+            used(*ms, address, agent).ask(&mut *rule, [token(1)]).first().map(|f| f.severity)
+        };
+        uses.iter().map(ask).collect()
+    }
+
+    #[test]
+    fn a_second_network_is_medium_and_taking_turns_high() {
+        let uses = [(0, "10.0.0.1", FIREFOX), (1000, "203.0.113.5", FIREFOX), (2000, "10.0.0.1", FIREFOX)];
+        assert_eq!(severities(&uses), [None, Some(Severity::Medium), Some(Severity::High)]);
+    }
+
+    #[test]
+    fn a_second_client_family_is_medium_and_from_elsewhere_high() {
+        assert_eq!(
+            severities(&[(0, "10.0.0.1", FIREFOX), (1, "10.0.0.1", "curl/8.5")])[1],
+            Some(Severity::Medium)
+        );
+        assert_eq!(
+            severities(&[(0, "10.0.0.1", FIREFOX), (1, "203.0.113.5", "curl/8.5")])[1],
+            Some(Severity::High)
+        );
+    }
+
+    #[test]
+    fn neighbours_versions_and_later_moves_are_benign() {
+        assert_eq!(severities(&[(0, "10.0.0.1", FIREFOX), (1, "10.0.9.9", FIREFOX)]), [None, None]);
+        assert_eq!(severities(&[(0, "10.0.0.1", FIREFOX), (1, "10.0.0.1", FIREFOX_OLD)]), [None, None]);
+        assert_eq!(severities(&[(0, "10.0.0.1", FIREFOX), (301_000, "203.0.113.5", FIREFOX)]), [None, None]);
+        assert_eq!(
+            severities(&[(0, "2001:db8::1", FIREFOX), (1, "2001:db8:ffff::1", FIREFOX)]),
+            [None, None]
+        );
+    }
+
+    #[test]
+    fn addresses_with_many_tokens_are_shared() {
+        let mut rule = rule(&Arc::default());
+        for number in 0..40 {
+            assert!(used(0, "192.0.2.1", "").ask(&mut *rule, [token(number)]).is_empty());
+        }
+        for number in 0..40 {
+            assert!(used(10, "10.0.0.1", "").ask(&mut *rule, [token(number)]).is_empty());
+        }
+    }
+
+    #[test]
+    fn trusted_addresses_are_shared() {
+        let settings = DetectSettings {
+            trusted_addresses: vec!["192.0.2.0/24".parse().unwrap()],
+            ..DetectSettings::default()
+        };
+        let mut rule = rule(&Arc::new(settings));
+        for (ms, address) in [(0, "10.0.0.1"), (1, "192.0.2.7"), (2, "10.0.0.1")] {
+            assert!(used(ms, address, "").ask(&mut *rule, [token(1)]).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_gateway_that_passes_tokens_on_is_no_second_place() {
+        let mut rule = rule(&Arc::default());
+        used(0, "203.0.113.5", FIREFOX).ask(&mut *rule, [token(1)]);
+        let mut inside = used(1, "10.0.0.2", "Go-http-client/1.1");
+        inside.exchange.endpoints.server = "10.0.0.9:9090".parse().unwrap();
+        assert!(inside.ask(&mut *rule, [token(1)]).is_empty());
+    }
+
+    #[test]
+    fn refused_and_broken_tokens_do_not_count() {
+        let mut rule = rule(&Arc::default());
+        for (ms, address) in [(0, "10.0.0.1"), (1, "203.0.113.5"), (2, "198.51.100.5")] {
+            assert!(used(ms, address, "").status(401).ask(&mut *rule, [token(1)]).is_empty());
+            let forged = crate::token::Token { signature: crate::token::Signature::Invalid, ..token(2) };
+            assert!(used(ms, address, "").ask(&mut *rule, [forged]).is_empty());
+        }
+    }
+
+    #[test]
+    fn browsers_are_told_apart_by_engine_only() {
+        let chrome =
+            b"Mozilla/5.0 (X11) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
+        let edge = b"Mozilla/5.0 (X11) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36 Edg/140.0";
+        let families = [chrome.as_slice(), edge, FIREFOX.as_bytes(), b"curl/8.5", b"CURL/7.1", b"okhttp/4"]
+            .map(family_of);
+        assert_eq!(families[3], families[4]);
+        assert_eq!(families.iter().collect::<std::collections::BTreeSet<_>>().len(), 5);
+        assert_eq!(family_of(FIREFOX.as_bytes()), family_of(FIREFOX_OLD.as_bytes()));
+    }
+}

@@ -1,0 +1,51 @@
+//! The scene of a finding: the exchange as an alert may show it. Built only when a rule has something to say.
+
+use std::sync::Arc;
+
+use crate::detect::{Case, Principal, Scene, text};
+use crate::token::{Form, Token};
+
+/// Longest path, host and user agent shown, in bytes. Longer ones are attacks or accidents; their start tells which.
+const MAX_PATH: usize = 256;
+const MAX_HOST: usize = 128;
+const MAX_AGENT: usize = 256;
+/// Longest method shown. The longest registered one has 17 letters (`UPDATEREDIRECTREF`, RFC 4437).
+const MAX_METHOD: usize = 32;
+
+/// Draws the scene of a case.
+#[must_use]
+pub fn of(case: &Case<'_>) -> Scene {
+    let exchange = case.exchange;
+    let request = &exchange.request;
+    let header = |name, max| request.value(name).map(|v| text::printable(v, max).into_boxed_str());
+    Scene {
+        at: exchange.at,
+        client: exchange.client,
+        endpoints: exchange.endpoints,
+        origin: exchange.origin,
+        method: text::printable(request.method(), MAX_METHOD).into_boxed_str(),
+        path: text::path(request.path(), MAX_PATH).into_boxed_str(),
+        route: Arc::clone(&case.route.name),
+        host: header("host", MAX_HOST),
+        user_agent: header("user-agent", MAX_AGENT),
+        status: exchange.status(),
+        coverage: exchange.coverage,
+    }
+}
+
+/// Who a token names, and whether that is more than a claim.
+#[must_use]
+pub fn principal(token: &Token) -> Option<Principal> {
+    if matches!(token.form, Form::Opaque | Form::Jwe) {
+        return None;
+    }
+    let subject = token.subject.as_deref()?;
+    Some(Principal {
+        subject: text::printable(subject.as_bytes(), crate::token::facts::MAX_TEXT).into_boxed_str(),
+        issuer: token
+            .issuer
+            .as_deref()
+            .map(|iss| text::printable(iss.as_bytes(), crate::token::facts::MAX_TEXT).into_boxed_str()),
+        verified: token.is_verified(),
+    })
+}

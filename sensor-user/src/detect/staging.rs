@@ -1,0 +1,181 @@
+//! What the tests of rules are made of: exchanges and tokens in one line each.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::capture::{Endpoints, Origin, SocketId, Time};
+use crate::detect::{Case, Finding, Guard, Route, RouteKind, Rule};
+use crate::http::{Coverage, Exchange, Header, RequestHead, ResponseHead, Suspicions};
+use crate::token::facts::Flaws;
+use crate::token::{Carrier, Fingerprint, Form, Policy, Signature, Token, TokenUse};
+
+/// The second at which everything happens unless said otherwise.
+pub(crate) const NOW_S: u64 = 1_795_284_245;
+
+/// A token that is good in every way, with this number as its name.
+pub(crate) fn token(number: u64) -> Token {
+    let now = i64::try_from(NOW_S).unwrap();
+    let mut fingerprint = [0; 16];
+    fingerprint[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+    fingerprint[8..].copy_from_slice(&number.to_le_bytes());
+    Token {
+        fingerprint: Fingerprint(fingerprint),
+        form: Form::Jws,
+        length: 900,
+        alg: Some("RS256".into()),
+        kid: Some("k1".into()),
+        typ: Some("JWT".into()),
+        key_url: None,
+        issuer: Some("https://idp.example/".into()),
+        subject: Some("alice".into()),
+        audiences: SmallVec::from_iter(["orders-api".into()]),
+        id: Some(format!("id-{number}").into()),
+        expires: Some(now + 3000),
+        not_before: Some(now - 600),
+        issued: Some(now - 600),
+        flaws: Flaws::default(),
+        flaw_detail: None,
+        signature: Signature::Verified,
+        policy: Some(policy()),
+        proof: None,
+        input_hash: number.wrapping_mul(31) | 1,
+        signature_hash: number.wrapping_mul(37) | 1,
+        payload_hash: number.wrapping_mul(41) | 1,
+    }
+}
+
+/// A policy that is kept in every way.
+pub(crate) fn policy() -> Policy {
+    Policy {
+        issuer_known: true,
+        audience_ok: true,
+        algorithm_ok: true,
+        issuer_asymmetric: true,
+        key_url_ok: true,
+        embedded_key_ok: true,
+        type_ok: true,
+    }
+}
+
+/// One exchange in the making.
+#[derive(Clone)]
+pub(crate) struct Stage {
+    pub(crate) exchange: Exchange,
+    route: Route,
+}
+
+impl Stage {
+    /// `GET /orders/7`, not answered.
+    pub(crate) fn new() -> Self {
+        Self::to("GET", "/orders/7")
+    }
+
+    pub(crate) fn to(method: &str, path: &str) -> Self {
+        let client: SocketAddr = "10.0.3.7:50000".parse().unwrap();
+        let at = Time::from_secs(NOW_S);
+        let exchange = Exchange {
+            at,
+            ended_at: at,
+            socket: SocketId(1),
+            endpoints: Endpoints { client, server: "10.0.0.1:8080".parse().unwrap() },
+            client: client.ip(),
+            origin: Origin::default(),
+            request: RequestHead::default(),
+            request_body_bytes: None,
+            response: None,
+            response_body_bytes: None,
+            latency: None,
+            suspicions: Suspicions::default(),
+            coverage: Coverage::Whole,
+        };
+        let route =
+            Route { name: format!("{method} {path}").into(), kind: RouteKind::Plain, guard: Guard::Unknown };
+        Self { exchange, route }.head(method, path, &[("Host", "orders.example")])
+    }
+
+    pub(crate) fn head(mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> Self {
+        let mut head = RequestHead { minor_version: 1, ..RequestHead::default() };
+        let put = |bytes: &mut Vec<u8>, text: &str| {
+            let start = u32::try_from(bytes.len()).unwrap();
+            bytes.extend(text.as_bytes());
+            start..u32::try_from(bytes.len()).unwrap()
+        };
+        head.method = put(&mut head.bytes, method);
+        put(&mut head.bytes, " ");
+        head.target = put(&mut head.bytes, path);
+        put(&mut head.bytes, " HTTP/1.1\r\n");
+        for (name, value) in headers {
+            let name = put(&mut head.bytes, name);
+            put(&mut head.bytes, ": ");
+            let value = put(&mut head.bytes, value);
+            put(&mut head.bytes, "\r\n");
+            head.headers.push(Header { name, value });
+        }
+        self.exchange.request = head;
+        self
+    }
+
+    pub(crate) fn header(self, name: &str, value: &str) -> Self {
+        let request = &self.exchange.request;
+        let text = |range| String::from_utf8(request.slice(range).to_vec()).unwrap();
+        let mut headers: Vec<(String, String)> =
+            request.headers.iter().map(|h| (text(&h.name), text(&h.value))).collect();
+        headers.push((name.into(), value.into()));
+        let (method, path) = (text(&request.method), text(&request.target));
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        self.head(&method, &path, &headers)
+    }
+
+    pub(crate) fn status(mut self, status: u16) -> Self {
+        self.exchange.response = Some(ResponseHead { status, minor_version: 1, ..ResponseHead::default() });
+        self
+    }
+
+    pub(crate) fn client(mut self, address: &str) -> Self {
+        let ip: IpAddr = address.parse().unwrap();
+        self.exchange.client = ip;
+        self.exchange.endpoints.client.set_ip(ip);
+        self
+    }
+
+    /// So many milliseconds after [`NOW_S`].
+    pub(crate) fn after_ms(mut self, ms: u64) -> Self {
+        let at = Time(NOW_S * 1_000_000_000 + ms * 1_000_000);
+        self.exchange.at = at;
+        self.exchange.ended_at = at;
+        self
+    }
+
+    pub(crate) fn guard(mut self, guard: Guard) -> Self {
+        self.route.guard = guard;
+        self
+    }
+
+    pub(crate) fn kind(mut self, kind: RouteKind) -> Self {
+        self.route.kind = kind;
+        self
+    }
+
+    /// Asks one rule about this exchange with these tokens.
+    pub(crate) fn ask(&self, rule: &mut dyn Rule, tokens: impl IntoIterator<Item = Token>) -> Vec<Finding> {
+        let tokens = uses(tokens);
+        let mut report = Vec::new();
+        let case = Case {
+            exchange: &self.exchange,
+            tokens: &tokens,
+            all: &tokens,
+            route: &self.route,
+            now: self.exchange.ended_at,
+        };
+        rule.judge(&case, &mut report);
+        report
+    }
+}
+
+/// Tokens as they are found in `Authorization`.
+pub(crate) fn uses(tokens: impl IntoIterator<Item = Token>) -> Vec<TokenUse> {
+    let held = |token| TokenUse { token: Arc::new(token), carrier: Carrier::Authorization };
+    tokens.into_iter().map(held).collect()
+}

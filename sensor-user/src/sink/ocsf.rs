@@ -1,0 +1,401 @@
+//! Alerts as OCSF 1.8 Detection Findings (class 2004), in the profile `security_control`.
+//!
+//! The places of facts are a promise of docs/events.md. Exchanges as API Activity (6003) will share [`Metadata`] and
+//! [`Evidence`].
+
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::Value;
+
+use crate::alert::{Activity, Alert, Place};
+use crate::capture::Time;
+use crate::detect::Scene;
+use crate::sink::shown;
+use crate::token::Fingerprint;
+
+/// The version of the schema that events follow.
+pub const VERSION: &str = "1.8.0";
+
+const CATEGORY_FINDINGS: u32 = 2;
+const CLASS_DETECTION_FINDING: u32 = 2004;
+
+/// The methods that `http_request.http_method` may be; any other shows in `api.operation` only.
+const METHODS: [&str; 9] = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+
+/// A Detection Finding.
+#[derive(Debug, Serialize)]
+pub struct DetectionFinding<'a> {
+    activity_id: u32,
+    activity_name: &'static str,
+    category_uid: u32,
+    category_name: &'static str,
+    class_uid: u32,
+    class_name: &'static str,
+    type_uid: u32,
+    type_name: &'static str,
+    time: u64,
+    severity_id: u8,
+    severity: &'static str,
+    status_id: u8,
+    status: &'static str,
+    is_alert: bool,
+    confidence_score: u8,
+    risk_score: u64,
+    count: u64,
+    message: &'a str,
+    metadata: Metadata,
+    finding_info: FindingInfo<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidences: Option<[Evidence<'a>; 1]>,
+    unmapped: Unmapped<'a>,
+}
+
+/// Who made the event.
+#[derive(Debug, Serialize)]
+pub struct Metadata {
+    version: &'static str,
+    profiles: [&'static str; 1],
+    product: Product,
+    log_name: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Product {
+    name: &'static str,
+    vendor_name: &'static str,
+    version: &'static str,
+}
+
+impl Metadata {
+    /// For events of one log: `alerts`.
+    #[must_use]
+    pub const fn of(log_name: &'static str) -> Self {
+        let product =
+            Product { name: "Tokenscope", vendor_name: "Tokenscope", version: env!("CARGO_PKG_VERSION") };
+        Self { version: VERSION, profiles: ["security_control"], product, log_name }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct FindingInfo<'a> {
+    uid: String,
+    title: &'static str,
+    desc: &'a str,
+    analytic: Analytic,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attacks: Vec<Attack>,
+    created_time: u64,
+    first_seen_time: u64,
+    last_seen_time: u64,
+    data_sources: [&'static str; 1],
+}
+
+#[derive(Debug, Serialize)]
+struct Analytic {
+    uid: &'static str,
+    name: &'static str,
+    version: &'static str,
+    type_id: u8,
+    #[serde(rename = "type")]
+    kind: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Attack {
+    technique: Technique,
+}
+
+#[derive(Debug, Serialize)]
+struct Technique {
+    uid: &'static str,
+}
+
+/// One exchange as evidence.
+#[derive(Debug, Serialize)]
+pub struct Evidence<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<Actor<'a>>,
+    api: Api<'a>,
+    http_request: HttpRequest<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http_response: Option<HttpResponse>,
+    src_endpoint: Endpoint,
+    dst_endpoint: Endpoint,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<Container<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<Process<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Actor<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<User>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<Session<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct User {
+    uid: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Session<'a> {
+    uid: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct Api<'a> {
+    operation: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct HttpRequest<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http_method: Option<&'a str>,
+    url: Url<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct Url<'a> {
+    path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domain: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct HttpResponse {
+    code: u16,
+}
+
+/// The schema wants a name or uid on every endpoint; without a better one it is the address.
+#[derive(Debug, Serialize)]
+struct Endpoint {
+    name: String,
+    ip: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+}
+
+#[derive(Debug, Serialize)]
+struct Container<'a> {
+    uid: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_uuid: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct Process<'a> {
+    pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+}
+
+/// What has no place of its own: coverage, verification, and the rule's facts in the rule's order.
+#[derive(Debug)]
+struct Unmapped<'a> {
+    verified: Option<bool>,
+    coverage: Option<&'static str>,
+    facts: &'a [(&'static str, Value)],
+}
+
+impl Serialize for Unmapped<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if let Some(verified) = self.verified {
+            map.serialize_entry("verified", &verified)?;
+        }
+        if let Some(coverage) = self.coverage {
+            map.serialize_entry("coverage", coverage)?;
+        }
+        for (name, value) in self.facts.iter().filter(|(name, _)| *name != shown::RISK) {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'a> DetectionFinding<'a> {
+    /// The event for an alert, or for news of one.
+    #[must_use]
+    pub fn of(alert: &'a Alert) -> Self {
+        let finding = &alert.finding;
+        let (activity_id, activity_name, type_name, status_id, status) = match alert.activity {
+            Activity::Create => (1, "Create", "Detection Finding: Create", 1, "New"),
+            Activity::Update => (2, "Update", "Detection Finding: Update", 2, "In Progress"),
+        };
+        Self {
+            activity_id,
+            activity_name,
+            category_uid: CATEGORY_FINDINGS,
+            category_name: "Findings",
+            class_uid: CLASS_DETECTION_FINDING,
+            class_name: "Detection Finding",
+            type_uid: CLASS_DETECTION_FINDING * 100 + activity_id,
+            type_name,
+            time: alert.last_seen.millis(),
+            severity_id: alert.severity.id(),
+            severity: alert.severity.as_str(),
+            status_id,
+            status,
+            is_alert: true,
+            confidence_score: finding.confidence.min(100),
+            risk_score: shown::risk(alert),
+            count: alert.count,
+            message: &finding.message,
+            metadata: Metadata::of("alerts"),
+            finding_info: FindingInfo::of(alert),
+            evidences: finding.scene.as_deref().map(|scene| [Evidence::of(alert, scene)]),
+            unmapped: Unmapped {
+                verified: finding.principal.as_ref().map(|p| p.verified),
+                coverage: finding.scene.as_ref().map(|s| s.coverage.as_str()),
+                facts: &finding.facts,
+            },
+        }
+    }
+}
+
+impl<'a> FindingInfo<'a> {
+    fn of(alert: &'a Alert) -> Self {
+        let about = alert.finding.rule;
+        let (type_id, kind) = if about.behavioural { (2, "Behavioral") } else { (1, "Rule") };
+        Self {
+            uid: alert.id.to_string(),
+            title: about.title,
+            desc: &alert.finding.brief,
+            analytic: Analytic { uid: about.id, name: about.title, version: about.version, type_id, kind },
+            attacks: about.attack.iter().map(|uid| Attack { technique: Technique { uid } }).collect(),
+            created_time: Time(alert.id.timestamp_ms().saturating_mul(1_000_000)).millis(),
+            first_seen_time: alert.first_seen.millis(),
+            last_seen_time: alert.last_seen.millis(),
+            data_sources: ["http"],
+        }
+    }
+}
+
+impl<'a> Evidence<'a> {
+    fn of(alert: &'a Alert, scene: &'a Scene) -> Self {
+        let finding = &alert.finding;
+        let issuer = finding.principal.as_ref().and_then(|p| p.issuer.as_deref());
+        let user = finding.principal.as_ref().map(|p| User { uid: shown::subject(p) });
+        let session = finding.token.map(|token| session(token, issuer));
+        let server = scene.endpoints.server;
+        Self {
+            actor: (user.is_some() || session.is_some()).then_some(Actor { user, session }),
+            api: Api { operation: &scene.route },
+            http_request: HttpRequest {
+                http_method: METHODS.contains(&&*scene.method).then_some(&*scene.method),
+                url: Url { path: &scene.path, domain: scene.host.as_deref() },
+                user_agent: scene.user_agent.as_deref(),
+            },
+            http_response: scene.status.map(|code| HttpResponse { code }),
+            src_endpoint: Endpoint {
+                name: scene.client.to_string(),
+                ip: scene.client.to_string(),
+                port: shown::client_port(scene),
+            },
+            dst_endpoint: Endpoint {
+                name: shown::server(alert, scene),
+                ip: server.ip().to_string(),
+                port: Some(server.port()),
+            },
+            container: alert.place.as_ref().and_then(container),
+            process: process(alert.place.as_ref(), scene.origin.pid),
+        }
+    }
+}
+
+fn session(token: Fingerprint, issuer: Option<&str>) -> Session<'_> {
+    Session { uid: token.to_string(), issuer }
+}
+
+fn container(place: &Place) -> Option<Container<'_>> {
+    Some(Container { uid: place.container_id.as_deref()?, pod_uuid: place.pod_uid.as_deref() })
+}
+
+fn process(place: Option<&Place>, pid: u32) -> Option<Process<'_>> {
+    match place.and_then(|place| place.process.as_ref()) {
+        Some(process) => Some(Process { pid: process.pid, name: Some(&process.name) }),
+        None => (pid != 0).then_some(Process { pid, name: None }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::staging::alert;
+    use crate::detect::Finding;
+    use crate::sink::validator;
+
+    fn json(alert: &Alert) -> Value {
+        serde_json::to_value(DetectionFinding::of(alert)).unwrap()
+    }
+
+    fn bare() -> Alert {
+        let full = alert();
+        let finding =
+            Finding { principal: None, token: None, scene: None, facts: Vec::new(), ..full.finding.clone() };
+        Alert { finding, place: None, activity: Activity::Update, ..full }
+    }
+
+    #[test]
+    fn every_event_is_valid() {
+        let Some(schema) = validator::Schema::find() else { return };
+        let mut odd = alert();
+        odd.finding.scene.as_mut().unwrap().method = "PURGE".into();
+        odd.finding.scene.as_mut().unwrap().status = None;
+        odd.finding.principal = None;
+        let mut proxied = alert();
+        proxied.finding.scene.as_mut().unwrap().client = "2001:db8::1".parse().unwrap();
+        proxied.finding.token = None;
+        for alert in [alert(), bare(), odd, proxied] {
+            assert_eq!(schema.problems(&json(&alert)), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn facts_are_in_their_places() {
+        let event = json(&alert());
+        let at = |pointer: &str| event.pointer(pointer).cloned().unwrap_or_default();
+        for (pointer, value) in [
+            ("/finding_info/analytic/uid", Value::from("alg-none")),
+            ("/finding_info/analytic/type_id", 1.into()),
+            ("/severity_id", 5.into()),
+            ("/severity", "Critical".into()),
+            ("/finding_info/attacks/0/technique/uid", "T1606".into()),
+            ("/time", 1_795_284_245_123_u64.into()),
+            ("/count", 1.into()),
+            ("/risk_score", 100.into()),
+            ("/confidence_score", 100.into()),
+            ("/evidences/0/actor/user/uid", "alice".into()),
+            ("/evidences/0/actor/session/issuer", "https://idp.example/".into()),
+            ("/evidences/0/api/operation", "GET /orders/{id}".into()),
+            ("/evidences/0/http_request/http_method", "GET".into()),
+            ("/evidences/0/http_request/url/path", "/orders/7".into()),
+            ("/evidences/0/http_response/code", 200.into()),
+            ("/evidences/0/src_endpoint/ip", "10.0.3.7".into()),
+            ("/evidences/0/src_endpoint/port", 50_000.into()),
+            ("/evidences/0/dst_endpoint/name", "shop/orders-7f9c".into()),
+            ("/evidences/0/container/uid", "4f5a".into()),
+            ("/unmapped/verified", true.into()),
+            ("/unmapped/coverage", "whole".into()),
+            ("/unmapped/alg", "none".into()),
+        ] {
+            assert_eq!(at(pointer), value, "{pointer}");
+        }
+        assert_eq!(at("/finding_info/uid").as_str().map(str::len), Some(26));
+        assert_eq!(at("/evidences/0/actor/session/uid").as_str().map(str::len), Some(32));
+    }
+
+    #[test]
+    fn behind_a_proxy_the_port_is_not_the_clients() {
+        let mut alert = alert();
+        alert.finding.scene.as_mut().unwrap().client = "203.0.113.5".parse().unwrap();
+        assert_eq!(json(&alert).pointer("/evidences/0/src_endpoint/port"), None);
+    }
+}
