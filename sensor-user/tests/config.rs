@@ -1,5 +1,13 @@
 //! The configuration as its users meet it: every mistake at once and in its place, and what is shown reads back.
 
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that fails should say so"
+)]
+
+use std::fmt::Write as _;
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -17,7 +25,13 @@ static BRUTE_FORCE: About = About {
     needs: Needs::Exchange,
     doc: "x",
     cooling_s: 900,
-    thresholds: &[Threshold { key: "per_minute", default: 10.0, min: 1.0, max: 10_000.0, doc: "Failures a minute." }],
+    thresholds: &[Threshold {
+        key: "per_minute",
+        default: 10.0,
+        min: 1.0,
+        max: 10_000.0,
+        doc: "Failures a minute.",
+    }],
 };
 static ALG_NONE: About = About {
     id: "alg-none",
@@ -104,7 +118,10 @@ sinks: []
     assert_eq!(loaded.config.alerts.cooling, [("alg-none", secs(600)), ("brute-force", secs(900))]);
     let warnings: Vec<_> = loaded.warnings.lines().collect();
     assert!(warnings.iter().any(|w| w.contains("`geo.city` has no effect")), "{warnings:?}");
-    assert!(warnings.iter().any(|w| w.contains("`object-enumeration` is not in this version")), "{warnings:?}");
+    assert!(
+        warnings.iter().any(|w| w.contains("`object-enumeration` is not in this version")),
+        "{warnings:?}"
+    );
 }
 
 fn secs(s: u64) -> std::time::Duration {
@@ -187,52 +204,79 @@ fn every_kind_of_error_has_its_words() {
     let cases: &[(&str, &[&str])] = &[
         ("capture: [1]\n", &["1:10: `capture` must be a mapping of keys to values"]),
         ("[]\n", &["1:1: the configuration must be a mapping of keys to values"]),
-        ("capture:\n  ports: 80\n", &["2:10: `capture.ports` must be a list (write [a, b], or one `- a` a line)"]),
+        (
+            "capture:\n  ports: 80\n",
+            &["2:10: `capture.ports` must be a list (write [a, b], or one `- a` a line)"],
+        ),
         ("capture:\n  ports: [[80]]\n", &["2:11: `capture.ports` must be a list of ports"]),
         ("capture:\n  cgroup: [a]\n", &["2:11: `capture.cgroup` must be one value"]),
         ("http: {}\nhttp: {}\n", &["2:1: `http` is set twice; the first is in line 1"]),
-        ("http:\n  trusted_proxies: [10.0.0.1/8]\n", &[
-            "2:21: `http.trusted_proxies` holds `10.0.0.1/8`, which is no address and no network (bits are set behind the prefix: did you mean `10.0.0.0/8`?)",
-        ]),
+        (
+            "http:\n  trusted_proxies: [10.0.0.1/8]\n",
+            &[
+                "2:21: `http.trusted_proxies` holds `10.0.0.1/8`, which is no address and no network (bits are set behind the prefix: did you mean `10.0.0.0/8`?)",
+            ],
+        ),
         ("a: b: c\n", &["1:5: not valid YAML: mapping values are not allowed in this context"]),
-        ("issuers:\n  - jwks: https://x/\n", &[
-            "2:5: `issuers.issuer` is missing (add `issuer: ...`, text)",
-        ]),
-        ("issuers:\n  - issuer: me\n", &[
-            "2:13: discovery needs an issuer that is a URL; this one is `me`, which is no URL (add `jwks:`)",
-        ]),
-        ("issuers:\n  - {issuer: me, jwks: 'http://x/', algorithms: [none, rs256], colour: red}\n", &[
-            "2:24: `issuers.jwks` is `http://x/`, which is not encrypted: http is for loopback only (use https)",
-            "2:50: `issuers.algorithms` holds `none`, which is no signature (RFC 8725 section 2.1) (remove it)",
-            "2:56: `issuers.algorithms` is `rs256`; it must be one of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA (did you mean `RS256`?)",
-            "2:64: unknown key `colour` in `issuers` (known here: issuer, jwks, algorithms, audiences, token_types)",
-        ]),
-        ("issuers: [{issuer: 'https://a/'}, {issuer: 'https://a/'}]\n", &[
-            "1:10: two issuers are called `https://a/` (merge them: one issuer, all its algorithms and audiences)",
-        ]),
-        ("routes: [{match: post /login, kind: lgoin}]\n", &[
-            "1:18: `routes.match` names the method `post`, which is not in capitals (did you mean `POST`?)",
-            "1:37: `routes.kind` is `lgoin`; it must be one of login, logout, token, sensitive, pii, financial, admin, public, health (did you mean `login`?)",
-        ]),
-        ("routes: [{match: login, kind: login}]\n", &[
-            "1:18: `routes.match` names the path `login`; a path starts with / and has no query",
-        ]),
-        ("rules: {alg-none: {enabled: yes}}\n", &["1:29: `rules.alg-none.enabled` is `yes`; it must be true or false"]),
-        ("rules: {brute-force: {per_minute: .nan}}\n", &[
-            "1:35: `rules.brute-force.per_minute` is `.nan`; it must be a number from 1 to 10000",
-        ]),
-        ("sinks: [{type: kafka, topic: t}]\n", &[
-            "1:16: `sinks.type` is `kafka`, which is not in this version (the only sink is stdout)",
-        ]),
-        ("privacy: {mask_addresses: true}\n", &[
-            "1:27: `privacy.mask_addresses` is not in this version: alerts would show what it hides",
-        ]),
-        ("privacy: {fingerprint_key: 'env:NOT_SET'}\n", &[
-            "1:10: `privacy.fingerprint_key`: the environment variable NOT_SET is not set",
-        ]),
-        ("metrics: {listen: 9464}\n", &[
-            "1:19: `metrics.listen` is `9464`; it must be ADDRESS:PORT or off (for example 127.0.0.1:9464)",
-        ]),
+        ("issuers:\n  - jwks: https://x/\n", &["2:5: `issuers.issuer` is missing (add `issuer: ...`, text)"]),
+        (
+            "issuers:\n  - issuer: me\n",
+            &[
+                "2:13: discovery needs an issuer that is a URL; this one is `me`, which is no URL (add `jwks:`)",
+            ],
+        ),
+        (
+            "issuers:\n  - {issuer: me, jwks: 'http://x/', algorithms: [none, rs256], colour: red}\n",
+            &[
+                "2:24: `issuers.jwks` is `http://x/`, which is not encrypted: http is for loopback only (use https)",
+                "2:50: `issuers.algorithms` holds `none`, which is no signature (RFC 8725 section 2.1) (remove it)",
+                "2:56: `issuers.algorithms` is `rs256`; it must be one of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA (did you mean `RS256`?)",
+                "2:64: unknown key `colour` in `issuers` (known here: issuer, jwks, algorithms, audiences, token_types)",
+            ],
+        ),
+        (
+            "issuers: [{issuer: 'https://a/'}, {issuer: 'https://a/'}]\n",
+            &[
+                "1:10: two issuers are called `https://a/` (merge them: one issuer, all its algorithms and audiences)",
+            ],
+        ),
+        (
+            "routes: [{match: post /login, kind: lgoin}]\n",
+            &[
+                "1:18: `routes.match` names the method `post`, which is not in capitals (did you mean `POST`?)",
+                "1:37: `routes.kind` is `lgoin`; it must be one of login, logout, token, sensitive, pii, financial, admin, public, health (did you mean `login`?)",
+            ],
+        ),
+        (
+            "routes: [{match: login, kind: login}]\n",
+            &["1:18: `routes.match` names the path `login`; a path starts with / and has no query"],
+        ),
+        (
+            "rules: {alg-none: {enabled: yes}}\n",
+            &["1:29: `rules.alg-none.enabled` is `yes`; it must be true or false"],
+        ),
+        (
+            "rules: {brute-force: {per_minute: .nan}}\n",
+            &["1:35: `rules.brute-force.per_minute` is `.nan`; it must be a number from 1 to 10000"],
+        ),
+        (
+            "sinks: [{type: kafka, topic: t}]\n",
+            &["1:16: `sinks.type` is `kafka`, which is not in this version (the only sink is stdout)"],
+        ),
+        (
+            "privacy: {mask_addresses: true}\n",
+            &["1:27: `privacy.mask_addresses` is not in this version: alerts would show what it hides"],
+        ),
+        (
+            "privacy: {fingerprint_key: 'env:NOT_SET'}\n",
+            &["1:10: `privacy.fingerprint_key`: the environment variable NOT_SET is not set"],
+        ),
+        (
+            "metrics: {listen: 9464}\n",
+            &[
+                "1:19: `metrics.listen` is `9464`; it must be ADDRESS:PORT or off (for example 127.0.0.1:9464)",
+            ],
+        ),
     ];
     for (text, expected) in cases {
         assert_eq!(wrong(text), *expected, "{text}");
@@ -241,10 +285,14 @@ fn every_kind_of_error_has_its_words() {
 
 #[test]
 fn warns_of_what_has_no_effect() {
-    assert_eq!(wrong("lists: {revoked_ids: [a]}\n"), ["1:22: `lists.revoked_ids` has no effect in this version"]);
-    assert_eq!(wrong("rules: {impossible-travel: {enabled: false}}\n"), [
-        "1:9: the rule `impossible-travel` is not in this version; this has no effect"
-    ]);
+    assert_eq!(
+        wrong("lists: {revoked_ids: [a]}\n"),
+        ["1:22: `lists.revoked_ids` has no effect in this version"]
+    );
+    assert_eq!(
+        wrong("rules: {impossible-travel: {enabled: false}}\n"),
+        ["1:9: the rule `impossible-travel` is not in this version; this has no effect"]
+    );
     let mixed = wrong("issuers: [{issuer: 'https://a/', algorithms: [HS256, RS256]}]\n");
     assert!(mixed[0].contains("algorithm confusion"), "{mixed:?}");
 }
@@ -268,7 +316,8 @@ metrics: {listen: off}
     for text in [text, ""] {
         let first = read_with(text, &environment).unwrap();
         let shown = show::yaml(&first.entries);
-        let second = read_with(&shown, &environment).unwrap_or_else(|r| panic!("{}\n{shown}", r.render(false)));
+        let second =
+            read_with(&shown, &environment).unwrap_or_else(|r| panic!("{}\n{shown}", r.render(false)));
         assert_eq!(show::yaml(&second.entries), shown);
         assert_eq!(second.config.tokens.issuers, first.config.tokens.issuers);
         assert_eq!(second.config.rules, first.config.rules);
@@ -286,7 +335,10 @@ fn shows_a_comment_on_every_key() {
         let key = line.trim_start();
         let documented = before.trim_start().starts_with('#') || key.starts_with('#') || key.is_empty();
         // The keys under cooling_s are rules, and its own comment speaks for them.
-        assert!(documented || line.starts_with("    alg-none: ") || line.starts_with("    brute-force: "), "{line}");
+        assert!(
+            documented || line.starts_with("    alg-none: ") || line.starts_with("    brute-force: "),
+            "{line}"
+        );
         before = line;
     }
     assert!(shown.contains("#  - issuer: https://idp.example/\n"), "{shown}");
@@ -298,13 +350,18 @@ fn examples_in_comments_are_right() {
     let mut text = String::new();
     for line in shown.lines() {
         match line.strip_prefix("#  ") {
-            Some(example) => text.push_str(&format!("  {example}\n")),
-            None => text.push_str(&format!("{}\n", line.strip_suffix(": []").map_or(line.to_owned(), |key| format!("{key}:")))),
+            Some(example) => writeln!(text, "  {example}").unwrap(),
+            None => writeln!(
+                text,
+                "{}",
+                line.strip_suffix(": []").map_or(line.to_owned(), |key| format!("{key}:"))
+            )
+            .unwrap(),
         }
     }
     // Only lists of mappings have examples; the others are lists of words and stay as they were.
     let text = text.replace("  ports:\n", "").replace("trusted_proxies:\n", "trusted_proxies: []\n");
-    let report = read(&text).map(|loaded| loaded.warnings).unwrap_or_else(|report| report);
+    let report = read(&text).map_or_else(|report| report, |loaded| loaded.warnings);
     assert_eq!(report.errors(), 0, "{}\n{text}", report.render(false));
 }
 
@@ -324,7 +381,7 @@ fn the_environment_beats_the_file() {
     assert_eq!(config.capture.ports, [80, 8080]);
     assert_eq!(config.http.trusted_proxies.len(), 2);
     assert_eq!(config.metrics.listen.unwrap().to_string(), "[::1]:9");
-    assert_eq!(config.rules[1].thresholds.value(&BRUTE_FORCE, "per_minute"), 3.0);
+    assert!((config.rules[1].thresholds.value(&BRUTE_FORCE, "per_minute") - 3.0).abs() < 1e-9);
     assert_eq!(config.alerts.cooling[0].1, secs(7));
     assert_eq!(config.stdout.output, Some(Format::Ecs));
 }

@@ -133,13 +133,15 @@ mod tests {
     #[test]
     fn leaves_the_variables_of_kubernetes_alone() {
         assert!(must_be_known("TOKENSCOPE_CAPTURE__PORT"));
-        let others = ["TOKENSCOPE_PORT", "TOKENSCOPE_PORT_9464_TCP_ADDR", "TOKENSCOPE_SERVICE_HOST", "OTHER__THING"];
+        let others =
+            ["TOKENSCOPE_PORT", "TOKENSCOPE_PORT_9464_TCP_ADDR", "TOKENSCOPE_SERVICE_HOST", "OTHER__THING"];
         assert!(!others.into_iter().any(must_be_known));
     }
 
     #[test]
     fn splits_lists_and_keeps_places() {
-        let places: Vec<_> = split("80, 8080,,9", 0).into_iter().map(|n| (n.span.column, n.span.width)).collect();
+        let places: Vec<_> =
+            split("80, 8080,,9", 0).into_iter().map(|n| (n.span.column, n.span.width)).collect();
         assert_eq!(places, [(1, 2), (5, 4), (11, 1)]);
         assert!(split("", 0).is_empty());
     }

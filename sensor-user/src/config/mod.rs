@@ -89,7 +89,12 @@ pub enum Secrets {
 ///
 /// # Errors
 /// With every problem, if there is at least one error.
-pub fn load(path: Option<&Path>, environment: &Environment, cards: &[&'static About], secrets: Secrets) -> Result<Loaded, Report> {
+pub fn load(
+    path: Option<&Path>,
+    environment: &Environment,
+    cards: &[&'static About],
+    secrets: Secrets,
+) -> Result<Loaded, Report> {
     let Some(path) = path else { return parse("defaults", "", Path::new(""), environment, cards, secrets) };
     let name = path.display().to_string();
     let text = read_file(path).map_err(|why| Report::whole(&name, why))?;
@@ -149,7 +154,12 @@ impl std::fmt::Debug for Config {
     }
 }
 
-fn resolve_key(s: &mut Section<'_, '_>, mut config: Config, environment: &Environment, secrets: Secrets) -> Config {
+fn resolve_key(
+    s: &mut Section<'_, '_>,
+    mut config: Config,
+    environment: &Environment,
+    secrets: Secrets,
+) -> Config {
     let Some(secret) = &config.privacy.fingerprint_key else { return config };
     match secret.resolve(environment) {
         Ok(key) => config.tokens.fingerprint_key = Some(key),
@@ -171,14 +181,16 @@ impl Config {
         let capture = s.section("capture", "What is captured.", Capture::read);
         let flows = s.section("flows", "Limits on what is remembered of connections.", Flows::read);
         let http = s.section("http", "How HTTP is read.", Http::read);
-        let mut tokens = s.section("tokens", "Where tokens are looked for, and how many are remembered.", tokens::read);
+        let mut tokens =
+            s.section("tokens", "Where tokens are looked for, and how many are remembered.", tokens::read);
         let doc = "The issuers of the tokens that your services accept. Without one, only what needs no key is detected.";
         tokens.issuers = s.items("issuers", doc, tokens::ISSUER_EXAMPLE, |s| tokens::read_issuer(s, base));
         tokens::refuse_twins(s, &tokens.issuers);
         let doc = "What routes are for, where it cannot be guessed. Login, logout, token and health routes of usual \
                    names are known without this.";
         let routes = s.items("routes", doc, RouteMatch::EXAMPLE, RouteMatch::read);
-        let lists = s.section("lists", "Names and addresses that the sensor cannot know by itself.", Lists::read);
+        let lists =
+            s.section("lists", "Names and addresses that the sensor cannot know by itself.", Lists::read);
         let geo = s.section("geo", "Databases of places. They have no effect in this version.", Geo::read);
         let doc = "Every rule by its id; docs/rules.md says what each sees.";
         let rules = s.section("rules", doc, |s| rules::read(s, cards));

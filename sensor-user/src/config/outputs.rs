@@ -66,8 +66,10 @@ impl Word for SinkType {
     fn parse(text: &str) -> Result<Self, Wrong> {
         match text {
             "stdout" => Ok(Self),
-            other => Err(Wrong::new(format!("is {}, which is not in this version", super::word::excerpt(other)))
-                .hint("the only sink is stdout")),
+            other => {
+                Err(Wrong::new(format!("is {}, which is not in this version", super::word::excerpt(other)))
+                    .hint("the only sink is stdout"))
+            }
         }
     }
 
@@ -94,7 +96,10 @@ impl Stdout {
     /// The one that holds, of all that are written.
     pub(super) fn of(s: &mut Section<'_, '_>, written: Vec<Self>) -> Self {
         if written.len() > 1 {
-            s.report(Problem::error(s.span_of("sinks"), "there is only one standard output, so only one stdout sink"));
+            s.report(Problem::error(
+                s.span_of("sinks"),
+                "there is only one standard output, so only one stdout sink",
+            ));
         }
         written.into_iter().next().unwrap_or_default()
     }

@@ -165,7 +165,8 @@ impl Report {
         let _ = writeln!(out, "{gutter} {bar}");
         let _ = writeln!(out, "{} {bar} {}", paint.on("34", &number), excerpt.text);
         let carets = format!("{}{}", "^".repeat(excerpt.width), if hint.is_empty() { "" } else { " " });
-        let _ = writeln!(out, "{gutter} {bar} {}{}{hint}", " ".repeat(excerpt.indent), paint.on(code, &carets));
+        let _ =
+            writeln!(out, "{gutter} {bar} {}{}{hint}", " ".repeat(excerpt.indent), paint.on(code, &carets));
     }
 }
 
@@ -219,7 +220,9 @@ pub fn printable(text: &str) -> String {
         .map(|c| match c {
             '\t' => ' ',
             c if c.is_control() => '\u{fffd}',
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' => '\u{fffd}',
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' => {
+                '\u{fffd}'
+            }
             c => c,
         })
         .collect()
@@ -241,7 +244,8 @@ mod tests {
     #[test]
     fn shows_the_line_and_a_caret_under_the_place() {
         let text = "capture:\n  portz: [80]\n";
-        let problem = Problem::error(span(2, 3, 5), "unknown key `portz` in `capture`").hint("did you mean `ports`?");
+        let problem =
+            Problem::error(span(2, 3, 5), "unknown key `portz` in `capture`").hint("did you mean `ports`?");
         assert_eq!(
             report(text, problem).render(false),
             "error: unknown key `portz` in `capture`\n  --> config.yaml:2:3\n  |\n2 |   portz: [80]\n  |   ^^^^^ did you mean `ports`?\n\n1 error; nothing was done\n"
@@ -277,6 +281,9 @@ mod tests {
         let mut many = report("a: 1\n", Problem::error(span(1, 1, 1), "x"));
         many.problems = vec![many.problems[0].clone(); 60];
         let shown = many.render(false);
-        assert!(shown.contains("... and 10 more\n") && shown.ends_with("60 errors; nothing was done\n"), "{shown}");
+        assert!(
+            shown.contains("... and 10 more\n") && shown.ends_with("60 errors; nothing was done\n"),
+            "{shown}"
+        );
     }
 }

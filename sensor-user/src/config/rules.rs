@@ -31,14 +31,51 @@ pub struct Alerts {
 
 /// Ids of the catalogue that are yet to come. A configuration may name them, so that one file serves two versions.
 const LATER: [&str; 45] = [
-    "account-guessing", "address-rate", "alg-not-allowed", "behaviour-anomaly", "behaviour-drift",
-    "bulk-access", "costly-token", "credential-stuffing", "data-exfiltration", "denied-rate", "departed-account",
-    "device-change", "disallowed-region", "dormant-account", "endpoint-recon", "error-rate", "foreign-object",
-    "frequent-login", "function-escalation", "guessable-token", "impossible-travel", "injection", "issued-in-future",
-    "lifetime-unusual", "listed-account", "login-failure-rate", "many-failing-accounts", "missing-expiry", "missing-id",
-    "new-country", "new-device-sensitive", "object-enumeration", "off-hours", "password-spray", "privilege-change",
-    "proof-missing", "refresh-reuse", "request-smuggling", "revoked-token", "signal-missing", "slow-responses",
-    "subject-switch", "token-failure-rate", "traffic-spike", "type-confusion",
+    "account-guessing",
+    "address-rate",
+    "alg-not-allowed",
+    "behaviour-anomaly",
+    "behaviour-drift",
+    "bulk-access",
+    "costly-token",
+    "credential-stuffing",
+    "data-exfiltration",
+    "denied-rate",
+    "departed-account",
+    "device-change",
+    "disallowed-region",
+    "dormant-account",
+    "endpoint-recon",
+    "error-rate",
+    "foreign-object",
+    "frequent-login",
+    "function-escalation",
+    "guessable-token",
+    "impossible-travel",
+    "injection",
+    "issued-in-future",
+    "lifetime-unusual",
+    "listed-account",
+    "login-failure-rate",
+    "many-failing-accounts",
+    "missing-expiry",
+    "missing-id",
+    "new-country",
+    "new-device-sensitive",
+    "object-enumeration",
+    "off-hours",
+    "password-spray",
+    "privilege-change",
+    "proof-missing",
+    "refresh-reuse",
+    "request-smuggling",
+    "revoked-token",
+    "signal-missing",
+    "slow-responses",
+    "subject-switch",
+    "token-failure-rate",
+    "traffic-spike",
+    "type-confusion",
 ];
 
 /// Reads `rules`: one section a rule of the catalogue.
@@ -49,7 +86,9 @@ pub(super) fn read(s: &mut Section<'_, '_>, cards: &[&'static About]) -> Vec<Rul
 
 fn read_rule(s: &mut Section<'_, '_>, card: &'static About) -> RuleSettings {
     let enabled = s.word("enabled", true, "Whether the rule is asked.");
-    let worst = card.accepted.map_or(String::new(), |severity| format!(", {severity} if the application accepted it"));
+    let worst = card
+        .accepted
+        .map_or(String::new(), |severity| format!(", {severity} if the application accepted it"));
     let doc = format!("Fixes the severity. Shipped: {}{worst}.", card.severity);
     let severity = s.optional("severity", &doc);
     let numbers = card.thresholds.iter();

@@ -26,12 +26,17 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// A reader that prefers these variables to the file.
+    #[must_use]
     pub fn new(variables: &'a BTreeMap<String, Variable>) -> Self {
         Self { variables, asked: BTreeSet::new(), problems: Vec::new() }
     }
 
     /// Reads a whole document; also what `config show` prints of it.
-    pub fn document<R>(&mut self, root: Option<&'a Node>, read: impl FnOnce(&mut Section<'_, 'a>) -> R) -> (R, Vec<Entry>) {
+    pub fn document<R>(
+        &mut self,
+        root: Option<&'a Node>,
+        read: impl FnOnce(&mut Section<'_, 'a>) -> R,
+    ) -> (R, Vec<Entry>) {
         let span = root.map_or_else(Span::default, |node| node.span);
         let mut section = Section::new(self, String::new(), true, root, span);
         let result = read(&mut section);
@@ -45,7 +50,8 @@ impl<'a> Reader<'a> {
             if self.asked.contains(name) || !env::must_be_known(name) {
                 continue;
             }
-            let problem = Problem::error(variable.span, format!("no key of the configuration is called `{name}`"));
+            let problem =
+                Problem::error(variable.span, format!("no key of the configuration is called `{name}`"));
             let near = nearest(name, self.asked.iter().map(String::as_str));
             self.problems.push(match near {
                 Some(near) => problem.hint(format!("did you mean `{near}`?")),
@@ -78,17 +84,33 @@ enum Accepted {
 }
 
 impl<'r, 'a> Section<'r, 'a> {
-    fn new(reader: &'r mut Reader<'a>, path: String, variables: bool, node: Option<&'a Node>, span: Span) -> Self {
+    fn new(
+        reader: &'r mut Reader<'a>,
+        path: String,
+        variables: bool,
+        node: Option<&'a Node>,
+        span: Span,
+    ) -> Self {
         let entries: &[(Key, Node)] = match node.map(|n| &n.value) {
             Some(Value::Map(entries)) => entries,
             None | Some(Value::Null) => &[],
             Some(_) => {
                 let what = if path.is_empty() { "the configuration".to_owned() } else { format!("`{path}`") };
-                reader.problems.push(Problem::error(span, format!("{what} must be a mapping of keys to values")));
+                reader
+                    .problems
+                    .push(Problem::error(span, format!("{what} must be a mapping of keys to values")));
                 &[]
             }
         };
-        Self { reader, path, variables, span, entries, shown: Vec::new(), accepted: Accepted::Some(Vec::new()) }
+        Self {
+            reader,
+            path,
+            variables,
+            span,
+            entries,
+            shown: Vec::new(),
+            accepted: Accepted::Some(Vec::new()),
+        }
     }
 
     /// Ends reading: whatever was not asked for is an error.
@@ -97,7 +119,8 @@ impl<'r, 'a> Section<'r, 'a> {
         for (index, (key, _)) in self.entries.iter().enumerate() {
             let earlier = self.entries.iter().take(index).find(|(other, _)| other.text == key.text);
             if let Some((first, _)) = earlier {
-                let message = format!("`{}` is set twice; the first is in line {}", key.text, first.span.line);
+                let message =
+                    format!("`{}` is set twice; the first is in line {}", key.text, first.span.line);
                 self.reader.problems.push(Problem::error(key.span, message));
             } else if !known().any(|name| name == key.text) && !self.accepted.has(&key.text) {
                 let place = if self.path.is_empty() { String::new() } else { format!(" in `{}`", self.path) };
@@ -125,6 +148,7 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     /// Where the value of a key is: in the environment, in the file, or the section if it is left out.
+    #[must_use]
     pub fn span_of(&self, key: &str) -> Span {
         if let Some(variable) = self.variable(key) {
             return variable.span;
@@ -133,6 +157,7 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     /// Whether somebody wrote the key.
+    #[must_use]
     pub fn is_set(&self, key: &str) -> bool {
         self.variable(key).is_some() || self.node(key).is_some_and(|node| !matches!(node.value, Value::Null))
     }
@@ -175,7 +200,14 @@ impl<'r, 'a> Section<'r, 'a> {
         value
     }
 
-    fn out_of_bounds(&mut self, key: &str, text: &str, span: Span, from: &dyn std::fmt::Display, to: &dyn std::fmt::Display) {
+    fn out_of_bounds(
+        &mut self,
+        key: &str,
+        text: &str,
+        span: Span,
+        from: &dyn std::fmt::Display,
+        to: &dyn std::fmt::Display,
+    ) {
         let unit = match key {
             key if key.ends_with("_s") => " seconds",
             key if key.ends_with("_bytes") => " bytes",
@@ -235,12 +267,11 @@ impl<'r, 'a> Section<'r, 'a> {
                 let mut values = Vec::with_capacity(items.len());
                 let problems = self.reader.problems.len();
                 for item in items {
-                    match &item.value {
-                        Value::Scalar(text) => values.extend(self.parse_word::<T>(key, text, item.span)),
-                        _ => {
-                            let message = format!("`{}` must be a list of {}", self.path_of(key), T::WHAT_MANY);
-                            self.report(Problem::error(item.span, message));
-                        }
+                    if let Value::Scalar(text) = &item.value {
+                        values.extend(self.parse_word::<T>(key, text, item.span))
+                    } else {
+                        let message = format!("`{}` must be a list of {}", self.path_of(key), T::WHAT_MANY);
+                        self.report(Problem::error(item.span, message));
                     }
                 }
                 // What is missing because it is wrong is not reported again as missing.
@@ -264,7 +295,13 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     /// A list of mappings. The example documents an item, and is printed as a comment where there are none.
-    pub fn items<T>(&mut self, key: &str, doc: &str, example: &str, read: impl Fn(&mut Section<'_, '_>) -> Option<T>) -> Vec<T> {
+    pub fn items<T>(
+        &mut self,
+        key: &str,
+        doc: &str,
+        example: &str,
+        read: impl Fn(&mut Section<'_, '_>) -> Option<T>,
+    ) -> Vec<T> {
         let path = self.path_of(key);
         let mut values = Vec::new();
         let mut shown = Vec::new();

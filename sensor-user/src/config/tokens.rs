@@ -35,7 +35,8 @@ impl Word for SecretRef {
             Some(("env", name)) if !name.is_empty() && !name.contains('=') => Ok(Self::Env(name.to_owned())),
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
             _ => Err(Wrong {
-                message: "is not env:NAME or file:PATH: a secret is never written in the configuration".into(),
+                message: "is not env:NAME or file:PATH: a secret is never written in the configuration"
+                    .into(),
                 hint: Some("write `env:NAME` or `file:PATH`".into()),
                 secret: true,
             }),
@@ -58,13 +59,17 @@ impl SecretRef {
     pub fn resolve(&self, environment: &Environment) -> Result<Zeroizing<Vec<u8>>, String> {
         let secret = match self {
             Self::Env(name) => {
-                let value = environment.value(name).ok_or_else(|| format!("the environment variable {name} is not set"))?;
+                let value = environment
+                    .value(name)
+                    .ok_or_else(|| format!("the environment variable {name} is not set"))?;
                 Zeroizing::new(value.as_bytes().to_vec())
             }
             Self::File(path) => read_secret(path)?,
         };
         match secret.len() {
-            0..MIN_SECRET => Err(format!("the secret has {} bytes; it needs at least {MIN_SECRET}", secret.len())),
+            0..MIN_SECRET => {
+                Err(format!("the secret has {} bytes; it needs at least {MIN_SECRET}", secret.len()))
+            }
             _ => Ok(secret),
         }
     }
@@ -92,7 +97,9 @@ pub(super) fn read(s: &mut Section<'_, '_>) -> TokenSettings {
     let shipped = TokenSettings::default();
     let doc = "Headers that carry a token besides Authorization.";
     let mut headers = s.words::<String>("headers", shipped.headers, doc);
-    headers.iter_mut().for_each(|name| name.make_ascii_lowercase());
+    for name in &mut headers {
+        name.make_ascii_lowercase();
+    }
     let cookies = s.words("cookies", shipped.cookies, "Cookies that carry a token.");
     let query = s.words("query", shipped.query, "Query parameters that carry a token.");
     let doc = "Longest token that is read; a longer one is itself a finding.";
@@ -102,7 +109,8 @@ pub(super) fn read(s: &mut Section<'_, '_>) -> TokenSettings {
     let doc = "Raw bytes of tokens kept in memory while the keys of their issuer are missing.";
     let max_pending_bytes = size(s, "max_pending_bytes", shipped.max_pending_bytes, 65_536..=1 << 30, doc);
     let doc = "New distinct tokens verified in a second at most, so that a flood cannot starve the rest.";
-    let verifications = s.number("verifications_per_s", shipped.verifications_per_s.into(), 1..=1_000_000, doc);
+    let verifications =
+        s.number("verifications_per_s", shipped.verifications_per_s.into(), 1..=1_000_000, doc);
     let doc = "Seconds that the keys of an issuer are used before they are fetched again.";
     let refresh = s.number("keys_refresh_s", shipped.keys_refresh.as_secs(), 60..=86_400, doc);
     TokenSettings {
@@ -119,7 +127,13 @@ pub(super) fn read(s: &mut Section<'_, '_>) -> TokenSettings {
     }
 }
 
-fn size(s: &mut Section<'_, '_>, key: &str, default: usize, bounds: std::ops::RangeInclusive<u64>, doc: &str) -> usize {
+fn size(
+    s: &mut Section<'_, '_>,
+    key: &str,
+    default: usize,
+    bounds: std::ops::RangeInclusive<u64>,
+    doc: &str,
+) -> usize {
     usize::try_from(s.number(key, default as u64, bounds, doc)).unwrap_or(default)
 }
 
@@ -143,14 +157,22 @@ pub(super) fn read_issuer(s: &mut Section<'_, '_>, base: &Path) -> Option<Issuer
     let jwks = s.optional::<Jwks>("jwks", doc);
     let doc = "Values of alg that it may use. Left out: every asymmetric one.";
     let algorithms = s.words("algorithms", asymmetric(), doc);
-    let audiences = s.words("audiences", Vec::new(), "Audiences, one of which a token must name; empty means any.");
-    let token_types = s.words("token_types", Vec::new(), "Values of typ that its access tokens have; empty means any.");
+    let audiences =
+        s.words("audiences", Vec::new(), "Audiences, one of which a token must name; empty means any.");
+    let token_types =
+        s.words("token_types", Vec::new(), "Values of typ that its access tokens have; empty means any.");
     if algorithms.is_empty() {
-        s.report(Problem::error(s.span_of("algorithms"), "`issuers.algorithms` is empty: no token could be valid"));
+        s.report(Problem::error(
+            s.span_of("algorithms"),
+            "`issuers.algorithms` is empty: no token could be valid",
+        ));
     }
     if algorithms.iter().any(|alg| alg.is_symmetric()) && algorithms.iter().any(|alg| !alg.is_symmetric()) {
-        let message = "`issuers.algorithms` mixes shared secrets and key pairs, which algorithm confusion lives on";
-        s.report(Problem::warning(s.span_of("algorithms"), message).hint("give each kind an issuer of its own"));
+        let message =
+            "`issuers.algorithms` mixes shared secrets and key pairs, which algorithm confusion lives on";
+        s.report(
+            Problem::warning(s.span_of("algorithms"), message).hint("give each kind an issuer of its own"),
+        );
     }
     let keys = match jwks {
         Some(Jwks::File(path)) => KeySource::File(base.join(path)),
@@ -172,7 +194,10 @@ pub(super) fn refuse_twins(s: &mut Section<'_, '_>, issuers: &[Issuer]) {
     for (index, issuer) in issuers.iter().enumerate() {
         if issuers.iter().take(index).any(|other| other.issuer == issuer.issuer) {
             let message = format!("two issuers are called {}", excerpt(&issuer.issuer));
-            s.report(Problem::error(s.span_of("issuers"), message).hint("merge them: one issuer, all its algorithms and audiences"));
+            s.report(
+                Problem::error(s.span_of("issuers"), message)
+                    .hint("merge them: one issuer, all its algorithms and audiences"),
+            );
         }
     }
 }
@@ -244,7 +269,8 @@ impl Privacy {
         for (key, set) in [("mask_addresses", mask), ("pseudonymise", pseudonyms)] {
             if set {
                 // A warning would be read too late: the addresses would already be in the log.
-                let message = format!("`privacy.{key}` is not in this version: alerts would show what it hides");
+                let message =
+                    format!("`privacy.{key}` is not in this version: alerts would show what it hides");
                 s.report(Problem::error(s.span_of(key), message));
             }
         }
@@ -282,10 +308,17 @@ mod tests {
 
     #[test]
     fn keys_come_encrypted_or_from_this_host() {
-        for good in ["https://idp.example/k", "http://127.0.0.1:80/k", "http://[::1]/k", "http://localhost/k"] {
+        for good in ["https://idp.example/k", "http://127.0.0.1:80/k", "http://[::1]/k", "http://localhost/k"]
+        {
             assert!(check_url(good).is_ok(), "{good}");
         }
-        for bad in ["http://idp.example/k", "http://127.0.0.1.evil.example/k", "ftp://x/k", "idp.example/k", "https://"] {
+        for bad in [
+            "http://idp.example/k",
+            "http://127.0.0.1.evil.example/k",
+            "ftp://x/k",
+            "idp.example/k",
+            "https://",
+        ] {
             assert!(check_url(bad).is_err(), "{bad}");
         }
         assert!(check_url("https://me:hunter2@idp.example/").unwrap_err().secret);

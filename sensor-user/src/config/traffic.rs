@@ -29,7 +29,8 @@ impl Capture {
                    the host; a directory below it means the sockets of that part.";
         let cgroup = s.word("cgroup", Cgroup::Auto, doc);
         let doc = "Local server ports to watch; empty means all. At most 1024.";
-        let ports = s.words::<Port>("ports", Vec::new(), doc).into_iter().map(|port| port.0).collect::<Vec<_>>();
+        let ports =
+            s.words::<Port>("ports", Vec::new(), doc).into_iter().map(|port| port.0).collect::<Vec<_>>();
         if ports.len() > 1_024 {
             s.report(Problem::error(s.span_of("ports"), "`capture.ports` holds more than 1024 ports"));
         }
@@ -37,7 +38,8 @@ impl Capture {
         let doc = "Longest request or response head that is kept; of longer ones the start is judged and marked as truncated.";
         let max_head_bytes = s.number("max_head_bytes", 65_536, 1_024..=65_536, doc);
         // capture.md: 1 MiB lost heavily under load, 16 MiB lost none.
-        let doc = "Memory between kernel and sensor, a power of two: more bridges longer stalls of the sensor.";
+        let doc =
+            "Memory between kernel and sensor, a power of two: more bridges longer stalls of the sensor.";
         let ring_bytes = s.number("ring_bytes", 16 << 20, 65_536..=1 << 30, doc);
         if !ring_bytes.is_power_of_two() {
             let message = format!("`capture.ring_bytes` is {ring_bytes}; it must be a power of two");
@@ -57,7 +59,7 @@ impl Capture {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flows {
     /// Connections followed at once.
-    pub max_flows: usize,
+    pub max_flows: u32,
     /// How long a silent connection is remembered.
     pub idle_timeout: Duration,
     /// Bytes buffered over all connections.
@@ -68,17 +70,17 @@ pub struct Flows {
 
 impl Flows {
     pub(super) fn read(s: &mut Section<'_, '_>) -> Self {
-        let doc = "Connections followed at once, about 300 bytes each when idle. Beyond it, those that never carried \
+        let doc = "Connections followed at once, about 250 bytes each when idle. Beyond it, those that never carried \
                    a request go first.";
-        let max_flows = s.number("max_flows", 262_144, 1_024..=8_388_608, doc);
+        let max_flows = s.number("max_flows", 1 << 20, 1_024..=1 << 24, doc);
         let doc = "Seconds of silence after which a connection is forgotten.";
         let idle_timeout = Duration::from_secs(s.number("idle_timeout_s", 300, 1..=86_400, doc));
         let doc = "Bytes that may wait for their order or their acknowledgement, over all connections.";
-        let max_buffered_bytes = s.number("max_buffered_bytes", 128 << 20, 1 << 20..=16 << 30, doc);
+        let max_buffered_bytes = s.number("max_buffered_bytes", 64 << 20, 1 << 20..=16 << 30, doc);
         let doc = "Seconds that a request waits for its response before it is judged without one.";
         let exchange_timeout = Duration::from_secs(s.number("exchange_timeout_s", 30, 1..=3_600, doc));
         Self {
-            max_flows: usize::try_from(max_flows).unwrap_or(usize::MAX),
+            max_flows: u32::try_from(max_flows).unwrap_or(u32::MAX),
             idle_timeout,
             max_buffered_bytes: usize::try_from(max_buffered_bytes).unwrap_or(usize::MAX),
             exchange_timeout,
@@ -106,7 +108,7 @@ impl Http {
 pub struct RouteMatch {
     /// The method; none means any.
     pub method: Option<String>,
-    /// The path: `{x}` stands for one segment, a last `*` for any rest.
+    /// The path by segments: `*` and `{name}` stand for one, `**` for any number of them.
     pub path: String,
     /// What the route is for.
     pub kind: RouteKind,
@@ -167,12 +169,18 @@ impl Word for Pattern {
             _ => return Err(Wrong::new(format!("is {}; it must be METHOD /path or /path", excerpt(text)))),
         };
         if !path.starts_with('/') || path.contains('?') || path.len() > 1_024 {
-            return Err(Wrong::new(format!("names the path {}; a path starts with / and has no query", excerpt(path))));
+            return Err(Wrong::new(format!(
+                "names the path {}; a path starts with / and has no query",
+                excerpt(path)
+            )));
         }
         // RFC 9110 section 9.1: a method is case-sensitive; the registered ones are capitals.
         match method {
-            Some(method) if method.is_empty() || !method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') => {
-                let wrong = Wrong::new(format!("names the method {}, which is not in capitals", excerpt(method)));
+            Some(method)
+                if method.is_empty() || !method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') =>
+            {
+                let wrong =
+                    Wrong::new(format!("names the method {}, which is not in capitals", excerpt(method)));
                 Err(wrong.hint(format!("did you mean `{}`?", method.to_ascii_uppercase())))
             }
             method => Ok(Self { method: method.map(str::to_owned), path: path.to_owned() }),
@@ -180,7 +188,12 @@ impl Word for Pattern {
     }
 
     fn show(&self) -> String {
-        quote(&self.method.as_ref().map_or_else(|| self.path.clone(), |method| format!("{method} {}", self.path)))
+        quote(
+            &self
+                .method
+                .as_ref()
+                .map_or_else(|| self.path.clone(), |method| format!("{method} {}", self.path)),
+        )
     }
 }
 
@@ -212,7 +225,7 @@ impl RouteMatch {
     pub(super) const EXAMPLE: &'static str = "{match: POST /login, kind: login}";
 
     pub(super) fn read(s: &mut Section<'_, '_>) -> Option<Self> {
-        let doc = "METHOD /path, or a path for every method. {x} stands for one segment, a last * for any rest.";
+        let doc = "METHOD /path, or a path for every method. * and {name} stand for one segment, ** for any number of them.";
         let pattern = s.required::<Pattern>("match", doc);
         let doc = "login, logout, token, sensitive, pii, financial, admin, public or health.";
         let kind = s.required("kind", doc);

@@ -55,13 +55,20 @@ pub trait Word: Sized {
     fn show(&self) -> String;
 }
 
-/// A word out of a few: finds it, or says which there are.
+/// A word out of a few.
+///
+/// # Errors
+/// When it is none of them: says which there are.
 pub fn choose<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Wrong> {
     if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
         return Ok(*value);
     }
     let names = choices.iter().map(|(name, _)| *name);
-    let wrong = Wrong::new(format!("is {}; it must be one of {}", excerpt(text), names.clone().collect::<Vec<_>>().join(", ")));
+    let wrong = Wrong::new(format!(
+        "is {}; it must be one of {}",
+        excerpt(text),
+        names.clone().collect::<Vec<_>>().join(", ")
+    ));
     Err(match nearest(text, names) {
         Some(near) => wrong.hint(format!("did you mean `{near}`?")),
         None => wrong,
@@ -69,6 +76,7 @@ pub fn choose<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Wrong> {
 }
 
 /// The start of a text between backquotes.
+#[must_use]
 pub fn excerpt(text: &str) -> String {
     let start: String = text.chars().take(60).collect();
     let rest = if start.len() < text.len() { "..." } else { "" };
@@ -82,7 +90,8 @@ pub fn quote(text: &str) -> String {
     let bare = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
         && text.chars().all(inside)
         && !text.ends_with(':')
-        && !["true", "false", "yes", "no", "on", "off", "null", "y", "n"].contains(&text.to_ascii_lowercase().as_str());
+        && !["true", "false", "yes", "no", "on", "off", "null", "y", "n"]
+            .contains(&text.to_ascii_lowercase().as_str());
     if bare {
         return text.to_owned();
     }
@@ -90,7 +99,9 @@ pub fn quote(text: &str) -> String {
     for c in text.chars() {
         match c {
             '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() || crate::config::problem::printable(c.encode_utf8(&mut [0; 4])) == "\u{fffd}" => {
+            c if c.is_control()
+                || crate::config::problem::printable(c.encode_utf8(&mut [0; 4])) == "\u{fffd}" =>
+            {
                 let _ = write!(out, "\\U{:08x}", u32::from(c));
             }
             c => out.push(c),
@@ -172,7 +183,8 @@ impl Word for IpNet {
         if let Ok(address) = text.parse::<std::net::IpAddr>() {
             return Ok(Self::from(address));
         }
-        let net: Self = text.parse().ok().ok_or_else(|| wrong().hint("write 10.0.0.1, 10.0.0.0/8 or 2001:db8::/32"))?;
+        let net: Self =
+            text.parse().ok().ok_or_else(|| wrong().hint("write 10.0.0.1, 10.0.0.0/8 or 2001:db8::/32"))?;
         if net.addr() != net.network() {
             let whole = net.trunc();
             return Err(wrong().hint(format!("bits are set behind the prefix: did you mean `{whole}`?")));
@@ -189,7 +201,12 @@ impl Word for Severity {
     const WHAT: &'static str = "low, medium, high or critical";
 
     fn parse(text: &str) -> Result<Self, Wrong> {
-        let choices = [("low", Self::Low), ("medium", Self::Medium), ("high", Self::High), ("critical", Self::Critical)];
+        let choices = [
+            ("low", Self::Low),
+            ("medium", Self::Medium),
+            ("high", Self::High),
+            ("critical", Self::Critical),
+        ];
         choose(&text.to_ascii_lowercase(), &choices)
     }
 
@@ -204,7 +221,9 @@ impl Word for Algorithm {
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         if text.eq_ignore_ascii_case("none") {
-            return Err(Wrong::new("holds `none`, which is no signature (RFC 8725 section 2.1)").hint("remove it"));
+            return Err(
+                Wrong::new("holds `none`, which is no signature (RFC 8725 section 2.1)").hint("remove it")
+            );
         }
         let choices: Vec<_> = Self::ALL.into_iter().map(|alg| (alg.as_str(), alg)).collect();
         choose(text, &choices)
@@ -228,7 +247,8 @@ impl Word for Listen {
         }
         let address = text.parse().ok().map(|address| Self(Some(address)));
         address.ok_or_else(|| {
-            Wrong::new(format!("is {}; it must be ADDRESS:PORT or off", excerpt(text))).hint("for example 127.0.0.1:9464")
+            Wrong::new(format!("is {}; it must be ADDRESS:PORT or off", excerpt(text)))
+                .hint("for example 127.0.0.1:9464")
         })
     }
 
@@ -275,7 +295,21 @@ mod tests {
     fn looks_like_text_only_if_it_is_text() {
         let bare = ["a", "https://idp.example/", "/etc/x", "at+jwt", "env:NAME"];
         assert!(bare.iter().all(|text| quote(text) == *text));
-        let quoted = ["", "80", "true", "No", "~", "- a", "a: b", "a:", "a #b", "10.0.0.0/8", "\u{202e}", "it's", "[x]"];
+        let quoted = [
+            "",
+            "80",
+            "true",
+            "No",
+            "~",
+            "- a",
+            "a: b",
+            "a:",
+            "a #b",
+            "10.0.0.0/8",
+            "\u{202e}",
+            "it's",
+            "[x]",
+        ];
         assert!(quoted.iter().all(|text| quote(text).starts_with('"')));
     }
 

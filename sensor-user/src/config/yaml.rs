@@ -48,7 +48,8 @@ pub struct Key {
 
 /// Reads a text. Problems are appended; the tree holds everything that could be read.
 pub fn parse(text: &str, source: usize, problems: &mut Vec<Problem>) -> Option<Node> {
-    let mut builder = Builder { source, root: None, open: Vec::new(), anchors: HashMap::new(), nodes: 0, problems };
+    let mut builder =
+        Builder { source, root: None, open: Vec::new(), anchors: HashMap::new(), nodes: 0, problems };
     let mut documents = 0;
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
@@ -65,7 +66,9 @@ pub fn parse(text: &str, source: usize, problems: &mut Vec<Problem>) -> Option<N
         if matches!(event, Event::DocumentStart(_)) {
             documents += 1;
             if documents > 1 {
-                builder.problems.push(Problem::error(span, "a second YAML document begins here; one is allowed"));
+                builder
+                    .problems
+                    .push(Problem::error(span, "a second YAML document begins here; one is allowed"));
                 break;
             }
         }
@@ -101,7 +104,8 @@ struct Builder<'p> {
 impl Builder<'_> {
     fn span(&self, marks: Marks) -> Span {
         let same_line = marks.start.line() == marks.end.line();
-        let width = if same_line { marks.end.col().saturating_sub(marks.start.col()).max(1) } else { usize::MAX };
+        let width =
+            if same_line { marks.end.col().saturating_sub(marks.start.col()).max(1) } else { usize::MAX };
         Span { source: self.source, line: marks.start.line(), column: marks.start.col() + 1, width }
     }
 
@@ -137,7 +141,8 @@ impl Builder<'_> {
             }
             Event::Alias(anchor) => {
                 let Some((node, size)) = self.anchors.get(&anchor) else {
-                    self.problems.push(Problem::error(span, "this alias names a collection that has not ended"));
+                    self.problems
+                        .push(Problem::error(span, "this alias names a collection that has not ended"));
                     return self.finish(Node { span, value: Value::Null }, 0, 1);
                 };
                 let size = *size;
@@ -162,7 +167,8 @@ impl Builder<'_> {
     fn count(&mut self, nodes: usize, span: Span) -> Option<()> {
         self.nodes = self.nodes.saturating_add(nodes);
         if self.nodes > MAX_NODES {
-            self.problems.push(Problem::error(span, format!("more than {MAX_NODES} values, aliases expanded")));
+            self.problems
+                .push(Problem::error(span, format!("more than {MAX_NODES} values, aliases expanded")));
             return None;
         }
         Some(())
@@ -219,15 +225,15 @@ mod tests {
 
     #[test]
     fn every_node_knows_its_place() {
-        let mut none = Vec::new();
-        let node = parse("a:\n  bc: [1, 'two']\n", 3, &mut none).unwrap();
+        let mut problems = Vec::new();
+        let node = parse("a:\n  bc: [1, 'two']\n", 3, &mut problems).unwrap();
         let Value::Map(top) = node.value else { panic!() };
         assert_eq!((top[0].0.span.line, top[0].0.span.column, top[0].0.span.source), (1, 1, 3));
         let Value::Map(inner) = &top[0].1.value else { panic!() };
         assert_eq!((inner[0].0.span.line, inner[0].0.span.column, inner[0].0.span.width), (2, 3, 2));
         let Value::List(items) = &inner[0].1.value else { panic!() };
         assert_eq!((items[1].span.line, items[1].span.column, items[1].span.width), (2, 11, 5));
-        assert!(none.is_empty());
+        assert!(problems.is_empty());
     }
 
     #[test]
@@ -253,11 +259,11 @@ mod tests {
 
     #[test]
     fn aliases_work_within_the_limits() {
-        let mut none = Vec::new();
-        let node = parse("a: &a [1, 2]\nb: *a\n", 0, &mut none).unwrap();
+        let mut problems = Vec::new();
+        let node = parse("a: &a [1, 2]\nb: *a\n", 0, &mut problems).unwrap();
         let Value::Map(top) = node.value else { panic!() };
         assert!(matches!(&top[1].1.value, Value::List(items) if items.len() == 2));
-        assert!(none.is_empty());
+        assert!(problems.is_empty());
     }
 
     proptest! {

@@ -1,1 +1,11 @@
-//! To be written.
+//! What the sensor tells about itself: logs, metrics, progress, and a last line. Never anything secret.
+
+pub mod logs;
+pub mod metrics;
+pub mod progress;
+pub mod server;
+pub mod totals;
+
+pub use metrics::{Histogram, Kind, Metric, Sample};
+pub use progress::Progress;
+pub use totals::Totals;
