@@ -198,6 +198,13 @@ impl Pcap {
         self
     }
 
+    /// Adds another file's frames, moved by `later_ns`.
+    pub fn append(&mut self, other: &Self, later_ns: u64) -> &mut Self {
+        let moved = |(at, frame): &(u64, Vec<u8>)| (at.saturating_add(later_ns), frame.clone());
+        self.frames.extend(other.frames.iter().map(moved));
+        self
+    }
+
     /// The file, frames in the order of time; equal times keep the order of adding.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {

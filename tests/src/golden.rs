@@ -67,6 +67,26 @@ pub fn cases() -> Result<Vec<Case>> {
     Ok(cases)
 }
 
+/// The capture of `deploy/samples`: an hour at a small shop, with most of what the sensor can tell.
+///
+/// # Errors
+/// When a token cannot be signed.
+pub fn sample() -> Result<Pcap> {
+    let mint = Mint::at(GOLDEN_NOW)?;
+    let wanted = ["benign", "accepted-alg-none", "attempt-bad-signature", "attempt-hmac-under-public-key"];
+    let more =
+        ["attempt-kid-traversal", "attempt-psychic", "claims-tampered", "token-many-sources", "brute-force"];
+    let mut file = Pcap::default();
+    let mut minute = 0;
+    for (name, capture) in [attacks(&mint)?, behaviour(&mint)?].concat() {
+        if wanted.contains(&name.as_str()) || more.contains(&name.as_str()) {
+            file.append(&capture, minute * 60 * SECOND);
+            minute += 1;
+        }
+    }
+    Ok(file)
+}
+
 /// Each attack refused; one accepted on a route that refuses strangers.
 fn attacks(mint: &Mint) -> Result<Vec<Case>> {
     let mut cases = Vec::new();

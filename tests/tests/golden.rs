@@ -124,3 +124,13 @@ fn no_golden_event_holds_a_secret() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn samples_are_what_the_lab_makes() -> Result<()> {
+    let file = tests::workspace().join("deploy/samples/shop.pcap");
+    ensure!(
+        fs::read(&file)? == tests::golden::sample()?.bytes(),
+        "stale: run `cargo run -p tests -- samples deploy/samples`"
+    );
+    Ok(())
+}

@@ -1,5 +1,6 @@
 //! `cargo xtask`: builds, tests, demonstrates and measures Tokenscope.
 
+mod docs;
 mod lab;
 mod packages;
 mod step;
@@ -30,6 +31,8 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         cast: Option<String>,
     },
+    /// Write the generated pages of docs/ anew
+    Docs,
     /// Measure what the sensor costs a busy nginx, and how fast it reads captures
     Bench {
         /// Print JSON
@@ -46,6 +49,7 @@ enum Verb {
 
 fn main() -> Result<()> {
     match Arguments::parse().verb {
+        Verb::Docs => docs::run(),
         Verb::Test { fast } => test::run(fast),
         Verb::Demo { cast } => lab::demo(cast),
         Verb::Bench { json, live, offline } => lab::bench(json, live, offline),

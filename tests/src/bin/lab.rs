@@ -38,6 +38,15 @@ fn run(arguments: &[&str]) -> Result<()> {
             }
             Ok(())
         }
+        // Writes what a newcomer replays first.
+        ["samples", dir] => {
+            let dir = Path::new(dir);
+            fs::create_dir_all(dir)?;
+            let keys = mint::Mint::at(mint::GOLDEN_NOW)?.jwks()?;
+            fs::write(dir.join("jwks.json"), serde_json::to_string_pretty(&keys)? + "\n")?;
+            fs::write(dir.join("shop.pcap"), golden::sample()?.bytes())?;
+            Ok(())
+        }
         // Writes the golden captures out, for a look with other tools.
         ["captures", dir] => {
             fs::create_dir_all(dir)?;
@@ -46,6 +55,8 @@ fn run(arguments: &[&str]) -> Result<()> {
             }
             Ok(())
         }
-        _ => bail!("usage: lab demo [--cast FILE] | bench [--json] [--live|--offline] | captures DIR | keys"),
+        _ => bail!(
+            "usage: lab demo [--cast FILE] | bench [--json] [--live|--offline] | samples DIR | captures DIR | keys"
+        ),
     }
 }
