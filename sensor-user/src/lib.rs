@@ -11,6 +11,8 @@ pub mod config;
 pub mod detect;
 pub mod enrich;
 pub mod http;
+pub mod parked;
+pub mod pipeline;
 pub mod reassembly;
 pub mod runtime;
 pub mod sink;

@@ -1,28 +1,58 @@
-//! To be written.
+//! Threads, tasks, channels, clocks, signals: the only place that spawns.
+//!
+//! Live, the capture thread owns the pipeline and never waits for anybody: verdicts, keys, signals and new
+//! configurations come to it by bounded channels, alerts leave it by one. Replay is the same pipeline in one thread.
 
-use std::path::PathBuf;
+#![allow(clippy::disallowed_methods, reason = "the runtime is where clocks are read")]
 
-use crate::cli::Options;
-use crate::config::Config;
-use crate::telemetry::{Progress, Totals};
+mod figures;
+mod life;
+mod live;
+mod replay;
+mod services;
+mod settings;
+mod writer;
 
-/// Captures on this host until a signal says stop.
-///
-/// # Errors
-/// When capture cannot start or go on.
-pub fn run(_config: Config, _options: Options) -> anyhow::Result<Totals> {
-    anyhow::bail!("not built in")
+use crate::capture::SourceError;
+use crate::config::{Config, Report};
+use crate::sink;
+use crate::token::fetch::FetchError;
+use crate::token::hash::NoRandomness;
+
+pub use live::run;
+pub use replay::replay;
+
+/// What the runtime needs to know besides the configuration.
+pub struct Options {
+    /// How alerts are written.
+    pub format: sink::Format,
+    /// Whether compact lines are coloured.
+    pub colour: bool,
+    /// Reads the configuration again, for SIGHUP; a bad one is refused and the old one stays.
+    pub reload: Box<dyn Fn() -> Result<Config, Report> + Send>,
 }
 
-/// Judges capture files.
-///
-/// # Errors
-/// When a file cannot be read.
-pub fn replay(
-    _config: Config,
-    _options: Options,
-    _files: &[PathBuf],
-    _progress: &Progress,
-) -> anyhow::Result<Totals> {
-    anyhow::bail!("not built in")
+/// Why a run ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The source could not be opened, or could not go on.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// No randomness for the secrets of the token stage.
+    #[error(transparent)]
+    Randomness(#[from] NoRandomness),
+    /// No client for fetching keys.
+    #[error("cannot fetch keys: {0}")]
+    Fetch(#[from] FetchError),
+    /// An alert could not be written.
+    #[error("cannot write alerts: {0}")]
+    Write(std::io::Error),
+    /// A thread or a signal handler could not be made.
+    #[error("cannot start {what}: {cause}")]
+    Start {
+        /// What was to be started.
+        what: &'static str,
+        /// What the system said.
+        cause: std::io::Error,
+    },
 }

@@ -19,7 +19,9 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Config, Environment, Format, Loaded, Report, Secrets};
+use crate::config::{Environment, Format, Loaded, Report, Secrets};
+use crate::runtime::Options;
+use crate::sink;
 use crate::detect::{About, Severity};
 use crate::telemetry::Totals;
 use crate::telemetry::logs;
@@ -112,16 +114,6 @@ enum Command {
     Doctor(doctor::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
-}
-
-/// What the runtime needs to know besides the configuration.
-pub struct Options {
-    /// How alerts are written.
-    pub format: Format,
-    /// Whether compact lines are coloured.
-    pub colour: bool,
-    /// Reads the configuration again, for SIGHUP; a bad one is refused and the old one stays.
-    pub reload: Box<dyn Fn() -> Result<Config, Report> + Send>,
 }
 
 /// Why a subcommand did not succeed.

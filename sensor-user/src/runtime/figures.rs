@@ -1,0 +1,129 @@
+//! What the stages count, as metrics and as totals.
+
+use std::time::Duration;
+
+use crate::pipeline::Pipeline;
+use crate::telemetry::{Metric, Totals};
+use crate::token::stage::Counters as TokenCounters;
+
+/// Losses by reason, as sources report them. The reasons are those of the sources: a fixed few.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Losses(Vec<(&'static str, u64)>);
+
+impl Losses {
+    /// Counts a loss.
+    pub(super) fn add(&mut self, reason: &'static str, records: u64) {
+        match self.0.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += records,
+            None => self.0.push((reason, records)),
+        }
+    }
+
+    /// All of them.
+    pub(super) fn total(&self) -> u64 {
+        self.0.iter().map(|(_, count)| count).sum()
+    }
+
+    fn metrics(&self) -> impl Iterator<Item = Metric> + '_ {
+        let help = "Records that capture lost, by reason.";
+        self.0.iter().map(move |(reason, count)| {
+            Metric::counter("tokenscope_lost_records_total", help, *count).label("reason", *reason)
+        })
+    }
+}
+
+/// Totals of a run.
+pub(super) fn totals(pipeline: &Pipeline, losses: &Losses, alerts: [u64; 4], elapsed: Duration) -> Totals {
+    Totals {
+        segments: pipeline.flows.counters().segments,
+        exchanges: pipeline.exchanges.counters().requests,
+        tokens: pipeline.tokens.counters().uses,
+        alerts,
+        lost: losses.total(),
+        elapsed,
+    }
+}
+
+/// Every metric of the pipeline.
+pub(super) fn metrics(pipeline: &Pipeline, losses: &Losses) -> Vec<Metric> {
+    let mut all = Vec::with_capacity(128);
+    let flows = pipeline.flows.counters().iter();
+    labelled(&mut all, "tokenscope_flow_events_total", "What reassembly did, by event.", "event", flows);
+    let http = pipeline.exchanges.counters().iter();
+    labelled(&mut all, "tokenscope_http_events_total", "What the HTTP stage did, by event.", "event", http);
+    tokens(&mut all, &pipeline.tokens.counters());
+    let rules = pipeline.detect.findings();
+    labelled(&mut all, "tokenscope_findings_total", "Findings, by rule.", "rule", rules);
+    let desk = pipeline.desk.counters();
+    let desk = [
+        ("created", desk.created),
+        ("updated", desk.updated),
+        ("repeated", desk.repeated),
+        ("folded", desk.folded),
+        ("evicted", desk.evicted),
+    ];
+    labelled(&mut all, "tokenscope_alert_events_total", "Life of alerts, by event.", "event", desk.into_iter());
+    all.push(gauge("tokenscope_flows", "Connections known.", pipeline.flows.len() as u64));
+    all.push(gauge(
+        "tokenscope_flow_held_bytes",
+        "Bytes that wait for order or acceptance.",
+        pipeline.flows.held_bytes() as u64,
+    ));
+    all.push(gauge("tokenscope_alerts_open", "Alerts open or cooling.", pipeline.desk.len() as u64));
+    all.push(gauge(
+        "tokenscope_exchanges_parked",
+        "Exchanges that wait for a verdict.",
+        pipeline.parked.len() as u64,
+    ));
+    all.push(Metric::counter(
+        "tokenscope_exchanges_unparked_total",
+        "Exchanges whose verdict came too late, or that found no room to wait.",
+        pipeline.parked.given_up,
+    ));
+    all.extend(losses.metrics());
+    all
+}
+
+fn tokens(all: &mut Vec<Metric>, counters: &TokenCounters) {
+    let verdicts = [
+        ("verified", counters.verified),
+        ("invalid", counters.invalid),
+        ("absent", counters.absent),
+        ("no_issuer", counters.no_issuer),
+        ("unreadable", counters.unreadable),
+        ("keys_pending", counters.keys_pending),
+        ("key_unknown", counters.key_unknown),
+        ("over_budget", counters.over_budget),
+    ];
+    let help = "Judgements of distinct tokens, by verdict.";
+    labelled(all, "tokenscope_tokens_total", help, "verdict", verdicts.into_iter());
+    let cache = [("hit", counters.hits), ("miss", counters.misses), ("eviction", counters.evictions)];
+    labelled(all, "tokenscope_token_cache_total", "Token cache, by event.", "event", cache.into_iter());
+    all.push(Metric::counter("tokenscope_token_uses_total", "Uses of tokens.", counters.uses));
+    all.push(Metric::counter(
+        "tokenscope_token_ambiguous_total",
+        "Requests with an ambiguous set of credentials.",
+        counters.ambiguous,
+    ));
+    all.push(gauge("tokenscope_tokens_cached", "Tokens in the cache.", counters.cached));
+    all.push(gauge("tokenscope_token_pending_bytes", "Token texts kept until keys come.", counters.pending_bytes));
+    all.push(gauge("tokenscope_issuers_ready", "Issuers whose keys are there.", counters.issuers_ready));
+    all.push(gauge("tokenscope_issuers_waiting", "Issuers whose keys are missing.", counters.issuers_waiting));
+}
+
+/// One series a label value.
+pub(super) fn labelled(
+    all: &mut Vec<Metric>,
+    name: &'static str,
+    help: &'static str,
+    label: &'static str,
+    values: impl Iterator<Item = (&'static str, u64)>,
+) {
+    all.extend(values.map(|(value, count)| Metric::counter(name, help, count).label(label, value)));
+}
+
+/// A whole number that comes and goes.
+pub(super) fn gauge(name: &'static str, help: &'static str, value: u64) -> Metric {
+    #[allow(clippy::cast_precision_loss, reason = "figures above 2^53 are not exact, and do not occur")]
+    Metric::gauge(name, help, value as f64)
+}

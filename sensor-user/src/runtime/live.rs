@@ -1,0 +1,209 @@
+//! Live capture: the loop that owns the pipeline.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use super::figures::{self, Losses};
+use super::life::{LAST_ALERTS, LAST_VERDICTS, keep_memory_private};
+use super::services::{News, Services};
+use super::writer::Writer;
+use super::{Options, RuntimeError, settings};
+use crate::capture::ebpf::{self, EbpfSource};
+use crate::capture::{Input, Source as _};
+use crate::config::{Cgroup, Config};
+use crate::enrich::Hosts;
+use crate::pipeline::{Output, Pipeline};
+use crate::telemetry::{Metric, Totals};
+use crate::token::settings::TokenSettings;
+use crate::token::verifier::{self, Pooled, Verdict};
+
+/// Jobs that wait for a verify worker: a quarter of a second's work of one core.
+const VERIFY_QUEUE: usize = 4096;
+
+/// How long the loop may sleep when nothing comes.
+const NAP: Duration = Duration::from_millis(200);
+
+/// How long it may sleep while verdicts are on their way.
+const SHORT_NAP: Duration = Duration::from_millis(2);
+
+/// How often figures are shown.
+const SHOW: Duration = Duration::from_secs(1);
+
+/// Captures on this host until a signal says stop.
+///
+/// # Errors
+/// When capture cannot start or go on, or alerts cannot be written.
+pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
+    keep_memory_private();
+    let source = EbpfSource::open(&capture(config))?;
+    let services = Services::start(config)?;
+    let hosts = Hosts::start();
+    let writer = Writer::start(config, options, Arc::clone(&hosts))?;
+    let (verdicts, pool) = verify(&config.tokens)?;
+    let pipeline = Pipeline::new(settings::of(config), Box::new(pool))?;
+    tracing::info!("watching {}", source.cgroup().display());
+    let mut live = Live {
+        source,
+        pipeline,
+        verdicts,
+        services,
+        writer,
+        losses: Losses::default(),
+        out: Output::default(),
+        began: Instant::now(),
+        shown: None,
+    };
+    let result = live.watch(options);
+    drop(hosts);
+    result.and_then(|()| live.stop())
+}
+
+fn capture(config: &Config) -> ebpf::Options {
+    let cgroup = match &config.capture.cgroup {
+        Cgroup::Auto => None,
+        Cgroup::Path(path) => Some(path.clone()),
+    };
+    ebpf::Options { cgroup, ports: config.capture.ports.clone(), ring_bytes: config.capture.ring_bytes }
+}
+
+/// Starts the workers: one, or a quarter of the cores on large hosts. They end when their pool is dropped.
+fn verify(settings: &TokenSettings) -> Result<(Receiver<Verdict>, Pooled), RuntimeError> {
+    let (pool, workers) = verifier::pool(settings, VERIFY_QUEUE);
+    let (deliver, verdicts): (SyncSender<Verdict>, _) = sync_channel(VERIFY_QUEUE);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    for _ in 0..(cores / 4).max(1) {
+        let (workers, deliver) = (workers.clone(), deliver.clone());
+        let run = move || workers.run(|verdict| deliver.send(verdict).is_ok());
+        let thread = std::thread::Builder::new().name("verify".into()).spawn(run);
+        thread.map_err(|cause| RuntimeError::Start { what: "a verify worker", cause })?;
+    }
+    Ok((verdicts, pool))
+}
+
+struct Live {
+    source: EbpfSource,
+    pipeline: Pipeline,
+    verdicts: Receiver<Verdict>,
+    services: Services,
+    writer: Writer,
+    losses: Losses,
+    out: Output,
+    began: Instant,
+    shown: Option<Instant>,
+}
+
+impl Live {
+    /// Until a signal says stop.
+    fn watch(&mut self, options: &Options) -> Result<(), RuntimeError> {
+        loop {
+            self.capture()?;
+            self.take_verdicts();
+            while let Ok(news) = self.services.news.try_recv() {
+                match news {
+                    News::Stop => return Ok(()),
+                    News::Reload => self.reload(options),
+                }
+            }
+            if let Some(keys) = self.services.new_keys() {
+                self.pipeline.on_keys(keys, &mut self.out);
+            }
+            self.services.want(self.pipeline.tokens.take_wanted());
+            self.hand_over();
+            self.show();
+            if self.writer.is_broken() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn capture(&mut self) -> Result<(), RuntimeError> {
+        let Self { source, pipeline, losses, out, .. } = self;
+        let nap = if pipeline.tokens.in_flight() > 0 { SHORT_NAP } else { NAP };
+        source.poll(nap, &mut |input| {
+            if let Input::Loss(loss) = input {
+                losses.add(loss.reason, loss.records);
+            }
+            pipeline.on_input(input, out);
+        })?;
+        for grant in out.grants.drain(..) {
+            source.grant(grant);
+        }
+        Ok(())
+    }
+
+    fn take_verdicts(&mut self) {
+        while let Ok(verdict) = self.verdicts.try_recv() {
+            self.pipeline.on_verdict(verdict, &mut self.out);
+        }
+    }
+
+    fn hand_over(&mut self) {
+        for alert in self.out.alerts.drain(..) {
+            self.writer.send(alert);
+        }
+    }
+
+    /// SIGHUP: takes the new configuration, or keeps the old one and says why.
+    fn reload(&mut self, options: &Options) {
+        let config = match (options.reload)() {
+            Ok(config) => config,
+            Err(report) => {
+                tracing::error!("the configuration was not reloaded, the old one stays:\n{}", report.render(false));
+                return;
+            }
+        };
+        let replaced = verify(&config.tokens).and_then(|(verdicts, pool)| {
+            self.services.reconfigure(&config.tokens)?;
+            self.pipeline.reconfigure(settings::of(&config), Box::new(pool))?;
+            Ok(verdicts)
+        });
+        match replaced {
+            Ok(verdicts) => {
+                self.verdicts = verdicts;
+                tracing::info!("configuration reloaded; capture, flows, alerts, sinks and metrics change at the next start");
+            }
+            Err(error) => tracing::error!("the configuration was not reloaded, the old one stays: {error}"),
+        }
+    }
+
+    /// Shows figures, at most once a second.
+    fn show(&mut self) {
+        if self.shown.is_some_and(|shown| shown.elapsed() < SHOW) {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        let mut all = figures::metrics(&self.pipeline, &self.losses);
+        let kernel = self.source.gauges().snapshot();
+        let help = "What the kernel half counted, by event.";
+        figures::labelled(&mut all, "tokenscope_kernel_events_total", help, "event", kernel.into_iter());
+        let names = ["low", "medium", "high", "critical"];
+        let alerts = names.into_iter().zip(self.writer.tally.0);
+        figures::labelled(&mut all, "tokenscope_alerts_total", "Alerts, by severity.", "severity", alerts);
+        let help = "Alerts lost because nobody read them in time.";
+        all.push(Metric::counter("tokenscope_alerts_lost_total", help, self.writer.lost));
+        let help = "From the deciding segment to the hand-over of the alert.";
+        all.push(Metric::histogram("tokenscope_alert_latency_seconds", help, self.writer.latency.clone()));
+        self.services.board.show(all);
+    }
+
+    /// Takes what is still in the ring and under way, and ends everything.
+    fn stop(mut self) -> Result<Totals, RuntimeError> {
+        self.capture()?;
+        let deadline = Instant::now() + LAST_VERDICTS;
+        while self.pipeline.tokens.in_flight() > 0 && Instant::now() < deadline {
+            self.capture()?;
+            self.take_verdicts();
+        }
+        self.pipeline.finish(&mut self.out);
+        self.hand_over();
+        let Self { source, pipeline, services, writer, losses, began, .. } = self;
+        drop(source);
+        services.stop();
+        let (unread, tally) = (writer.lost, writer.stop(LAST_ALERTS)?);
+        if unread > 0 {
+            tracing::warn!("{unread} alerts were lost because nobody read them in time");
+        }
+        Ok(figures::totals(&pipeline, &losses, tally.0, began.elapsed()))
+    }
+}

@@ -1,0 +1,208 @@
+//! Everything that waits for the network, for signals or for time: one thread, one event loop.
+
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+
+use super::RuntimeError;
+use crate::config::Config;
+use crate::telemetry::server::{self, Status};
+use crate::telemetry::{Metric, metrics};
+use crate::token::fetch::{self, Fetcher};
+use crate::token::keys::KeyRing;
+use crate::token::settings::TokenSettings;
+use crate::token::stage::Wanted;
+
+/// Signals that may wait for the capture thread, which looks at least every 200 ms.
+const NEWS: usize = 16;
+
+/// Keys that may be asked for while the fetcher is busy; the token stage bounds them per round.
+const WANTED: usize = 256;
+
+/// Without a sign of life for so long, `/healthz` says so: the capture thread gives one at least every 200 ms.
+const STALLED: Duration = Duration::from_secs(10);
+
+/// What the capture thread is told.
+pub(super) enum News {
+    /// SIGTERM or SIGINT.
+    Stop,
+    /// SIGHUP.
+    Reload,
+}
+
+/// What the capture thread shows.
+#[derive(Default)]
+pub(super) struct Board(RwLock<Option<Page>>);
+
+struct Page {
+    metrics: Vec<Metric>,
+    at: Instant,
+}
+
+impl Board {
+    /// Shows new figures.
+    pub(super) fn show(&self, metrics: Vec<Metric>) {
+        let page = Page { metrics, at: Instant::now() };
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(page);
+    }
+
+    fn read<R>(&self, read: impl FnOnce(Option<&Page>) -> R) -> R {
+        read(self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref())
+    }
+}
+
+impl Status for Board {
+    fn metrics(&self) -> String {
+        self.read(|page| page.map(|page| metrics::render(&page.metrics)).unwrap_or_default())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.read(|page| page.is_some())
+    }
+
+    fn is_alive(&self) -> bool {
+        self.read(|page| page.is_none_or(|page| page.at.elapsed() < STALLED))
+    }
+}
+
+/// Fetches the keys of one configuration's issuers.
+struct Fetching {
+    keys: watch::Receiver<Arc<KeyRing>>,
+    wanted: mpsc::Sender<Wanted>,
+    task: AbortHandle,
+}
+
+impl Fetching {
+    fn start(events: &Handle, settings: &TokenSettings) -> Result<Self, RuntimeError> {
+        let fetcher = Fetcher::new(settings)?;
+        let (publish, keys) = watch::channel(Arc::new(KeyRing::empty(settings.issuers.len())));
+        let (wanted, asked) = mpsc::channel(WANTED);
+        let task = events.spawn(fetcher.run(publish, asked)).abort_handle();
+        Ok(Self { keys, wanted, task })
+    }
+}
+
+/// The thread, from the capture thread's side.
+pub(super) struct Services {
+    pub(super) news: Receiver<News>,
+    pub(super) board: Arc<Board>,
+    fetching: Fetching,
+    events: Handle,
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+}
+
+impl Services {
+    /// Starts the thread.
+    pub(super) fn start(config: &Config) -> Result<Self, RuntimeError> {
+        let board = Arc::new(Board::default());
+        let (tell, news) = sync_channel(NEWS);
+        let (stop, stopped) = watch::channel(false);
+        let started = |cause| RuntimeError::Start { what: "the event loop", cause };
+        let runtime = event_loop().map_err(started)?;
+        let events = runtime.handle().clone();
+        let signals = {
+            let _inside = events.enter();
+            Signals::new().map_err(|cause| RuntimeError::Start { what: "the signal handlers", cause })?
+        };
+        let fetching = Fetching::start(&events, &config.tokens)?;
+        if let Some(address) = config.metrics.listen {
+            events.spawn(serve(address, Arc::clone(&board)));
+        }
+        let run = move || {
+            runtime.block_on(signals.watch(tell, stopped));
+            runtime.shutdown_timeout(Duration::from_millis(100));
+        };
+        let thread = std::thread::Builder::new().name("services".into()).spawn(run).map_err(started)?;
+        Ok(Self { news, board, fetching, events, stop, thread })
+    }
+
+    /// Keys that have come or changed since the last call.
+    pub(super) fn new_keys(&mut self) -> Option<Arc<KeyRing>> {
+        let keys = &mut self.fetching.keys;
+        keys.has_changed().unwrap_or(false).then(|| Arc::clone(&keys.borrow_and_update()))
+    }
+
+    /// Asks for keys that tokens name and nobody has. What the fetcher cannot take now is asked for again later.
+    pub(super) fn want(&self, wanted: impl Iterator<Item = Wanted>) {
+        for wanted in wanted {
+            let _ = self.fetching.wanted.try_send(wanted);
+        }
+    }
+
+    /// Fetches for another configuration from now on.
+    pub(super) fn reconfigure(&mut self, settings: &TokenSettings) -> Result<(), RuntimeError> {
+        let fetching = Fetching::start(&self.events, settings)?;
+        std::mem::replace(&mut self.fetching, fetching).task.abort();
+        Ok(())
+    }
+
+    /// Ends the thread.
+    pub(super) fn stop(self) {
+        let _ = self.stop.send(true);
+        let _ = self.thread.join();
+    }
+}
+
+/// Fetches the keys of every issuer once, for replay. An issuer that gives none is told of and goes without.
+pub(super) fn fetch_once(settings: &TokenSettings) -> Result<Arc<KeyRing>, RuntimeError> {
+    let (ring, failures) = fetch::fetch_all_once(settings)?;
+    for (index, error) in failures {
+        let issuer = settings.issuers.get(index).map_or("", |issuer| issuer.issuer.as_str());
+        tracing::warn!("no keys of {issuer}: {error}; its tokens are not verified");
+    }
+    Ok(Arc::new(ring))
+}
+
+fn event_loop() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+async fn serve(address: std::net::SocketAddr, board: Arc<Board>) {
+    match server::bind(address).await {
+        Ok(listener) => {
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!("metrics at http://{address}/metrics");
+            }
+            server::serve(listener, board).await;
+        }
+        Err(error) => {
+            tracing::warn!("no metrics: cannot listen on {address}: {error}; set metrics.listen to another address or off");
+        }
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn watch(mut self, tell: SyncSender<News>, mut stopped: watch::Receiver<bool>) {
+        loop {
+            let news = tokio::select! {
+                _ = self.terminate.recv() => News::Stop,
+                _ = self.interrupt.recv() => News::Stop,
+                _ = self.hang_up.recv() => News::Reload,
+                _ = stopped.changed() => return,
+            };
+            let _ = tell.try_send(news);
+        }
+    }
+}

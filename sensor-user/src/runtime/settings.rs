@@ -1,0 +1,55 @@
+//! From the configuration as users know it to each stage's own settings.
+
+use crate::alert::AlertSettings;
+use crate::config::Config;
+use crate::detect::{DetectSettings, settings::RouteMatch, settings::RuleSettings};
+use crate::http::HttpLimits;
+use crate::pipeline::Settings;
+use crate::reassembly::FlowLimits;
+
+/// Every stage's slice.
+pub(super) fn of(config: &Config) -> Settings {
+    Settings {
+        flows: FlowLimits {
+            max_flows: u32::try_from(config.flows.max_flows).unwrap_or(u32::MAX),
+            max_buffered_total: config.flows.max_buffered_bytes,
+            idle_timeout: config.flows.idle_timeout,
+            ..FlowLimits::default()
+        },
+        http: HttpLimits {
+            max_head_bytes: config.capture.max_head_bytes,
+            exchange_timeout: config.flows.exchange_timeout,
+            trusted_proxies: config.http.trusted_proxies.clone(),
+        },
+        tokens: config.tokens.clone(),
+        detect: detect(config),
+        alerts: AlertSettings {
+            dedup_window: config.alerts.dedup_window,
+            cooling: config.alerts.cooling.iter().map(|(id, time)| ((*id).to_owned(), *time)).collect(),
+            ..AlertSettings::default()
+        },
+    }
+}
+
+fn detect(config: &Config) -> DetectSettings {
+    let rule = |rule: &crate::config::RuleSettings| {
+        let settings = RuleSettings {
+            enabled: rule.enabled,
+            severity: rule.severity,
+            thresholds: rule.thresholds.clone(),
+        };
+        (rule.id.to_owned(), settings)
+    };
+    let route = |route: &crate::config::RouteMatch| RouteMatch {
+        method: route.method.clone(),
+        pattern: route.path.clone(),
+        kind: route.kind,
+    };
+    DetectSettings {
+        rules: config.rules.iter().map(rule).collect(),
+        routes: config.routes.iter().map(route).collect(),
+        trusted_addresses: config.lists.trusted_addresses.clone(),
+        max_tokens: config.tokens.max_tokens,
+        ..DetectSettings::default()
+    }
+}

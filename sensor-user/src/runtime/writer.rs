@@ -1,0 +1,100 @@
+//! The writer: alerts leave the capture thread by a bounded queue, so that a slow reader never delays capture.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use super::{Options, RuntimeError};
+use crate::alert::{Activity, Alert};
+use crate::config::Config;
+use crate::enrich::Hosts;
+use crate::sink::{Sink as _, Stdout};
+use crate::telemetry::Histogram;
+
+/// Alerts that wait for a slow reader: some 3 KiB each, so 12 MiB at most. Dedup keeps a storm far below it.
+const QUEUE: usize = 4096;
+
+/// Created alerts by severity: low, medium, high, critical.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally(pub(super) [u64; 4]);
+
+impl Tally {
+    /// Counts a new alert; news of an old one is none.
+    pub(super) fn count(&mut self, alert: &Alert) {
+        let place = usize::from(alert.severity.id().saturating_sub(2));
+        if let (Activity::Create, Some(count)) = (alert.activity, self.0.get_mut(place)) {
+            *count += 1;
+        }
+    }
+}
+
+/// The capture thread's end.
+pub(super) struct Writer {
+    queue: SyncSender<Alert>,
+    thread: JoinHandle<io::Result<()>>,
+    pub(super) tally: Tally,
+    /// Alerts that found the queue full.
+    pub(super) lost: u64,
+    /// From the deciding segment to the hand-over.
+    pub(super) latency: Histogram,
+}
+
+impl Writer {
+    /// Starts the thread.
+    pub(super) fn start(config: &Config, options: &Options, hosts: Arc<Hosts>) -> Result<Self, RuntimeError> {
+        let (queue, alerts) = sync_channel(QUEUE);
+        let enabled = config.stdout.enabled;
+        let (format, colour) = (options.format, options.colour);
+        let write = move || write(&alerts, enabled.then(|| Stdout::new(io::stdout(), format, colour)), &hosts);
+        let thread = std::thread::Builder::new().name("alerts".into()).spawn(write);
+        let thread = thread.map_err(|cause| RuntimeError::Start { what: "the alert writer", cause })?;
+        Ok(Self { queue, thread, tally: Tally::default(), lost: 0, latency: Histogram::default() })
+    }
+
+    /// Hands an alert over. When the reader is too slow it is lost, and counted.
+    pub(super) fn send(&mut self, alert: Alert) {
+        self.tally.count(&alert);
+        if alert.activity == Activity::Create {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            self.latency.observe(now.saturating_sub(Duration::from_nanos(alert.last_seen.0)));
+        }
+        if let Err(TrySendError::Full(_)) = self.queue.try_send(alert) {
+            self.lost += 1;
+        }
+    }
+
+    /// Whether the thread has ended, which it does by itself only when it cannot write.
+    pub(super) fn is_broken(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits until everything is written, but not longer than `patience`: a reader that does not read must not keep
+    /// the sensor from stopping.
+    pub(super) fn stop(self, patience: Duration) -> Result<Tally, RuntimeError> {
+        drop(self.queue);
+        let deadline = std::time::Instant::now() + patience;
+        while !self.thread.is_finished() && std::time::Instant::now() < deadline {
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+        if self.thread.is_finished() {
+            match self.thread.join() {
+                Ok(result) => result.map_err(RuntimeError::Write)?,
+                Err(_) => return Err(RuntimeError::Write(io::Error::other("the alert writer panicked"))),
+            }
+        }
+        Ok(self.tally)
+    }
+}
+
+fn write(alerts: &Receiver<Alert>, mut sink: Option<Stdout<io::Stdout>>, hosts: &Hosts) -> io::Result<()> {
+    while let Ok(mut alert) = alerts.recv() {
+        alert.place = hosts.place(alert.finding.scene.as_deref());
+        if let Some(sink) = &mut sink {
+            sink.emit(&alert)?;
+            sink.flush()?;
+        }
+    }
+    Ok(())
+}
