@@ -68,7 +68,9 @@ pub(super) fn doctor(context: &Context, _: &Arguments) -> Result<(), Failure> {
         }
         Err(report) => {
             let text = format!("{} errors", report.errors());
-            checks.push(Check::new("config", Status::Fail, text).remedy("`tokenscope config check` shows them"));
+            checks.push(
+                Check::new("config", Status::Fail, text).remedy("`tokenscope config check` shows them"),
+            );
         }
     }
     checks.extend([clock(), time_zone(), libssl()]);
