@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use serde_json::json;
 
+use crate::capture::ebpf::{self, Status};
 use crate::cli::{Context, Failure, terminal};
 use crate::config::problem::printable;
 use crate::config::{Config, Secrets};
@@ -33,14 +34,6 @@ Examples:
 Exit status: 0 if nothing failed, 1 otherwise.")]
 pub(super) struct Arguments {}
 
-/// How a check went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Status {
-    Ok,
-    Warn,
-    Fail,
-}
-
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Check {
@@ -63,9 +56,10 @@ impl Check {
 
 pub(super) fn doctor(context: &Context, _: &Arguments) -> Result<(), Failure> {
     let json = context.wants_json("doctor")?;
-    let mut checks = capture();
     let path = context.config_path();
-    match context.load(path.as_deref(), Secrets::Needed) {
+    let loaded = context.load(path.as_deref(), Secrets::Needed);
+    let mut checks = capture(loaded.as_ref().ok().and_then(|loaded| loaded.config.capture.cgroup.path()));
+    match loaded {
         Ok(loaded) => {
             let name = path.map_or("defaults".into(), |path| path.display().to_string());
             checks.push(configuration(&name, loaded.warnings.problems.len()));
@@ -80,18 +74,20 @@ pub(super) fn doctor(context: &Context, _: &Arguments) -> Result<(), Failure> {
         }
     }
     checks.extend([clock(), time_zone(), libssl()]);
-    let text = if json {
-        as_json(&checks)
-    } else {
-        as_lines(&checks, terminal::colour_stdout(context.global.color))
-    };
-    terminal::answer(&text)?;
+    let colour = terminal::colour_stdout(context.global.color);
+    terminal::answer(&if json { as_json(&checks) } else { as_lines(&checks, colour) })?;
     if checks.iter().any(|check| check.status == Status::Fail) { Err(Failure::Told) } else { Ok(()) }
 }
 
 /// Kernel, cgroup v2, capabilities, and the programs really loaded and attached.
-fn capture() -> Vec<Check> {
-    Vec::new()
+fn capture(cgroup: Option<&Path>) -> Vec<Check> {
+    let one = |check: ebpf::Check| Check {
+        name: check.name.to_owned(),
+        status: check.status,
+        text: check.found,
+        remedy: Some(check.remedy).filter(|remedy| !remedy.is_empty()),
+    };
+    ebpf::probe(cgroup).into_iter().map(one).collect()
 }
 
 fn configuration(name: &str, warnings: usize) -> Check {

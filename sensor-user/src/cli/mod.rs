@@ -35,7 +35,6 @@ const DEFAULT_CONFIG: &str = "/etc/tokenscope/config.yaml";
 #[command(
     name = "tokenscope",
     version,
-    about,
     max_term_width = 100,
     after_help = "\
 Examples:

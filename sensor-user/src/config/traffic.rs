@@ -97,8 +97,8 @@ pub struct Http {
 
 impl Http {
     pub(super) fn read(s: &mut Section<'_, '_>) -> Self {
-        let doc = "Networks of proxies whose Forwarded and X-Forwarded-For headers name the client. Anybody else can \
-                   write what he likes there.";
+        let doc = "Networks of proxies whose Forwarded and X-Forwarded-For headers name the client. Anybody else \
+                   can write anything there.";
         Self { trusted_proxies: s.words("trusted_proxies", Vec::new(), doc) }
     }
 }

@@ -266,6 +266,17 @@ pub enum Cgroup {
     At(PathBuf),
 }
 
+impl Cgroup {
+    /// The directory, if one was named.
+    #[must_use]
+    pub fn path(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::Auto => None,
+            Self::At(path) => Some(path),
+        }
+    }
+}
+
 impl Word for Cgroup {
     const WHAT: &'static str = "auto, or a directory of a cgroup v2 tree";
 

@@ -1,0 +1,273 @@
+//! From a cgroup's id, which is the inode of its directory, to its path, and from the path to a unit and a container.
+//!
+//! Paths are named by systemd (systemd.slice(5)), the kubelet's cgroup drivers, containerd, CRI-O, Docker and Podman.
+//! Their forms are held by the golden list below.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Most cgroups that are looked at: the kernel's own limit is 65,535 for cgroup v1, and a full node has a thousand.
+const MAX_CGROUPS: usize = 65_536;
+/// Deepest cgroup that is looked at; systemd inside a pod inside a cluster inside a container is twelve deep.
+const MAX_DEPTH: usize = 24;
+
+/// What a path says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The systemd unit.
+    pub unit: Option<Arc<str>>,
+    /// The container's id.
+    pub container_id: Option<Arc<str>>,
+    /// The pod's UID, with hyphens.
+    pub pod_uid: Option<Arc<str>>,
+}
+
+impl Place {
+    /// The unit's name without its type, if it is a service outside a container: a scope names a session or a
+    /// container and says nothing to people.
+    #[must_use]
+    pub fn service(&self) -> Option<&str> {
+        if self.container_id.is_some() {
+            return None;
+        }
+        self.unit.as_deref()?.strip_suffix(".service")
+    }
+}
+
+/// Every cgroup below `root`, by id.
+#[must_use]
+pub fn scan(root: &Path) -> HashMap<u64, Place> {
+    let mut places = HashMap::new();
+    let mut open = vec![(root.to_path_buf(), String::from("/"), 0)];
+    while let Some((dir, path, depth)) = open.pop() {
+        let Ok(meta) = std::fs::symlink_metadata(&dir) else { continue };
+        places.insert(meta.ino(), place(&path));
+        if depth == MAX_DEPTH {
+            continue;
+        }
+        let Ok(entries) = std::fs::read_dir(&dir) else { continue };
+        for entry in entries.flatten() {
+            if places.len() + open.len() >= MAX_CGROUPS {
+                break;
+            }
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let name = entry.file_name();
+                let path = format!("{}/{}", path.trim_end_matches('/'), name.to_string_lossy());
+                open.push((entry.path(), path, depth + 1));
+            }
+        }
+    }
+    places
+}
+
+/// What a path says: the innermost unit, the innermost container, the innermost pod.
+#[must_use]
+pub fn place(path: &str) -> Place {
+    let mut place = Place::default();
+    let mut above = "";
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        // containerd under a mistaken driver: `SLICE:cri-containerd:ID`.
+        for piece in part.split(':') {
+            read(&mut place, above, piece);
+        }
+        above = part;
+    }
+    place
+}
+
+fn read(place: &mut Place, above: &str, part: &str) {
+    if let Some(uid) = pod_uid(part) {
+        place.pod_uid = Some(uid.into());
+        place.container_id = None;
+        place.unit = None;
+    } else if let Some(id) = container_id(above, part) {
+        place.container_id = Some(id.into());
+        // Units outside say where the runtime put it; units inside are its own.
+        place.unit = None;
+    } else if let Some(unit) = unit(part) {
+        place.unit = Some(unescape(unit).into());
+    }
+}
+
+/// `nginx.service`, `session-3.scope`; slices hold units and are none.
+fn unit(part: &str) -> Option<&str> {
+    let named = |suffix| part.strip_suffix(suffix).is_some_and(|name: &str| !name.is_empty());
+    [".service", ".scope", ".socket"].into_iter().any(named).then_some(part)
+}
+
+/// systemd writes unusual bytes of a unit's name as `\xNN` (systemd.unit(5)). What is not text stays as it is.
+fn unescape(unit: &str) -> String {
+    let mut out = String::with_capacity(unit.len());
+    let mut rest = unit;
+    while let Some((before, after)) = rest.split_once("\\x") {
+        out.push_str(before);
+        let byte = after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match byte.filter(|byte| byte.is_ascii_graphic()) {
+            Some(byte) => {
+                out.push(char::from(byte));
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                out.push_str("\\x");
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    crate::config::problem::printable(&out)
+}
+
+/// `kubepods-burstable-pod1234_....slice` (systemd driver) or `pod1234-...` (cgroupfs driver).
+fn pod_uid(part: &str) -> Option<String> {
+    let part = part.strip_suffix(".slice").unwrap_or(part);
+    let uid = match part.rsplit_once("-pod") {
+        Some((before, uid)) if before.contains("kubepods") => uid,
+        _ => part.strip_prefix("pod")?,
+    };
+    let uid = uid.replace('_', "-");
+    // A UID, or for static pods the hash of their file: 32 hexadecimal digits.
+    let digits = uid.bytes().filter(|b| *b != b'-').count();
+    let only_hex = uid.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit());
+    (digits == 32 && only_hex).then_some(uid)
+}
+
+/// Prefixes that runtimes put before the id in a scope's name.
+const RUNTIMES: [&str; 5] = ["cri-containerd-", "crio-", "docker-", "libpod-", "nerdctl-"];
+/// Directories below which runtimes without systemd put a container by its bare id.
+const PARENTS: [&str; 6] = ["docker", "buildkit", "libpod_parent", "containerd", "ecs", "cri-containerd"];
+
+fn container_id<'a>(above: &str, part: &'a str) -> Option<&'a str> {
+    let name = part.strip_suffix(".scope").unwrap_or(part);
+    if let Some(name) = name.strip_prefix("lxc.payload.") {
+        return Some(name).filter(|name| !name.is_empty());
+    }
+    let id = RUNTIMES.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
+    // `crio-conmon-ID` and `libpod-conmon-ID` hold the container's monitor and not the container.
+    let is_id = id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    let by_runtime = id.len() < name.len() || PARENTS.contains(&above) || pod_uid(above).is_some();
+    let bare = id.len() == name.len() && !part.ends_with(".scope");
+    (is_id && (by_runtime || bare)).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ID: &str = "3f2a1b4c5d6e7f80913f2a1b4c5d6e7f80913f2a1b4c5d6e7f80913f2a1b4c5d";
+    const UID: &str = "0f3c2a1e-9b7d-4c55-8f10-2f6f1c9d7a42";
+
+    /// Unit, container, pod of a path in which `ID`, `UID` and `U_D` (the UID with underscores) are filled in.
+    fn read(path: &str) -> (Option<String>, bool, bool) {
+        let place = place(&path.replace("U_D", &UID.replace('-', "_")).replace("UID", UID).replace("ID", ID));
+        assert!(place.container_id.as_deref().is_none_or(|id| id == ID), "{place:?}");
+        assert!(place.pod_uid.as_deref().is_none_or(|uid| uid == UID), "{place:?}");
+        (place.unit.as_deref().map(str::to_owned), place.container_id.is_some(), place.pod_uid.is_some())
+    }
+
+    #[test]
+    fn reads_the_paths_of_every_runtime() {
+        let cases = [
+            // systemd
+            ("/", None, false, false),
+            ("/init.scope", Some("init.scope"), false, false),
+            ("/system.slice/nginx.service", Some("nginx.service"), false, false),
+            ("/system.slice/system-getty.slice/getty@tty1.service", Some("getty@tty1.service"), false, false),
+            ("/system.slice/my\\x2dapp.service", Some("my-app.service"), false, false),
+            ("/user.slice/user-1000.slice/session-3.scope", Some("session-3.scope"), false, false),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/app.slice/app-x.service",
+                Some("app-x.service"),
+                false,
+                false,
+            ),
+            ("/system.slice/php-fpm.service/pool-a", Some("php-fpm.service"), false, false),
+            // Docker
+            ("/system.slice/docker-ID.scope", None, true, false),
+            ("/docker/ID", None, true, false),
+            ("/docker/ID/system.slice/nginx.service", Some("nginx.service"), true, false),
+            ("/system.slice/docker.service", Some("docker.service"), false, false),
+            // Podman
+            ("/machine.slice/libpod-ID.scope", None, true, false),
+            ("/machine.slice/libpod-ID.scope/container", None, true, false),
+            (
+                "/machine.slice/libpod-conmon-ID.scope",
+                Some(&*format!("libpod-conmon-{ID}.scope")),
+                false,
+                false,
+            ),
+            ("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-ID.scope", None, true, false),
+            ("/libpod_parent/libpod-ID", None, true, false),
+            // Kubernetes, systemd driver
+            (
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podU_D.slice/cri-containerd-ID.scope",
+                None,
+                true,
+                true,
+            ),
+            ("/kubepods.slice/kubepods-podU_D.slice/crio-ID.scope", None, true, true),
+            ("/kubepods.slice/kubepods-podU_D.slice/crio-ID.scope/container", None, true, true),
+            ("/kubepods.slice/kubepods-podU_D.slice/docker-ID.scope", None, true, true),
+            (
+                "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-podU_D.slice/cri-containerd-ID.scope",
+                None,
+                true,
+                true,
+            ),
+            (
+                "/system.slice/docker-ID.scope/kubepods.slice/kubepods-podU_D.slice/cri-containerd-ID.scope",
+                None,
+                true,
+                true,
+            ),
+            (
+                "/system.slice/containerd.service/kubepods-besteffort-podU_D.slice:cri-containerd:ID",
+                None,
+                true,
+                true,
+            ),
+            ("/kubepods.slice/kubepods-podU_D.slice", None, false, true),
+            // Kubernetes, cgroupfs driver
+            ("/kubepods/besteffort/podUID/ID", None, true, true),
+            ("/kubepods/podUID/ID", None, true, true),
+            ("/kubepods/burstable/podUID/crio-ID", None, true, true),
+            // others
+            ("/ecs/task/ID", None, true, false),
+        ];
+        for (path, unit, container, pod) in cases {
+            assert_eq!(read(path), (unit.map(str::to_owned), container, pod), "{path}");
+        }
+        // LXC names containers by words.
+        let lxc = place("/lxc.payload.web/system.slice/nginx.service");
+        assert_eq!((lxc.unit.as_deref(), lxc.container_id.as_deref()), (Some("nginx.service"), Some("web")));
+    }
+
+    #[test]
+    fn services_have_names_and_containers_have_none() {
+        assert_eq!(place("/system.slice/nginx.service").service(), Some("nginx"));
+        assert_eq!(place("/user.slice/session-3.scope").service(), None);
+        assert_eq!(place(&format!("/docker/{ID}/system.slice/nginx.service")).service(), None);
+    }
+
+    #[test]
+    fn ids_are_the_inodes_of_directories() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("system.slice/nginx.service");
+        std::fs::create_dir_all(&inner).unwrap();
+        std::os::unix::fs::symlink(dir.path(), inner.join("loop")).unwrap();
+        let places = scan(dir.path());
+        assert_eq!(places.len(), 3);
+        let id = std::fs::metadata(&inner).unwrap().ino();
+        assert_eq!(places[&id].unit.as_deref(), Some("nginx.service"));
+        assert!(scan(Path::new("/nowhere")).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_is_read(path in "(/?(pod|kubepods|-pod|\\.scope|\\.slice|\\\\x|:|[a-f0-9]{32}|[a-f0-9_]{64}|\\PC{1,3})){0,8}") {
+            let _ = place(&path);
+        }
+    }
+}
