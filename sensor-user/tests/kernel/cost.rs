@@ -13,7 +13,8 @@ use super::lab::{ANSWER, Lab, Pair};
 fn cost_of_a_kept_connection() {
     let ring_bytes = std::env::var("RING_BYTES").map_or(16 << 20, |bytes| bytes.parse().unwrap());
     let Some(mut lab) = Lab::with(Options { ring_bytes, ..Options::default() }) else { return };
-    let ask = format!("GET /orders/7 HTTP/1.1\r\nHost: shop\r\nAuthorization: Bearer {}\r\n\r\n", "t".repeat(900));
+    let ask =
+        format!("GET /orders/7 HTTP/1.1\r\nHost: shop\r\nAuthorization: Bearer {}\r\n\r\n", "t".repeat(900));
     let mut pair = Pair::v4();
     lab.port = pair.port();
     let load = thread::spawn(move || {
@@ -29,7 +30,10 @@ fn cost_of_a_kept_connection() {
     load.join().unwrap();
     for cost in lab.source.costs() {
         let each = cost.time.as_nanos().checked_div(u128::from(cost.runs)).unwrap_or(0);
-        println!("{:<20} {:>8} runs {each:>5} ns each, {:?} instructions verified", cost.name, cost.runs, cost.verified);
+        println!(
+            "{:<20} {:>8} runs {each:>5} ns each, {:?} instructions verified",
+            cost.name, cost.runs, cost.verified
+        );
     }
     for (label, value) in lab.source.counters().into_iter().filter(|(_, value)| *value > 0) {
         println!("{label:<20} {value}");
