@@ -10,7 +10,7 @@ use sensor_ebpf::counter::Counter;
 use sensor_ebpf::wire::{FLAG_IPV4, FLAG_RCV_NXT, HEADER_LEN, Header, VERSION};
 
 use crate::flow::Flow;
-use crate::maps::{RECORDS, count, wakeup};
+use crate::maps::{RECORDS, count, count_bytes, wakeup};
 use crate::packet::Packet;
 
 /// Payload of the largest record.
@@ -118,9 +118,16 @@ fn sized<const N: usize>(skb: *mut __sk_buff, header: &Header, at: u32, len: u32
         return Err(Miss::Unreadable);
     }
     slot.submit(wakeup());
-    count(Counter::Records, 1);
-    count(Counter::CapturedBytes, u64::from(len));
+    count_bytes(Counter::Records, Counter::CapturedBytes, len);
     Ok(())
+}
+
+/// Copies `len` bytes of the packet, from 1 to `N`, which is a power of two.
+#[inline(always)]
+pub(crate) fn copy<const N: usize>(skb: *mut __sk_buff, at: u32, to: &mut [u8; N], len: u32) -> bool {
+    let len = (launder(len.wrapping_sub(1)) & (N as u32 - 1)) + 1;
+    // SAFETY: `to` holds N bytes, and `len` is at most that.
+    unsafe { bpf_skb_load_bytes(skb.cast(), at, to.as_mut_ptr().cast(), len) == 0 }
 }
 
 /// Fills in the addresses of an IPv6 packet, straight from it: they are too long to carry along.

@@ -57,7 +57,22 @@ pub(crate) static NETNS_PACKETS: Global<u8> = Global::new(0);
 /// Adds `by` to a counter of this CPU.
 #[inline(always)]
 pub(crate) fn count(counter: Counter, by: u64) {
-    let Some(slots) = COUNTS.get_ptr_mut(0) else { return };
+    if let Some(slots) = COUNTS.get_ptr_mut(0) {
+        add(slots, counter, by);
+    }
+}
+
+/// Counts one more of `items` and `by` more of `bytes`, with one look-up.
+#[inline(always)]
+pub(crate) fn count_bytes(items: Counter, bytes: Counter, by: u32) {
+    if let Some(slots) = COUNTS.get_ptr_mut(0) {
+        add(slots, items, 1);
+        add(slots, bytes, u64::from(by));
+    }
+}
+
+#[inline(always)]
+fn add(slots: *mut [u64; COUNTERS], counter: Counter, by: u64) {
     // SAFETY: the map's value holds COUNTERS aligned words and lives as long as the map; the slot is one of
     // them. Locked, because a softirq may interrupt a program of process context on the same CPU; by hand,
     // because the target offers no other way.

@@ -17,7 +17,7 @@ use crate::flow::{
     ROLE_CLIENT, ROLE_SERVER, ROLE_UNKNOWN, TURN_REQUEST,
 };
 use crate::listener;
-use crate::maps::{GRANTS, count, fuller_than, watched};
+use crate::maps::{GRANTS, count, count_bytes, fuller_than, watched};
 use crate::packet::{self, FIN, Packet, RST, URG};
 
 /// Request bytes that a turn may forward before the agent says more: twice the largest head, so that a head
@@ -96,8 +96,7 @@ fn on_payload(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Pack
     if flow.mode.get() == MODE_MUTED {
         return;
     }
-    count(Counter::RequestSegments, 1);
-    count(Counter::RequestBytes, u64::from(packet.len));
+    count_bytes(Counter::RequestSegments, Counter::RequestBytes, packet.len);
     if packet.flags & URG != 0 {
         count(Counter::Urgent, 1);
     }
@@ -172,16 +171,9 @@ pub(crate) fn settle(flow: &Flow) {
 #[inline(always)]
 pub(crate) fn first_bytes(skb: *mut __sk_buff, packet: &Packet) -> Option<Protocol> {
     let mut bytes = [0; LOOK];
-    if packet.len as usize >= LOOK {
-        bytes = packet::load(skb, packet.payload)?;
-        return Some(probe::classify(&bytes, LOOK));
-    }
-    let len = packet.len as usize & (LOOK - 1);
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        if at >= len {
-            break;
-        }
-        *byte = packet::load(skb, packet.payload + at as u32)?;
+    let len = if packet.len as usize >= LOOK { LOOK } else { packet.len as usize };
+    if !emit::copy(skb, packet.payload, &mut bytes, len as u32) {
+        return None;
     }
     Some(probe::classify(&bytes, len))
 }

@@ -14,7 +14,7 @@ use crate::flow::{
     self, Flow, MARK_EMITTED, MODE_DOUBT, MODE_HTTP1, MODE_MUTED, MODE_PROBE, ROLE_CLIENT, ROLE_SERVER,
     ROLE_UNKNOWN, TURN_NONE, TURN_RESPONSE,
 };
-use crate::maps::{PID_TRUE, count, fuller_than, watched};
+use crate::maps::{PID_TRUE, count, count_bytes, fuller_than, watched};
 use crate::packet::{self, ACK, FIN, Packet, RST};
 use crate::request::{end_flags, is_method, rcv_nxt, settle};
 
@@ -124,8 +124,7 @@ fn snapshot(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) -> Piece {
     if packet.len == 0 || !advance(flow, &mut piece) {
         return piece;
     }
-    count(Counter::ResponseSegments, 1);
-    count(Counter::ResponseBytes, u64::from(piece.len));
+    count_bytes(Counter::ResponseSegments, Counter::ResponseBytes, piece.len);
     piece.turn = flow.turn.get() != TURN_RESPONSE;
     if piece.turn {
         flow.turn.set(TURN_RESPONSE);

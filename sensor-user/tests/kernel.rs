@@ -4,6 +4,7 @@
 //! any other traffic. Without the privileges they say so and pass.
 
 mod kernel {
+    pub(crate) mod cost;
     pub(crate) mod lab;
     pub(crate) mod load;
     pub(crate) mod requests;

@@ -1,10 +1,14 @@
 //! `cargo xtask`: builds, tests, demonstrates and measures Tokenscope.
 
+mod build;
 mod docs;
 mod lab;
 mod packages;
+mod setup;
 mod step;
 mod test;
+#[allow(unreachable_pub, reason = "a build script uses the same file")]
+mod toolchain;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -19,6 +23,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Find or install what the kernel half is built with
+    Setup,
+    /// Build the optimised sensor and say where it is
+    Build,
+    /// Build the kernel half alone
+    Ebpf,
     /// Format, lints, every test; installs what the tests need where it can
     Test {
         /// Leave out what starts servers and loads kernel programs
@@ -49,9 +59,27 @@ enum Verb {
 
 fn main() -> Result<()> {
     match Arguments::parse().verb {
+<<<<<<< HEAD
         Verb::Docs => docs::run(),
         Verb::Test { fast } => test::run(fast),
         Verb::Demo { cast } => lab::demo(cast),
         Verb::Bench { json, live, offline } => lab::bench(json, live, offline),
+=======
+        Verb::Setup => setup::run(),
+        Verb::Build => build::agent(),
+        Verb::Ebpf => build::kernel_half(),
+        Verb::Test { fast } => with_what_it_needs(|| test::run(fast)),
+        Verb::Demo { cast } => with_what_it_needs(|| lab::demo(cast)),
+        Verb::Bench { json, live, offline } => with_what_it_needs(|| lab::bench(json, live, offline)),
+>>>>>>> w/kernel
     }
+}
+
+/// Sets up what the kernel half needs, then runs the verb; if that cannot be had, says so and goes on without
+/// the kernel half, with what replay can do.
+fn with_what_it_needs(verb: impl FnOnce() -> Result<()>) -> Result<()> {
+    if let Err(error) = setup::ensure() {
+        step::say(&format!("SKIPPED the kernel half: {error:#}"));
+    }
+    verb()
 }

@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
+use crate::{setup, toolchain};
+
 /// Lines of a failed step's output that are shown; the log holds all of it.
 const SHOWN: usize = 80;
 
@@ -23,11 +25,14 @@ pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-/// Cargo, for the workspace.
+/// Cargo, for the workspace; without the kernel half where that cannot be built.
 #[must_use]
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(arguments).current_dir(root());
+    if !setup::is_done() {
+        cargo.env(toolchain::SKIP, "1");
+    }
     cargo
 }
 

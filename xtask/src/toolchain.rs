@@ -1,6 +1,6 @@
-//! Which compiler and linker can build the kernel half.
+//! Which compiler and linker can build the kernel half, and how they are called.
 //!
-//! Shared by the agent's build script and `cargo xtask setup`, so that what one installs is what the other finds.
+//! Shared by the agent's build script and `cargo xtask`, so that what one installs is what the other finds.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,20 +8,33 @@ use std::process::Command;
 /// Names the rustup toolchain to use, against all judgement of ours.
 pub const TOOLCHAIN: &str = "TOKENSCOPE_EBPF_TOOLCHAIN";
 
+/// Set to 1, it makes the agent's build leave the kernel half out.
+pub const SKIP: &str = "TOKENSCOPE_SKIP_EBPF";
+
 /// The name under which `cargo xtask setup` links a compiler that came as Debian packages.
 pub const LINKED: &str = "ebpf";
 
-/// The rustup toolchain that builds the kernel half: one that has the sources of `core`.
+/// What the kernel half is built for, and what it is called.
+const TARGET: &str = "bpfel-unknown-none";
+const PROGRAM: &str = "tokenscope-ebpf";
+
+/// The rustup toolchain that builds the kernel half: one that has the sources of `core`. A linked one was made
+/// for this; nightly is the usual way; any other will do with `RUSTC_BOOTSTRAP`.
 #[must_use]
 pub fn find() -> Option<String> {
     if let Ok(name) = std::env::var(TOOLCHAIN) {
         return Some(name);
     }
-    let listed = output(Command::new("rustup").args(["toolchain", "list"]))?;
-    let names = || listed.lines().filter_map(|line| line.split_whitespace().next());
-    let linked = names().filter(|name| *name == LINKED);
-    let nightly = names().filter(|name| name.starts_with("nightly"));
-    linked.chain(nightly).find(|name| has_sources(name)).map(str::to_owned)
+    let mut names = installed();
+    names.sort_by_key(|name| (name != LINKED, !name.starts_with("nightly")));
+    names.into_iter().find(|name| has_sources(name))
+}
+
+/// The toolchains that rustup knows.
+#[must_use]
+pub fn installed() -> Vec<String> {
+    let listed = output(Command::new("rustup").args(["toolchain", "list"])).unwrap_or_default();
+    listed.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
 
 /// Whether `-Z build-std=core` can work with this toolchain.
@@ -35,11 +48,45 @@ pub fn has_sources(toolchain: &str) -> bool {
 #[must_use]
 pub fn linker() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    let installed = std::env::var_os("CARGO_HOME").map(|home| Path::new(&home).join("bin"));
-    std::env::split_paths(&path)
-        .chain(installed)
-        .map(|dir| dir.join("bpf-linker"))
-        .find(|file| file.is_file())
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cargo")));
+    let dirs = std::env::split_paths(&path).chain(home.map(|home| home.join("bin")));
+    dirs.map(|dir| dir.join("bpf-linker")).find(|file| file.is_file())
+}
+
+/// The command that builds the kernel half, and where the object will be. Nothing that was set for the build
+/// of the agent reaches it.
+#[must_use]
+pub fn command(root: &Path, toolchain: &str, linker: &Path, target_dir: &Path) -> (Command, PathBuf) {
+    let mut cargo = Command::new("rustup");
+    cargo.args([
+        "run",
+        toolchain,
+        "cargo",
+        "build",
+        "--release",
+        "--package",
+        "sensor-ebpf",
+        "--bin",
+        PROGRAM,
+    ]);
+    cargo.args(["--features", "kernel", "--target", TARGET, "-Z", "build-std=core", "--target-dir"]);
+    cargo.arg(target_dir).current_dir(root);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_another_build(&name.to_string_lossy())) {
+        cargo.env_remove(name);
+    }
+    let linker = format!("linker={}", linker.display());
+    let flags = ["-C", "debuginfo=2", "-C", "link-arg=--btf", "-C", &linker];
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")).env("RUSTC_BOOTSTRAP", "1");
+    (cargo, target_dir.join(TARGET).join("release").join(PROGRAM))
+}
+
+/// Whether a variable describes the build of the agent. What says how to reach registries does not.
+fn is_of_another_build(name: &str) -> bool {
+    const KEPT: [&str; 5] = ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_SOURCE_"];
+    let foreign = ["CARGO", "RUSTC", "RUSTFLAGS", "RUSTDOC", "RUSTUP_TOOLCHAIN"];
+    foreign.iter().any(|prefix| name.starts_with(prefix))
+        && !KEPT.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// What a command prints, if it succeeds.

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aya::Ebpf;
+use aya::programs::Program;
 use aya::maps::{Array, HashMap, MapData, RingBuf};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
@@ -68,7 +69,7 @@ impl Default for Options {
 /// The kernel half, attached, and its ring.
 pub struct EbpfSource {
     /// Holds the programs and their links: dropping it detaches them.
-    _programs: Ebpf,
+    programs: Ebpf,
     ring: RingBuf<MapData>,
     sleeping: Array<MapData, u32>,
     grants: HashMap<MapData, u64, u32>,
@@ -80,6 +81,31 @@ pub struct EbpfSource {
     /// Nanoseconds since boot of the last housekeeping.
     kept_house: u64,
     pace: Pace,
+}
+
+/// What one program costs.
+#[derive(Clone, Debug)]
+pub struct Cost {
+    /// The program.
+    pub name: String,
+    /// Instructions that the verifier walked (>= 5.16): it gives up at a million.
+    pub verified: Option<u32>,
+    /// How often it ran.
+    pub runs: u64,
+    /// How long it ran, in all.
+    pub time: Duration,
+}
+
+impl Cost {
+    fn of(name: &str, program: &Program) -> Option<Self> {
+        let info = program.info().ok()?;
+        Some(Self {
+            name: name.to_owned(),
+            verified: info.verified_instruction_count(),
+            runs: info.run_count(),
+            time: info.run_time(),
+        })
+    }
 }
 
 impl std::fmt::Debug for EbpfSource {
@@ -118,7 +144,7 @@ impl EbpfSource {
         load::attach(&mut programs, &cgroup)?;
         let clock = BootClock::new();
         Ok(Self {
-            _programs: programs,
+            programs,
             ring,
             sleeping,
             grants,
@@ -136,6 +162,12 @@ impl EbpfSource {
     #[must_use]
     pub fn cgroup(&self) -> &std::path::Path {
         &self.cgroup
+    }
+
+    /// What each program cost so far; run counts stay 0 unless `kernel.bpf_stats_enabled` is set.
+    #[must_use]
+    pub fn costs(&self) -> Vec<Cost> {
+        self.programs.programs().filter_map(|(name, program)| Cost::of(name, program)).collect()
     }
 
     /// What the kernel half counted, by label.

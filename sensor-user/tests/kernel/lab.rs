@@ -159,10 +159,7 @@ fn cgroup() -> Option<PathBuf> {
         .get_or_init(|| {
             let failed = probe(None).into_iter().find(|check| check.status == Status::Fail);
             if let Some(check) = failed {
-                eprintln!(
-                    "SKIPPED: the kernel half cannot run here: {}: {} ({})",
-                    check.name, check.found, check.remedy
-                );
+                eprintln!("SKIPPED kernel tests: {}: {} ({})", check.name, check.found, check.remedy);
                 return None;
             }
             let root = probe(None).into_iter().find(|check| check.name == "cgroup v2")?.found;
