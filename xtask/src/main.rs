@@ -59,19 +59,13 @@ enum Verb {
 
 fn main() -> Result<()> {
     match Arguments::parse().verb {
-<<<<<<< HEAD
         Verb::Docs => docs::run(),
-        Verb::Test { fast } => test::run(fast),
-        Verb::Demo { cast } => lab::demo(cast),
-        Verb::Bench { json, live, offline } => lab::bench(json, live, offline),
-=======
         Verb::Setup => setup::run(),
         Verb::Build => build::agent(),
         Verb::Ebpf => build::kernel_half(),
         Verb::Test { fast } => with_what_it_needs(|| test::run(fast)),
         Verb::Demo { cast } => with_what_it_needs(|| lab::demo(cast)),
         Verb::Bench { json, live, offline } => with_what_it_needs(|| lab::bench(json, live, offline)),
->>>>>>> w/kernel
     }
 }
 

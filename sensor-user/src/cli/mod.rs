@@ -21,7 +21,6 @@ use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Environment, Format, Loaded, Report, Secrets};
 use crate::runtime::Options;
-use crate::sink;
 use crate::detect::{About, Severity};
 use crate::telemetry::Totals;
 use crate::telemetry::logs;
@@ -179,7 +178,7 @@ impl Context {
                 .map(|loaded| loaded.config)
         };
         Options {
-            format: self.global.output.or(loaded.config.stdout.output).unwrap_or(default),
+            format: self.global.output.or(loaded.config.stdout.output).unwrap_or(default).into(),
             colour: terminal::colour_stdout(self.global.color),
             reload: Box::new(reload),
         }

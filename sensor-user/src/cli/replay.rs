@@ -35,9 +35,9 @@ pub(super) fn replay(context: &Context, arguments: &Arguments) -> Result<(), Fai
     let options = context.options(&loaded);
     let quiet = context.global.quiet > 0;
     let progress = Progress::new(!quiet && std::io::stderr().is_terminal());
-    let result = runtime::replay(loaded.config, options, &arguments.files, &progress);
+    let result = runtime::replay(loaded.config, &options, &arguments.files, &progress);
     progress.finish();
-    let totals = result?;
+    let totals = result.map_err(anyhow::Error::from)?;
     if !quiet {
         let many = if arguments.files.len() == 1 {
             "replayed 1 file".into()

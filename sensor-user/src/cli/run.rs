@@ -25,7 +25,7 @@ pub(super) struct Arguments {
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let loaded = context.load_for_running()?;
     let options = context.options(&loaded);
-    let totals = runtime::run(loaded.config, options)?;
+    let totals = runtime::run(&loaded.config, &options).map_err(anyhow::Error::from)?;
     if context.global.quiet == 0 {
         terminal::complain(&format!("{}\n", totals.summary("watched")));
     }

@@ -29,6 +29,17 @@ const FORMATS: [(&str, Format); 5] = [
     ("ecs", Format::Ecs),
 ];
 
+impl From<Format> for crate::sink::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Compact => Self::Compact,
+            Format::Json | Format::Ocsf => Self::Ocsf,
+            Format::Yaml => Self::Yaml,
+            Format::Ecs => Self::Ecs,
+        }
+    }
+}
+
 impl Word for Format {
     const WHAT: &'static str = "compact, json, yaml, ocsf or ecs";
 

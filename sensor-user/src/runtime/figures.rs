@@ -35,7 +35,6 @@ impl Losses {
 /// Totals of a run.
 pub(super) fn totals(pipeline: &Pipeline, losses: &Losses, alerts: [u64; 4], elapsed: Duration) -> Totals {
     Totals {
-        segments: pipeline.flows.counters().segments,
         exchanges: pipeline.exchanges.counters().requests,
         tokens: pipeline.tokens.counters().uses,
         alerts,

@@ -1,18 +1,17 @@
 //! Live capture: the loop that owns the pipeline.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::figures::{self, Losses};
+use super::hosts::Hosts;
 use super::life::{LAST_ALERTS, LAST_VERDICTS, keep_memory_private};
 use super::services::{News, Services};
 use super::writer::Writer;
 use super::{Options, RuntimeError, settings};
 use crate::capture::ebpf::{self, EbpfSource};
 use crate::capture::{Input, Source as _};
-use crate::config::{Cgroup, Config};
-use crate::enrich::Hosts;
+use crate::config::Config;
 use crate::pipeline::{Output, Pipeline};
 use crate::telemetry::{Metric, Totals};
 use crate::token::settings::TokenSettings;
@@ -38,8 +37,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     keep_memory_private();
     let source = EbpfSource::open(&capture(config))?;
     let services = Services::start(config)?;
-    let hosts = Hosts::start();
-    let writer = Writer::start(config, options, Arc::clone(&hosts))?;
+    let writer = Writer::start(config, options, Hosts::new(source.cgroup().to_owned()))?;
     let (verdicts, pool) = verify(&config.tokens)?;
     let pipeline = Pipeline::new(settings::of(config), Box::new(pool))?;
     tracing::info!("watching {}", source.cgroup().display());
@@ -54,16 +52,12 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
         began: Instant::now(),
         shown: None,
     };
-    let result = live.watch(options);
-    drop(hosts);
-    result.and_then(|()| live.stop())
+    live.watch(options)?;
+    live.stop()
 }
 
 fn capture(config: &Config) -> ebpf::Options {
-    let cgroup = match &config.capture.cgroup {
-        Cgroup::Auto => None,
-        Cgroup::Path(path) => Some(path.clone()),
-    };
+    let cgroup = config.capture.cgroup.path().map(std::path::Path::to_owned);
     ebpf::Options { cgroup, ports: config.capture.ports.clone(), ring_bytes: config.capture.ring_bytes }
 }
 

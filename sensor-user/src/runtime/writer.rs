@@ -1,15 +1,14 @@
 //! The writer: alerts leave the capture thread by a bounded queue, so that a slow reader never delays capture.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use super::hosts::Hosts;
 use super::{Options, RuntimeError};
 use crate::alert::{Activity, Alert};
 use crate::config::Config;
-use crate::enrich::Hosts;
 use crate::sink::{Sink as _, Stdout};
 use crate::telemetry::Histogram;
 
@@ -43,11 +42,11 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn start(config: &Config, options: &Options, hosts: Arc<Hosts>) -> Result<Self, RuntimeError> {
+    pub(super) fn start(config: &Config, options: &Options, hosts: Hosts) -> Result<Self, RuntimeError> {
         let (queue, alerts) = sync_channel(QUEUE);
         let enabled = config.stdout.enabled;
         let (format, colour) = (options.format, options.colour);
-        let write = move || write(&alerts, enabled.then(|| Stdout::new(io::stdout(), format, colour)), &hosts);
+        let write = move || write(&alerts, enabled.then(|| Stdout::new(io::stdout(), format, colour)), hosts);
         let thread = std::thread::Builder::new().name("alerts".into()).spawn(write);
         let thread = thread.map_err(|cause| RuntimeError::Start { what: "the alert writer", cause })?;
         Ok(Self { queue, thread, tally: Tally::default(), lost: 0, latency: Histogram::default() })
@@ -88,9 +87,9 @@ impl Writer {
     }
 }
 
-fn write(alerts: &Receiver<Alert>, mut sink: Option<Stdout<io::Stdout>>, hosts: &Hosts) -> io::Result<()> {
+fn write(alerts: &Receiver<Alert>, mut sink: Option<Stdout<io::Stdout>>, mut hosts: Hosts) -> io::Result<()> {
     while let Ok(mut alert) = alerts.recv() {
-        alert.place = hosts.place(alert.finding.scene.as_deref());
+        alert.place = alert.finding.scene.as_deref().and_then(|scene| hosts.place(scene));
         if let Some(sink) = &mut sink {
             sink.emit(&alert)?;
             sink.flush()?;

@@ -6,8 +6,6 @@ use std::time::Duration;
 /// Sums over a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// TCP segments read.
-    pub segments: u64,
     /// Exchanges judged.
     pub exchanges: u64,
     /// Uses of tokens.
@@ -80,7 +78,6 @@ mod tests {
     #[test]
     fn says_everything_in_one_line() {
         let totals = Totals {
-            segments: 900_000,
             exchanges: 320_030,
             tokens: 1,
             alerts: [0, 2, 0, 1],

@@ -338,6 +338,12 @@ impl Tokens {
         settled
     }
 
+    /// Tokens that workers verify now.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     /// What was done so far, and how things stand.
     #[must_use]
     pub fn counters(&self) -> Counters {

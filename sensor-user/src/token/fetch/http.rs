@@ -20,11 +20,13 @@ pub struct Limits {
     pub bytes: usize,
     /// Redirects followed.
     pub redirects: usize,
+    /// How often a key file is looked at.
+    pub file_poll: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { total: Duration::from_secs(10), bytes: 1024 * 1024, redirects: 3 }
+        Self { total: Duration::from_secs(10), bytes: 1024 * 1024, redirects: 3, file_poll: Duration::from_secs(5) }
     }
 }
 

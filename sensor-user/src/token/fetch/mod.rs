@@ -5,23 +5,25 @@
 
 pub mod http;
 mod schedule;
+mod tend;
+#[cfg(test)]
+mod tests;
 
 use std::future::poll_fn;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use aws_lc_rs::digest;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 
 use crate::token::jose::json::{self, Value};
 use crate::token::keys::{KeyRing, KeySet, KeysError};
 use crate::token::settings::{Issuer, KeySource, TokenSettings};
 use crate::token::stage::Wanted;
 use http::Limits;
-use schedule::Schedule;
+use tend::Tended;
 
 /// Why an issuer's keys could not be fetched.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,9 +75,6 @@ pub enum FetchError {
     #[error("the answer {0}")]
     Keys(#[from] KeysError),
 }
-
-/// How often a key file is looked at.
-const FILE_POLL: Duration = Duration::from_secs(5);
 
 /// Most demands for one issuer that wait to be looked at; the schedule ignores all but a few anyway.
 const MAX_DEMANDS: usize = 64;
@@ -140,7 +139,7 @@ impl Fetcher {
         for (index, issuer) in self.issuers.iter().enumerate() {
             let (sender, receiver) = mpsc::channel(MAX_DEMANDS);
             demands.push(sender);
-            tending.push(self.tend(index, issuer, &publish, receiver));
+            tending.push(Tended::new(&self, index, issuer, &publish).run(receiver));
         }
         let route = async {
             while let Some(wanted) = wanted.recv().await {
@@ -155,41 +154,6 @@ impl Fetcher {
             () = publish.closed() => {}
             () = route => {}
             _ = all(tending) => {}
-        }
-    }
-
-    /// Looks after one issuer for ever.
-    async fn tend(
-        &self,
-        index: usize,
-        issuer: &Issuer,
-        publish: &watch::Sender<Arc<KeyRing>>,
-        mut demands: mpsc::Receiver<Box<str>>,
-    ) {
-        let start = Instant::now();
-        let mut schedule = Schedule::new(self.refresh);
-        let mut known = Known::default();
-        loop {
-            tokio::select! {
-                Some(kid) = demands.recv() => schedule.want(start.elapsed(), &kid),
-                () = tokio::time::sleep_until(start + schedule.next()) => {
-                    if let KeySource::File(path) = &issuer.keys
-                        && !known.file_changed(path)
-                    {
-                        schedule.succeeded(start.elapsed(), None, jitter());
-                    } else {
-                        let fetched = self.fetch(issuer).await;
-                        let now = start.elapsed();
-                        match known.publish(index, issuer, fetched, publish) {
-                            Ok(max_age) => schedule.succeeded(now, max_age, jitter()),
-                            Err(()) => schedule.failed(now, jitter()),
-                        }
-                    }
-                }
-                () = tokio::time::sleep(FILE_POLL), if known.should_look(issuer) => {
-                    schedule.want_now(start.elapsed());
-                }
-            }
         }
     }
 
@@ -227,9 +191,60 @@ pub fn fetch_all_once(settings: &TokenSettings) -> Result<(KeyRing, Vec<(usize, 
     Ok(runtime.block_on(fetcher.once()))
 }
 
-/// What was last published for an issuer.
-#[derive(Default)]
-struct Known {
-    text: Option<digest::Digest>,
-    file: Option<(SystemTime, u64)>,
+/// Reads an issuer's keys out of what was fetched. Logs keys that cannot be used.
+fn keys(text: &[u8], issuer: &Issuer) -> Result<KeySet, KeysError> {
+    let set = KeySet::read(text, &issuer.algorithms)?;
+    for (place, error) in &set.refused {
+        tracing::debug!(issuer = %issuer.issuer, place, %error, "a key is not used");
+    }
+    Ok(set)
+}
+
+/// The key set's URL out of a discovery document that is the issuer's own (OpenID Connect Discovery section 4.3).
+fn keys_url(text: &[u8], issuer: &str) -> Result<String, FetchError> {
+    let (mut named, mut url) = (None, None);
+    let report = json::members(text, &mut |name, value| match (&*name, value) {
+        ("issuer", Value::Text(text)) => named = Some(text),
+        ("jwks_uri", Value::Text(text)) => url = Some(text),
+        _ => {}
+    });
+    if !report.is_strict() {
+        return Err(FetchError::Discovery("is not strict JSON"));
+    }
+    if named.as_deref() != Some(issuer) {
+        return Err(FetchError::Discovery("is that of another issuer"));
+    }
+    url.map(std::borrow::Cow::into_owned).ok_or(FetchError::Discovery("names no jwks_uri"))
+}
+
+/// Reads a regular file up to a limit. Blocks, as a local disk does; a pipe or device would block for good.
+fn read_file(path: &Path, max_bytes: usize) -> Result<Vec<u8>, FetchError> {
+    let failed = |error: std::io::Error| FetchError::File(format!("{}: {error}", path.display()));
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(FetchError::File(format!("{}: not a regular file", path.display())));
+    }
+    let mut text = Vec::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(max_bytes as u64 + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() > max_bytes { Err(FetchError::TooLarge(max_bytes)) } else { Ok(text) }
+}
+
+/// Runs all of them at once in this task, and gives their results in order. Whenever one of them can go on, each is
+/// asked: that is nothing for the few issuers that a sensor has.
+async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut running: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
+    poll_fn(|context| {
+        let mut ready = true;
+        for (future, output) in &mut running {
+            if output.is_none() {
+                match future.as_mut().poll(context) {
+                    Poll::Ready(done) => *output = Some(done),
+                    Poll::Pending => ready = false,
+                }
+            }
+        }
+        if ready { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, output)| output).collect()
 }
