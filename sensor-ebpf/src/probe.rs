@@ -29,6 +29,7 @@ pub enum Protocol {
 /// sets bits, one a position, and the verdict is taken from the sets.
 #[inline]
 #[must_use]
+#[allow(clippy::indexing_slicing, reason = "a byte indexes a table of 256")]
 pub fn classify(bytes: &[u8; LOOK], len: usize) -> Protocol {
     let [first, second, third, fourth, ..] = *bytes;
     // A first segment of one byte, 0x16, starts no request either.
@@ -41,7 +42,7 @@ pub fn classify(bytes: &[u8; LOOK], len: usize) -> Protocol {
     let (mut tokens, mut blanks, mut breaks) = (0_u32, 0_u32, 0_u32);
     for (at, byte) in bytes.iter().enumerate() {
         let class = u32::from(CLASSES[*byte as usize]);
-        tokens |= (class & TOKEN) << at;
+        tokens |= (class & 1) << at;
         blanks |= (class >> 1 & 1) << at;
         breaks |= (class >> 2 & 1) << at;
     }
@@ -56,19 +57,23 @@ pub fn classify(bytes: &[u8; LOOK], len: usize) -> Protocol {
 }
 
 /// [`CLASSES`]: may stand in a method, `tchar` of RFC 9110 section 5.6.2.
-const TOKEN: u32 = 1;
+const TOKEN: u8 = 1;
 /// [`CLASSES`]: a space.
 const BLANK: u8 = 2;
 /// [`CLASSES`]: part of a line break.
 const BREAK: u8 = 4;
 
 /// What each byte may be at the start of a request.
+#[allow(
+    clippy::indexing_slicing,
+    reason = "computed by the compiler, which would refuse to go out of bounds"
+)]
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let tokens = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut at = 0;
     while at < tokens.len() {
-        classes[tokens[at] as usize] = TOKEN as u8;
+        classes[tokens[at] as usize] = TOKEN;
         at += 1;
     }
     classes[b' ' as usize] = BLANK;
@@ -80,6 +85,36 @@ static CLASSES: [u8; 256] = {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The same verdict, taken byte by byte.
+    fn read(first: &[u8]) -> Protocol {
+        let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+        match first {
+            [0x16] | [0x16, 3, ..] => return Protocol::Tls,
+            [b'P', b'R', b'I', b' ', ..] => return Protocol::Http2,
+            _ => {}
+        }
+        let line =
+            first.iter().position(|byte| !b"\r\n".contains(byte)).map_or(&first[..0], |at| &first[at..]);
+        let method = line.iter().position(|byte| !is_token(byte));
+        match method {
+            Some(0) => Protocol::Opaque,
+            Some(end) if line[end] != b' ' => Protocol::Opaque,
+            _ => Protocol::Http1,
+        }
+    }
+
+    #[test]
+    fn sets_of_bits_judge_as_a_reader_would() {
+        let alphabet = b"\r\n GP\x16\x03\0R";
+        let base = alphabet.len();
+        for number in 0..base.pow(5) {
+            let digits = [0, 1, 2, 3, 4].map(|place| alphabet[number / base.pow(place) % base]);
+            for len in 0..=digits.len() {
+                assert_eq!(judge(&digits[..len]), read(&digits[..len]), "{:?}", &digits[..len]);
+            }
+        }
+    }
 
     fn judge(first: &[u8]) -> Protocol {
         let mut bytes = [0; LOOK];

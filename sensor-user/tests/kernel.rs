@@ -5,6 +5,7 @@
 
 mod kernel {
     pub(crate) mod cost;
+    pub(crate) mod forgery;
     pub(crate) mod lab;
     pub(crate) mod load;
     pub(crate) mod requests;

@@ -20,6 +20,12 @@ pub(crate) struct Seen {
     pub(crate) what: What,
 }
 
+impl Seen {
+    pub(crate) fn is_request(&self, bytes: &[u8]) -> bool {
+        matches!(&self.what, What::Bytes { side: Side::Request, payload, .. } if payload == bytes)
+    }
+}
+
 /// What a frame told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What {

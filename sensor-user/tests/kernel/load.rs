@@ -18,7 +18,9 @@ fn counts_what_a_full_ring_loses() {
     let (requests, responses) = (lab.counter("ring_full_request"), lab.counter("ring_full_response"));
     assert!(requests > 0 && responses > requests, "{requests} {responses}");
     lab.watch(|lab| lab.losses.iter().any(|(reason, _)| *reason == "ring_full_request"));
-    assert!(lab.losses.contains(&("ring_full_request", requests)), "{:?}", lab.losses);
+    // Other tests share the cgroup, so there may be more by now.
+    let reported: u64 = lab.losses.iter().filter(|loss| loss.0 == "ring_full_request").map(|loss| loss.1).sum();
+    assert!(reported >= requests, "{:?}", lab.losses);
     lab.seen.clear();
     pair.ask(ASK);
     lab.watch(|lab| !lab.seen.is_empty());
