@@ -200,7 +200,7 @@ pub enum SourceError {
     /// The kernel refused.
     #[error("{step}: {problem}; {remedy}")]
     Kernel {
-        /// What was tried: "attach cgroup_skb ingress".
+        /// What was tried: `attach cgroup_skb ingress`.
         step: String,
         /// The kernel's answer.
         problem: String,
