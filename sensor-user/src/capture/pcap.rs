@@ -6,7 +6,7 @@
 //!
 //! Checksums: a segment to a server with a wrong one is left out (no server accepts it) if that client's checksums were
 //! right before. In captures taken before the network card filled them in they are all wrong or partial, and mean
-//! nothing. Not read: IP fragments (counted as losses that may hold requests) and tunnels other than VLAN and PPPoE.
+//! nothing. Not read: IP fragments (counted as losses that may hold requests) and tunnels other than VLAN and `PPPoE`.
 
 mod checksum;
 mod connections;

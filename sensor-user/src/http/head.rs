@@ -20,6 +20,10 @@ pub(super) const MAX_METHOD: usize = 32;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EndOfHead {
     state: Line,
+    /// The last byte was a CR.
+    cr: bool,
+    /// Some line feed had no CR before it.
+    bare: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,16 +45,33 @@ impl EndOfHead {
             let rest = bytes.get(at..).filter(|rest| !rest.is_empty())?;
             match (self.state, rest.first()) {
                 (Line::Inside, _) => {
-                    at += memchr::memchr(b'\n', rest)? + 1;
+                    let found = memchr::memchr(b'\n', rest);
+                    let before = found.unwrap_or(rest.len()).checked_sub(1).and_then(|last| rest.get(last));
+                    let cr = before.map_or(self.cr, |last| *last == b'\r');
+                    self.cr = cr;
+                    at += found? + 1;
+                    self.bare |= !cr;
                     self.state = Line::Start;
                     continue;
                 }
-                (Line::Start | Line::Cr, Some(b'\n')) => return Some(at + 1),
+                (Line::Start | Line::Cr, Some(b'\n')) => {
+                    self.bare |= matches!(self.state, Line::Start);
+                    return Some(at + 1);
+                }
                 (Line::Start, Some(b'\r')) => self.state = Line::Cr,
-                (Line::Start | Line::Cr, _) => self.state = Line::Inside,
+                (Line::Start | Line::Cr, byte) => {
+                    self.cr = byte == Some(&b'\r');
+                    self.state = Line::Inside;
+                }
             }
             at += 1;
         }
+    }
+
+    /// Whether some line ended with a line feed alone.
+    #[must_use]
+    pub fn has_bare_line_feed(&self) -> bool {
+        self.bare
     }
 }
 
@@ -89,14 +110,13 @@ const KNOWN: [&[u8]; 9] =
 /// Whether a whole first line is a request's: it names the protocol, or at least a method that everybody knows.
 fn is_request_line(line: &[u8]) -> bool {
     let method = line.split(|b| matches!(b, b' ' | b'\t')).next().unwrap_or_default();
-    memchr::memmem::find(line, b"HTTP/").is_some() || KNOWN.contains(&method)
+    KNOWN.contains(&method) || memchr::memmem::find(line, b"HTTP/").is_some()
 }
 
 /// Reads `head.bytes` into the rest of `head`. False if this is no request at all.
+///
+/// httparse takes bare line feeds, so those are told by [`EndOfHead::has_bare_line_feed`] alone.
 pub fn read_request(head: &mut RequestHead, suspicions: &mut Suspicions) -> bool {
-    if has_bare_line_feed(&head.bytes) {
-        suspicions.insert(Suspicions::BARE_CONTROL);
-    }
     read_request_strictly(head) || read_request_leniently(head, suspicions)
 }
 
@@ -119,9 +139,11 @@ fn read_request_strictly(head: &mut RequestHead) -> bool {
 /// a status line.
 pub fn read_response(head: &mut ResponseHead) -> bool {
     let ResponseHead { bytes, status, minor_version, headers } = head;
-    let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut parsed = httparse::Response::new(&mut fields);
-    if let Ok(httparse::Status::Complete(_)) = parsed.parse(bytes) {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let result = config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields);
+    if let Ok(httparse::Status::Complete(_)) = result {
         *status = parsed.code.unwrap_or(0);
         *minor_version = parsed.version.unwrap_or(1);
         headers.clear();
@@ -250,10 +272,6 @@ fn note_controls(line: &[u8], suspicions: &mut Suspicions) {
     }
 }
 
-fn has_bare_line_feed(bytes: &[u8]) -> bool {
-    memchr::memchr_iter(b'\n', bytes).any(|at| at.checked_sub(1).and_then(|at| bytes.get(at)) != Some(&b'\r'))
-}
-
 fn header(bytes: &[u8], field: &httparse::Header<'_>) -> Header {
     Header { name: range_in(bytes, field.name.as_bytes()), value: range_in(bytes, field.value.trim_ascii()) }
 }
@@ -278,6 +296,11 @@ mod tests {
     fn request(bytes: &[u8]) -> (RequestHead, Suspicions) {
         let mut head = RequestHead { bytes: bytes.to_vec(), ..RequestHead::default() };
         let mut suspicions = Suspicions::default();
+        let mut end = EndOfHead::default();
+        end.feed(bytes);
+        if end.has_bare_line_feed() {
+            suspicions.insert(Suspicions::BARE_CONTROL);
+        }
         assert!(read_request(&mut head, &mut suspicions), "{}", String::from_utf8_lossy(bytes));
         (head, suspicions)
     }
@@ -290,6 +313,20 @@ mod tests {
                 let mut end = EndOfHead::default();
                 let found = end.feed(&bytes[..cut]).or_else(|| end.feed(&bytes[cut..]).map(|n| n + cut));
                 assert_eq!(found, Some(head.len()), "{head:?} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn bare_line_feeds_are_noticed_wherever_the_head_is_cut() {
+        for (head, bare) in
+            [("G / H\r\nA: b\r\n\r\n", false), ("G / H\nA: b\r\n\r\n", true), ("G / H\r\n\n", true)]
+        {
+            for cut in 0..head.len() {
+                let mut end = EndOfHead::default();
+                end.feed(&head.as_bytes()[..cut]);
+                end.feed(&head.as_bytes()[cut..]);
+                assert_eq!(end.has_bare_line_feed(), bare, "{head:?} cut at {cut}");
             }
         }
     }

@@ -133,6 +133,9 @@ impl Connection {
     ) {
         let mut exchange = asking.exchange;
         let known = exchange.suspicions;
+        if asking.end.has_bare_line_feed() {
+            exchange.suspicions.insert(Suspicions::BARE_CONTROL);
+        }
         if !head::read_request(&mut exchange.request, &mut exchange.suspicions) {
             out.recycle(exchange);
             out.counters.not_http += 1;

@@ -153,9 +153,11 @@ impl Connection {
             return true;
         }
         let owner = self.owner(view, first_at, out);
-        self.follow(&head, owner.as_ref().map(|pending| pending.kind), whole, out);
+        let kind = owner.as_ref().map(|pending| pending.kind);
+        let body = framing::of_response(&head, kind.unwrap_or(Kind::Other));
+        self.follow(head.status, body, kind, whole, out);
         if let Some(pending) = owner {
-            complete(view, at, pending, head, (first_at, whole), out);
+            complete(view, at, pending, (head, body), (first_at, whole), out);
         } else {
             out.counters.unpaired_responses += 1;
             out.recycle_answer(head);
@@ -180,13 +182,13 @@ impl Connection {
     }
 
     /// Decides how the bytes after a response head are read. `kind` is none if the request is not known.
-    fn follow(&mut self, head: &ResponseHead, kind: Option<Kind>, whole: bool, out: &mut Exchanges) {
-        let tunnel = kind == Some(Kind::Connect) && (200..300).contains(&head.status);
-        if head.status == 101 || tunnel {
+    fn follow(&mut self, status: u16, body: Body, kind: Option<Kind>, whole: bool, out: &mut Exchanges) {
+        let tunnel = kind == Some(Kind::Connect) && (200..300).contains(&status);
+        if status == 101 || tunnel {
             self.become_opaque(out);
             return;
         }
-        self.responses = match framing::of_response(head, kind.unwrap_or(Kind::Other)) {
+        self.responses = match body {
             _ if !whole => Responses::Unknown,
             Body::None | Body::Length(0) => Responses::Head,
             // Without the request nobody knows whether a body follows: it may have been HEAD.
@@ -203,7 +205,7 @@ fn complete(
     view: View<'_>,
     at: Time,
     pending: Pending,
-    head: ResponseHead,
+    (head, body): (ResponseHead, Body),
     (first_at, whole): (Time, bool),
     out: &mut Exchanges,
 ) {
@@ -212,7 +214,7 @@ fn complete(
         return;
     };
     exchange.latency = Some(first_at.since(pending.head_at));
-    exchange.response_body_bytes = match framing::of_response(&head, pending.kind) {
+    exchange.response_body_bytes = match body {
         Body::Length(bytes) => Some(bytes),
         Body::None => Some(0),
         Body::Chunked | Body::UntilClose => None,

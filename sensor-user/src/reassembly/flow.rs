@@ -205,3 +205,264 @@ fn class_of<C: Conversation>(conversation: &C) -> Class {
         Class::Fresh
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::capture::{Endpoints, Origin, Segment, Side};
+    use crate::reassembly::{Chunk, View};
+
+    /// Remembers what it was told; productive once it has seen a `!`.
+    #[derive(Debug, Default)]
+    struct Notes {
+        productive: bool,
+    }
+
+    impl Conversation for Notes {
+        type Out = Vec<String>;
+
+        fn bytes(&mut self, view: View<'_>, chunk: Chunk<'_>, out: &mut Vec<String>) {
+            self.productive |= chunk.data.contains(&b'!');
+            let start = if chunk.starts_segment { "^" } else { "" };
+            out.push(format!(
+                "{} {:?} {start}{}",
+                view.socket.0,
+                chunk.side,
+                String::from_utf8_lossy(chunk.data)
+            ));
+        }
+
+        fn gap(&mut self, view: View<'_>, side: Side, _at: Time, len: u64, out: &mut Vec<String>) {
+            out.push(format!("{} {side:?} gap {len}", view.socket.0));
+        }
+
+        fn conflict(&mut self, view: View<'_>, _at: Time, out: &mut Vec<String>) {
+            out.push(format!("{} conflict", view.socket.0));
+        }
+
+        fn tick(&mut self, _view: View<'_>, _now: Time, _out: &mut Vec<String>) {}
+
+        fn close(&mut self, view: View<'_>, _at: Time, out: &mut Vec<String>) {
+            out.push(format!("{} close", view.socket.0));
+        }
+
+        fn skippable(&self) -> u64 {
+            0
+        }
+
+        fn waiting(&self) -> bool {
+            false
+        }
+
+        fn productive(&self) -> bool {
+            self.productive
+        }
+
+        fn patience(_out: &Vec<String>) -> Duration {
+            Duration::from_secs(30)
+        }
+    }
+
+    struct Bench {
+        flows: Flows<Notes>,
+        out: Vec<String>,
+        now: Time,
+    }
+
+    impl Bench {
+        fn new(limits: FlowLimits) -> Self {
+            Self { flows: Flows::new(limits), out: Vec::new(), now: Time::from_secs(1000) }
+        }
+
+        fn push(&mut self, socket: u64, event: Event<'_>) {
+            let nowhere = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+            let endpoints = Endpoints { client: nowhere, server: nowhere };
+            let (at, socket) = (self.now, SocketId(socket));
+            let frame = Frame { at, socket, endpoints, origin: Origin::default(), event };
+            self.flows.push(&frame, &mut self.out, &mut Vec::new());
+        }
+
+        fn told(&mut self) -> Vec<String> {
+            std::mem::take(&mut self.out)
+        }
+    }
+
+    fn segment(side: Side, seq: u32, payload: &[u8]) -> Segment<'_> {
+        Segment {
+            side,
+            seq,
+            ack: None,
+            rcv_nxt: None,
+            wire_len: u32::try_from(payload.len()).unwrap(),
+            payload,
+            in_order: false,
+            fin: false,
+            rst: false,
+        }
+    }
+
+    fn request(seq: u32, payload: &[u8]) -> Event<'_> {
+        Event::Segment(segment(Side::Request, seq, payload))
+    }
+
+    fn ack(ack: u32) -> Event<'static> {
+        Event::Segment(Segment { ack: Some(ack), ..segment(Side::Response, 500, b"") })
+    }
+
+    #[test]
+    fn bytes_pass_once_they_are_acknowledged_and_holes_are_exact() {
+        let mut bench = Bench::new(FlowLimits::default());
+        bench.push(1, Event::Open { first_seq: 100 });
+        bench.push(1, request(104, b"efgh"));
+        bench.push(1, request(100, b"ab"));
+        assert!(bench.told().is_empty());
+        bench.push(1, ack(106));
+        assert_eq!(bench.told(), ["1 Request ^ab", "1 Request gap 2", "1 Request ^ef"]);
+        bench.push(1, ack(108));
+        bench.push(1, request(102, b"cd"));
+        bench.push(1, ack(108));
+        assert_eq!(bench.told(), ["1 Request gh"], "what was given up comes no more");
+    }
+
+    #[test]
+    fn an_accepted_position_of_the_kernel_is_proof() {
+        let mut bench = Bench::new(FlowLimits::default());
+        bench.push(1, Event::Segment(Segment { rcv_nxt: Some(100), ..segment(Side::Request, 100, b"ab") }));
+        bench.push(1, Event::Segment(Segment { rcv_nxt: Some(102), ..segment(Side::Request, 102, b"cd") }));
+        assert_eq!(bench.told(), ["1 Request ^ab"]);
+        bench.push(1, Event::Close { rcv_nxt: Some(105) });
+        assert_eq!(bench.told(), ["1 Request ^cd", "1 close"], "the FIN takes a number but is no byte");
+    }
+
+    #[test]
+    fn what_was_captured_in_part_ends_in_a_gap() {
+        let mut bench = Bench::new(FlowLimits::default());
+        let cut = Segment { wire_len: 1000, ..segment(Side::Response, 500, b"HTTP") };
+        bench.push(1, Event::Segment(cut));
+        assert_eq!(bench.told(), ["1 Response ^HTTP", "1 Response gap 996"]);
+        bench.push(1, request(100, b"ab"));
+        bench.push(1, Event::Segment(Segment { wire_len: 10, ..segment(Side::Request, 102, b"cd") }));
+        bench.push(1, ack(112));
+        assert_eq!(bench.told(), ["1 Request ^ab", "1 Request ^cd", "1 Request gap 8"]);
+    }
+
+    #[test]
+    fn responses_wait_for_holes_only_where_order_is_not_promised() {
+        for in_order in [false, true] {
+            let mut bench = Bench::new(FlowLimits::default());
+            let response =
+                |seq, payload| Event::Segment(Segment { in_order, ..segment(Side::Response, seq, payload) });
+            bench.push(1, response(500, b"ab"));
+            bench.push(1, response(504, b"ef"));
+            bench.push(1, response(502, b"cd"));
+            let told = bench.told();
+            if in_order {
+                assert_eq!(told, ["1 Response ^ab", "1 Response gap 2", "1 Response ^ef"]);
+            } else {
+                assert_eq!(told, ["1 Response ^ab", "1 Response ^cd", "1 Response ^ef"]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_reset_counts_only_with_the_exact_number() {
+        let mut bench = Bench::new(FlowLimits::default());
+        bench.push(1, request(100, b"ab"));
+        let reset = |seq| Event::Segment(Segment { rst: true, ..segment(Side::Request, seq, b"") });
+        bench.push(1, reset(101));
+        bench.push(1, reset(5000));
+        assert_eq!((bench.flows.len(), bench.flows.counters().ignored_resets), (1, 2));
+        bench.push(1, reset(102));
+        assert_eq!(bench.flows.len(), 0);
+        assert_eq!(bench.told(), ["1 Request ^ab", "1 close"]);
+    }
+
+    #[test]
+    fn a_forged_acknowledgement_does_not_blind_the_other_direction() {
+        let mut bench = Bench::new(FlowLimits::default());
+        let in_order = |seq, payload| {
+            Event::Segment(Segment { in_order: true, ..segment(Side::Response, seq, payload) })
+        };
+        bench.push(1, in_order(500, b"x"));
+        let decoy = Segment { ack: Some(900_000), ..segment(Side::Request, 100, b"ab") };
+        let real = Segment { ack: Some(501), ..segment(Side::Request, 100, b"ab") };
+        bench.push(1, Event::Segment(decoy));
+        bench.push(1, Event::Segment(real));
+        bench.push(1, ack(102));
+        bench.push(1, in_order(501, b"y"));
+        assert_eq!(bench.told(), ["1 Response ^x", "1 Request ^ab", "1 Response ^y"]);
+    }
+
+    #[test]
+    fn one_direction_alone_is_read_when_it_ends_or_grows_too_large() {
+        let limits = FlowLimits { max_buffered_bytes_per_flow: 1000, ..FlowLimits::default() };
+        let mut bench = Bench::new(limits);
+        bench.push(1, request(100, &[b'a'; 800]));
+        bench.push(1, request(900, &[b'b'; 800]));
+        assert_eq!(bench.told().len(), 1);
+        bench.flows.finish(bench.now, &mut bench.out);
+        assert_eq!(bench.told().len(), 2);
+        assert_eq!(bench.flows.counters().assumed_bytes, 1600);
+    }
+
+    #[test]
+    fn the_idle_are_forgotten_and_the_busy_stay() {
+        let mut bench = Bench::new(FlowLimits::default());
+        bench.push(1, Event::Open { first_seq: 1 });
+        bench.push(2, Event::Open { first_seq: 1 });
+        bench.now = Time::from_secs(1200);
+        bench.push(2, request(1, b"x"));
+        bench.now = Time::from_secs(1301);
+        bench.flows.expire(bench.now, &mut bench.out);
+        assert_eq!(bench.flows.len(), 1);
+        assert_eq!(bench.told(), ["1 close"]);
+    }
+
+    #[test]
+    fn a_flood_of_handshakes_evicts_handshakes() {
+        let mut bench = Bench::new(FlowLimits { max_flows: 100, ..FlowLimits::default() });
+        bench.push(1, request(1, b"!"));
+        bench.push(1, ack(2));
+        for n in 2..10_000 {
+            bench.now = Time(bench.now.0 + 1_000_000_000);
+            bench.push(n, Event::Open { first_seq: 1 });
+        }
+        assert_eq!(bench.flows.len(), 100);
+        assert_eq!(bench.flows.counters().evicted_flows, 9_899);
+        assert!(bench.flows.table.find(SocketId(1)).is_some());
+    }
+
+    #[test]
+    fn held_bytes_are_bounded_and_the_unproven_pay_for_it() {
+        let limits = FlowLimits { max_buffered_total: 100_000, ..FlowLimits::default() };
+        let mut bench = Bench::new(limits);
+        bench.push(1, request(1, b"!"));
+        bench.push(1, ack(2));
+        bench.push(1, request(2, b"half a head"));
+        for n in 2..1000 {
+            bench.push(n, request(1, &[b'x'; 1000]));
+        }
+        assert!(bench.flows.held_bytes() <= 100_000);
+        bench.told();
+        bench.push(1, ack(13));
+        assert_eq!(bench.told(), ["1 Request ^half a head"]);
+    }
+
+    #[test]
+    fn unknown_connections_cost_nothing_without_bytes() {
+        let mut bench = Bench::new(FlowLimits::default());
+        for n in 0..100 {
+            bench.push(n, ack(5));
+            bench.push(n, Event::Close { rcv_nxt: None });
+        }
+        assert!(bench.flows.is_empty());
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        // A million of them must fit into some 250 MB, and the conversation takes up to 80 of it.
+        assert!(size_of::<Flow<[u8; 80]>>() <= 240, "{}", size_of::<Flow<[u8; 80]>>());
+    }
+}

@@ -3,6 +3,8 @@
 #![allow(unreachable_pub, reason = "a module of several test binaries")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on should stop")]
 
+pub mod file;
+
 use std::time::Duration;
 
 use sensor_user::capture::{Endpoints, Event, Frame, Grant, Origin, Segment, Side, SocketId, Time};
