@@ -103,6 +103,13 @@ fn is_confused(token: &Token) -> bool {
     symmetric && token.policy.is_some_and(|p| p.issuer_known && p.issuer_asymmetric)
 }
 
+/// Whether keys refute it. A signature that was not even tried, because our policy does not list its algorithm, may
+/// be its issuer's after all; an HMAC in the name of an asymmetric issuer may not.
+fn is_refuted(token: &Token) -> bool {
+    let tried = token.policy.is_none_or(|p| p.algorithm_ok) || is_confused(token);
+    matches!(token.signature, Signature::Invalid) && tried
+}
+
 /// Why every correct verifier refuses a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -150,7 +157,7 @@ pub fn must_refuse(token: &Token, at: Time, leeway_s: i64) -> Option<Refusal> {
             return Some(Refusal::Unsigned);
         }
         let proven = matches!(token.proof, Some(p) if !matches!(p, Proof::WeakSecret(_)));
-        if proven || matches!(token.signature, Signature::Invalid) {
+        if proven || is_refuted(token) {
             return Some(Refusal::Forged);
         }
     }

@@ -5,15 +5,14 @@
 //! correct verifier refuses. `Host` is the caller's to choose, so a guard is also learned for all hosts of a server
 //! together: a made-up host must not make a guarded route look unknown.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use crate::detect::cause::must_refuse;
 use crate::detect::settings::Kinds;
 use crate::detect::statement::VERIFIERS_LEEWAY_S;
 use crate::detect::table::Table;
-use crate::detect::{DetectSettings, Guard, Route, text};
-use crate::http::{Exchange, RequestHead};
+use crate::detect::{DetectSettings, Guard, Route};
+use crate::http::{Exchange, RequestHead, route};
 use crate::token::TokenUse;
 
 /// Refusals in a row that overrule an earlier sight of an open route: it was deployed anew, with a guard.
@@ -70,7 +69,7 @@ impl Routes {
             kinds: Kinds::new(&settings.routes),
             name: String::new(),
             host: Vec::new(),
-            nowhere: Route { name: "".into(), kind: crate::detect::RouteKind::Plain, guard: Guard::Unknown },
+            nowhere: Route { name: "-".into(), kind: crate::detect::RouteKind::Plain, guard: Guard::Unknown },
         }
     }
 
@@ -130,7 +129,7 @@ impl Routes {
             return entry.route.guard;
         }
         let (method, path) = name.split_once(' ').unwrap_or((name, ""));
-        let route = Route { name: name.into(), kind: self.kinds.of(method, path), guard: Guard::Unknown };
+        let route = Route { name: shown(name).into(), kind: self.kinds.of(method, path), guard: Guard::Unknown };
         let mut entry = Entry { route, refusals: 0 };
         entry.learn(evidence);
         let guard = entry.route.guard;
@@ -140,7 +139,8 @@ impl Routes {
 
     /// Reads method, template and host into the reused buffers.
     fn read_names(&mut self, request: &RequestHead) {
-        template_into(request.method(), request.path(), &mut self.name);
+        self.name.clear();
+        route::operation(request.method(), request.path(), &mut self.name);
         self.host.clear();
         let host = request.value("host").unwrap_or_default();
         let host = host.get(..MAX_HOST).unwrap_or(host);
@@ -180,56 +180,122 @@ fn evidence(exchange: &Exchange, tokens: &[TokenUse]) -> Option<Evidence> {
     anonymous.then_some(Evidence::Open)
 }
 
-/// Writes `GET /orders/{id}` into `out`. Never allocates once `out` has grown.
-fn template_into(method: &[u8], path: &[u8], out: &mut String) {
-    /// Longest template kept and most segments looked at, so that routes cannot be invented without bound.
-    const MAX_TEMPLATE: usize = 256;
-    const MAX_SEGMENTS: usize = 32;
-    out.clear();
-    push_plain(out, method.get(..16).unwrap_or(method));
-    out.push(' ');
-    for (number, segment) in path.split(|b| *b == b'/').enumerate() {
-        if number > 0 {
-            out.push('/');
-        }
-        if number >= MAX_SEGMENTS || out.len() >= MAX_TEMPLATE {
-            out.push('…');
-            break;
-        }
-        push_segment(out, segment);
+/// The name as it may be shown: a percent-encoded `@` is an address as well.
+fn shown(name: &str) -> String {
+    if !name.contains("%40") {
+        return name.to_owned();
     }
+    let segments: Vec<&str> = name.split('/').map(|s| if s.contains("%40") { "{id}" } else { s }).collect();
+    segments.join("/")
 }
 
-fn push_segment(out: &mut String, segment: &[u8]) {
-    let segment = segment.split(|b| *b == b';').next().unwrap_or_default();
-    let digits = segment.iter().filter(|b| b.is_ascii_digit()).count();
-    let hex = segment.iter().all(|b| b.is_ascii_hexdigit() || *b == b'-');
-    let plain = segment.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.~".contains(b));
-    if memchr::memchr(b'@', segment).is_some() || memchr::memmem::find(segment, b"%40").is_some() {
-        out.push_str("{email}");
-    } else if (!segment.is_empty() && digits == segment.len())
-        || (hex && segment.len() >= 16)
-        || (plain && segment.len() >= 16 && digits >= 3)
-        || segment.len() > 48
-    {
-        out.push_str("{id}");
-    } else {
-        push_plain(out, segment);
-    }
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-fn push_plain(out: &mut String, bytes: &[u8]) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) if !text.chars().any(text::is_unprintable) => out.push_str(text),
-        _ => {
-            for byte in bytes {
-                if byte.is_ascii_graphic() {
-                    out.push(char::from(*byte));
-                } else {
-                    // Writing to a String cannot fail.
-                    let _ = write!(out, "%{byte:02X}");
-                }
-            }
+    use super::*;
+    use crate::detect::RouteKind;
+    use crate::detect::staging::{Stage, token, uses};
+    use crate::token::{Signature, Token};
+
+    fn routes() -> Routes {
+        Routes::new(&DetectSettings::default())
+    }
+
+    fn guard(routes: &mut Routes, stage: &Stage, tokens: &[Token]) -> Guard {
+        routes.look_up(&stage.exchange, &uses(tokens.iter().cloned())).guard
+    }
+
+    fn forged() -> Token {
+        Token { signature: Signature::Invalid, ..token(9) }
+    }
+
+    #[test]
+    fn names_and_kinds_follow_the_template() {
+        let mut routes = routes();
+        let name = |routes: &mut Routes, method: &str, path: &str| {
+            let route = routes.look_up(&Stage::to(method, path).exchange, &[]);
+            (route.name.to_string(), route.kind)
+        };
+        assert_eq!(name(&mut routes, "GET", "/orders/7?x=1"), ("GET /orders/{id}".into(), RouteKind::Plain));
+        assert_eq!(name(&mut routes, "POST", "/api/login"), ("POST /api/login".into(), RouteKind::Login));
+        assert_eq!(name(&mut routes, "GET", "/u/a%40b.example/x"), ("GET /u/{id}/x".into(), RouteKind::Plain));
+        name(&mut routes, "GET", "/orders/8");
+        assert_eq!(routes.len(), 3);
+    }
+
+    #[test]
+    fn guards_are_learned_from_strangers() {
+        let mut routes = routes();
+        let stage = Stage::new();
+        assert_eq!(guard(&mut routes, &stage.clone().status(200), &[token(1)]), Guard::Unknown);
+        assert_eq!(guard(&mut routes, &stage.clone().status(401), &[token(1)]), Guard::Unknown, "good token");
+        assert_eq!(guard(&mut routes, &stage.clone().status(404), &[]), Guard::Unknown);
+        assert_eq!(guard(&mut routes, &stage.clone().status(401), &[]), Guard::Refuses);
+        assert_eq!(guard(&mut routes, &stage.clone().status(200), &[]), Guard::Open);
+    }
+
+    #[test]
+    fn refusing_a_forgery_is_a_guard_too() {
+        assert_eq!(guard(&mut routes(), &Stage::new().status(403), &[forged()]), Guard::Refuses);
+        assert_eq!(guard(&mut routes(), &Stage::new().status(403), &[forged(), token(1)]), Guard::Unknown);
+    }
+
+    #[test]
+    fn callers_with_other_credentials_are_no_strangers() {
+        for header in ["Authorization", "Cookie", "X-API-Key"] {
+            let stage = Stage::new().header(header, "x").status(200);
+            assert_eq!(guard(&mut routes(), &stage, &[]), Guard::Unknown, "{header}");
+        }
+    }
+
+    #[test]
+    fn one_refusal_does_not_close_an_open_route_but_three_do() {
+        let mut routes = routes();
+        let stage = Stage::new();
+        guard(&mut routes, &stage.clone().status(200), &[]);
+        let refused = stage.status(403);
+        assert_eq!([(); 3].map(|()| guard(&mut routes, &refused, &[])), [Guard::Open, Guard::Open, Guard::Refuses]);
+    }
+
+    #[test]
+    fn a_made_up_host_does_not_hide_a_guard() {
+        let mut routes = routes();
+        guard(&mut routes, &Stage::new().status(401), &[]);
+        let elsewhere = Stage::new().head("GET", "/orders/7", &[("Host", "made-up")]).status(200);
+        assert_eq!(guard(&mut routes, &elsewhere, &[forged()]), Guard::Refuses);
+        let other_server = {
+            let mut stage = elsewhere.clone();
+            stage.exchange.endpoints.server = "10.0.0.2:8080".parse().unwrap();
+            stage
+        };
+        assert_eq!(guard(&mut routes, &other_server, &[forged()]), Guard::Unknown);
+    }
+
+    #[test]
+    fn routes_are_bounded_and_busy_ones_stay() {
+        let mut routes = Routes::new(&DetectSettings { max_routes: 50, ..DetectSettings::default() });
+        guard(&mut routes, &Stage::new().status(401), &[]);
+        for n in 0..2000 {
+            let scan = Stage::to("GET", &format!("/x{n}y")).status(404);
+            routes.look_up(&scan.exchange, &[]);
+            let used = guard(&mut routes, &Stage::new().status(200), &[token(1)]);
+            assert_eq!(used, Guard::Refuses, "{n}");
+        }
+        assert_eq!(routes.len(), 50);
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_gives_a_short_printable_name(path in prop::collection::vec(any::<u8>(), 0..600)) {
+            let mut stage = Stage::new();
+            let request = &mut stage.exchange.request;
+            request.bytes = [b"GET ".as_slice(), &path].concat();
+            request.target = 4..u32::try_from(request.bytes.len()).unwrap();
+            request.method = 0..3;
+            let mut routes = routes();
+            let name = routes.look_up(&stage.exchange, &[]).name.clone();
+            prop_assert!(name.len() <= 300 && !name.chars().any(crate::detect::text::is_unprintable));
         }
     }
 }

@@ -5,6 +5,7 @@
 pub mod compact;
 pub mod ecs;
 pub mod ocsf;
+pub mod privacy;
 pub mod shown;
 pub mod stdout;
 pub mod yaml;
@@ -14,6 +15,7 @@ pub mod yaml;
 #[allow(unreachable_pub, reason = "the end-to-end tests' validator, borrowed")]
 mod validator;
 
+pub use privacy::Privacy;
 pub use stdout::Stdout;
 
 use std::io;
@@ -77,4 +79,87 @@ impl Format {
 fn json_line(event: &impl serde::Serialize, out: &mut String) {
     out.push_str(&serde_json::to_string(event).unwrap_or_default());
     out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::alert::{AlertSettings, Desk};
+    use crate::detect::staging::{Stage, token, uses};
+    use crate::detect::{DetectSettings, Detector};
+    use crate::token::facts::Flaws;
+    use crate::token::{Signature, Token};
+
+    /// Everything that any sink says about one forged request, in every form.
+    fn shown(stage: &Stage) -> (usize, String) {
+        let forged = Token { alg: Some("none".into()), flaws: Flaws::ALG_NONE, signature: Signature::Absent, ..token(1) };
+        let (mut findings, mut alerts, mut out) = (Vec::new(), Vec::new(), String::new());
+        Detector::new(DetectSettings::default()).judge(&stage.exchange, &uses([forged]), stage.exchange.at, &mut findings);
+        let mut desk = Desk::new(AlertSettings::default());
+        for finding in findings {
+            desk.admit(finding, &mut alerts);
+        }
+        for alert in &alerts {
+            for format in [Format::Compact, Format::Ocsf, Format::Yaml, Format::Ecs] {
+                format.render(alert, false, &mut out);
+            }
+            out.push_str(&format!("{alert:?}"));
+        }
+        (alerts.len(), out)
+    }
+
+    proptest! {
+        #[test]
+        fn no_secret_of_a_request_is_ever_shown(
+            payload in "[A-Za-z0-9_-]{20,60}",
+            signature in "[A-Za-z0-9_-]{30,80}",
+            cookie in "c[a-z0-9]{20,40}",
+            query in "q[a-z0-9]{20,40}",
+            parameter in "p[a-z0-9]{20,40}",
+        ) {
+            let raw = format!("eyJhbGciOiJub25lIn0.{payload}.{signature}");
+            let stage = Stage::to("GET", &format!("/reset/{raw}/x;jsessionid={parameter}?password={query}&token={raw}"))
+                .status(200)
+                .header("Authorization", &format!("Bearer {raw}"))
+                .header("Cookie", &format!("session={cookie}; jwt={raw}"))
+                .header("Referer", &format!("http://a/?t={raw}"))
+                .header("User-Agent", &format!("agent ({raw})"));
+            let stage = stage.header("Host", &format!("h-{raw}"));
+            let (alerts, text) = shown(&stage);
+            prop_assert!(alerts > 0);
+            for secret in [&raw, &payload, &signature, &cookie, &query, &parameter] {
+                prop_assert!(!text.contains(secret.as_str()), "{secret} in {text}");
+            }
+        }
+
+        #[test]
+        fn whatever_the_request_holds_events_stay_sound(
+            path in prop::collection::vec(any::<u8>(), 0..300),
+            agent in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let mut stage = Stage::new().status(200).header("User-Agent", "x");
+            let request = &mut stage.exchange.request;
+            let start = u32::try_from(request.bytes.len()).unwrap();
+            request.bytes.extend(path);
+            let middle = u32::try_from(request.bytes.len()).unwrap();
+            request.bytes.extend(agent);
+            request.target = start..middle;
+            request.headers.last_mut().unwrap().value = middle..u32::try_from(request.bytes.len()).unwrap();
+            let (mut findings, mut alerts) = (Vec::new(), Vec::new());
+            let forged = Token { alg: Some("none".into()), flaws: Flaws::ALG_NONE, signature: Signature::Absent, ..token(1) };
+            Detector::new(DetectSettings::default()).judge(&stage.exchange, &uses([forged]), stage.exchange.at, &mut findings);
+            let mut desk = Desk::new(AlertSettings::default());
+            desk.admit(findings.remove(0), &mut alerts);
+            let mut line = String::new();
+            Format::Compact.render(&alerts[0], false, &mut line);
+            prop_assert_eq!(line.matches('\n').count(), 1);
+            prop_assert!(!line.trim_end().chars().any(crate::detect::text::is_unprintable));
+            let event = serde_json::to_value(ocsf::DetectionFinding::of(&alerts[0])).unwrap();
+            if let Some(schema) = validator::Schema::find() {
+                prop_assert_eq!(schema.problems(&event), Vec::<String>::new());
+            }
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use crate::alert::Alert;
-use crate::sink::{Format, Sink};
+use crate::sink::{Format, Privacy, Sink};
 
 /// Writes each alert at once. A reader that goes away (`| head`) is no error: what follows is silently not written.
 #[derive(Debug)]
@@ -11,6 +11,7 @@ pub struct Stdout<W> {
     out: W,
     format: Format,
     colour: bool,
+    privacy: Privacy,
     line: String,
     gone: bool,
 }
@@ -18,8 +19,14 @@ pub struct Stdout<W> {
 impl<W: Write> Stdout<W> {
     /// Writes to `out` in this form.
     #[must_use]
-    pub const fn new(out: W, format: Format, colour: bool) -> Self {
-        Self { out, format, colour, line: String::new(), gone: false }
+    pub fn new(out: W, format: Format, colour: bool) -> Self {
+        Self { out, format, colour, privacy: Privacy::default(), line: String::new(), gone: false }
+    }
+
+    /// Hides what the configuration wants hidden.
+    #[must_use]
+    pub fn with_privacy(self, privacy: Privacy) -> Self {
+        Self { privacy, ..self }
     }
 
     /// Whether the reader has gone away.
@@ -45,7 +52,7 @@ impl<W: Write> Sink for Stdout<W> {
             return Ok(());
         }
         self.line.clear();
-        self.format.render(alert, self.colour, &mut self.line);
+        self.format.render(&self.privacy.apply(alert), self.colour, &mut self.line);
         let written = self.out.write_all(self.line.as_bytes());
         self.unless_gone(written)
     }
