@@ -197,7 +197,7 @@ impl Context {
 /// The cards of every rule that there is.
 #[must_use]
 pub fn cards() -> &'static [&'static About] {
-    &[]
+    crate::detect::rules::catalogue()
 }
 
 /// Whether the worst alert is at least as bad as what `--fail-on` names.

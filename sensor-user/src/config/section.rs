@@ -268,7 +268,7 @@ impl<'r, 'a> Section<'r, 'a> {
                 let problems = self.reader.problems.len();
                 for item in items {
                     if let Value::Scalar(text) = &item.value {
-                        values.extend(self.parse_word::<T>(key, text, item.span))
+                        values.extend(self.parse_word::<T>(key, text, item.span));
                     } else {
                         let message = format!("`{}` must be a list of {}", self.path_of(key), T::WHAT_MANY);
                         self.report(Problem::error(item.span, message));

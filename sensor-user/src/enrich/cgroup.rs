@@ -104,15 +104,12 @@ fn unescape(unit: &str) -> String {
     while let Some((before, after)) = rest.split_once("\\x") {
         out.push_str(before);
         let byte = after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match byte.filter(|byte| byte.is_ascii_graphic()) {
-            Some(byte) => {
-                out.push(char::from(byte));
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                out.push_str("\\x");
-                rest = after;
-            }
+        if let Some(byte) = byte.filter(u8::is_ascii_graphic) {
+            out.push(char::from(byte));
+            rest = after.get(2..).unwrap_or_default();
+        } else {
+            out.push_str("\\x");
+            rest = after;
         }
     }
     out.push_str(rest);
@@ -147,7 +144,7 @@ fn container_id<'a>(above: &str, part: &'a str) -> Option<&'a str> {
     // `crio-conmon-ID` and `libpod-conmon-ID` hold the container's monitor and not the container.
     let is_id = id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit());
     let by_runtime = id.len() < name.len() || PARENTS.contains(&above) || pod_uid(above).is_some();
-    let bare = id.len() == name.len() && !part.ends_with(".scope");
+    let bare = id.len() == name.len() && name.len() == part.len();
     (is_id && (by_runtime || bare)).then_some(id)
 }
 

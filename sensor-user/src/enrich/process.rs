@@ -1,7 +1,7 @@
 //! Who listens where: /proc/PID/net/tcp of every network namespace, joined with processes by the inodes of their
-//! sockets (proc_pid_net(5), proc_pid_fd(5)).
+//! sockets (`proc_pid_net(5)`, `proc_pid_fd(5)`).
 //!
-//! The kernel prints listening sockets before all others (`tcp_get_idx` in net/ipv4/tcp_ipv4.c), so reading stops at
+//! The kernel prints listening sockets before all others (`tcp_get_idx` in `net/ipv4/tcp_ipv4.c`), so reading stops at
 //! the first that does not listen, and a million connections cost nothing. Not seen: processes whose descriptors the
 //! sensor may not read.
 
