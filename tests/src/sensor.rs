@@ -263,7 +263,7 @@ impl Sensor {
             match self.diagnostics.recv_timeout(deadline.left()) {
                 Ok(line) => {
                     self.note(&line);
-                    if line.contains("capturing") {
+                    if line.contains("watching") {
                         return Ok(());
                     }
                 }

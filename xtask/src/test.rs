@@ -73,7 +73,7 @@ fn suites(fast: bool) -> Vec<(&'static str, Vec<&'static str>)> {
 /// The lines by which tests say that they could not run here.
 fn skips(output: &str) -> Vec<&str> {
     let mut lines: Vec<&str> =
-        output.lines().map(str::trim).filter(|line| line.starts_with("SKIPPED ")).collect();
+        output.lines().map(str::trim).filter(|line| line.starts_with("SKIPPED")).collect();
     lines.sort_unstable();
     lines.dedup();
     lines
