@@ -95,7 +95,9 @@ impl Extractor {
                 if !self.cookies.is_empty() {
                     self.cookie(request.slice(&header.value), &mut found);
                 }
-            } else if let Some(carrier) = self.headers.iter().find(|c| carrier_name(c).eq_ignore_ascii_case(name)) {
+            } else if let Some(carrier) =
+                self.headers.iter().find(|c| carrier_name(c).eq_ignore_ascii_case(name))
+            {
                 custom_header(request.slice(&header.value), carrier, &mut found);
             }
         }
@@ -153,9 +155,29 @@ fn scheme(word: &[u8]) -> Scheme {
     if is(&["bearer", "dpop", "token", "jwt", "access_token"]) {
         Scheme::Token
     } else if is(&[
-        "basic", "digest", "negotiate", "ntlm", "kerberos", "oauth", "hoba", "mutual", "hawk", "vapid", "signature",
-        "aws4-hmac-sha256", "aws", "hmac", "sharedkey", "sharedkeylite", "scram-sha-1", "scram-sha-256", "apikey",
-        "privatetoken", "gnap", "concealed", "mac",
+        "basic",
+        "digest",
+        "negotiate",
+        "ntlm",
+        "kerberos",
+        "oauth",
+        "hoba",
+        "mutual",
+        "hawk",
+        "vapid",
+        "signature",
+        "aws4-hmac-sha256",
+        "aws",
+        "hmac",
+        "sharedkey",
+        "sharedkeylite",
+        "scram-sha-1",
+        "scram-sha-256",
+        "apikey",
+        "privatetoken",
+        "gnap",
+        "concealed",
+        "mac",
     ]) {
         Scheme::Other
     } else {
@@ -179,8 +201,7 @@ fn authorization<'a>(value: &'a [u8], carrier: &Carrier, found: &mut Credentials
     }
     let mut elements = split_list(value);
     let first = elements.next().unwrap_or_default();
-    let Some(known) = element(first, true, carrier, found) else { return };
-    if known == Scheme::Other {
+    if element(first, true, carrier, found) == Scheme::Other {
         return; // Digest and its like are lists of parameters.
     }
     for more in elements {
@@ -191,7 +212,9 @@ fn authorization<'a>(value: &'a [u8], carrier: &Carrier, found: &mut Credentials
 }
 
 fn is_one_word(token: &[u8]) -> bool {
-    memchr3(b' ', b'\t', b',', token).is_none() && memchr3(b'"', b'\r', b'\n', token).is_none()
+    token.first() != Some(&b'\'')
+        && memchr3(b' ', b'\t', b',', token).is_none()
+        && memchr3(b'"', b'\r', b'\n', token).is_none()
 }
 
 /// Splits at commas outside quotes (RFC 9110 section 5.6.1), trimmed.
@@ -221,11 +244,11 @@ fn trim(mut text: &[u8]) -> &[u8] {
 }
 
 /// One element of the list: a scheme and a token, a token alone, or something else.
-fn element<'a>(text: &'a [u8], first: bool, carrier: &Carrier, found: &mut Credentials<'a>) -> Option<Scheme> {
+fn element<'a>(text: &'a [u8], first: bool, carrier: &Carrier, found: &mut Credentials<'a>) -> Scheme {
     let end = text.iter().position(|b| is_space(*b)).unwrap_or(text.len());
     let (word, rest) = text.split_at(end);
     if rest.is_empty() {
-        return Some(bare_word(word, first, carrier, found));
+        return bare_word(word, first, carrier, found);
     }
     let (name, misspelt) = match word {
         [name @ .., b':' | b'='] => (name, true),
@@ -234,8 +257,8 @@ fn element<'a>(text: &'a [u8], first: bool, carrier: &Carrier, found: &mut Crede
     let rest = trim(rest);
     let known = scheme(name);
     match known {
-        Scheme::Other => return Some(known),
-        Scheme::Unknown if !begins_like_object(rest) || memchr(b'.', rest).is_none() => return Some(known),
+        Scheme::Other => return known,
+        Scheme::Unknown if !begins_like_object(rest) || memchr(b'.', rest).is_none() => return known,
         Scheme::Token | Scheme::Unknown => {}
     }
     let end = rest.iter().position(|b| is_space(*b)).unwrap_or(rest.len());
@@ -247,7 +270,7 @@ fn element<'a>(text: &'a [u8], first: bool, carrier: &Carrier, found: &mut Crede
         found.ambiguous |= misspelt || dressed || !excess.is_empty() || gap.iter().any(|b| *b != b' ');
     }
     found.push(token, carrier);
-    Some(known)
+    known
 }
 
 /// A value without any scheme: a token if it looks like JOSE, or is glued to its scheme.
@@ -457,7 +480,10 @@ mod tests {
         ];
         for (value, expected, ambiguous) in cookies {
             let (tokens, was) = found("/", &[("Cookie", value)]);
-            assert_eq!((tokens.as_slice(), was), (&expected.iter().map(ToString::to_string).collect::<Vec<_>>()[..], *ambiguous));
+            assert_eq!(
+                (tokens.as_slice(), was),
+                (&expected.iter().map(ToString::to_string).collect::<Vec<_>>()[..], *ambiguous)
+            );
         }
         let targets: &[(&str, &[&str])] = &[
             ("/a?access_token=abc", &["abc"]),
@@ -478,7 +504,10 @@ mod tests {
         let extractor = Extractor::new(&TokenSettings::default());
         let credentials = extractor.find(&head);
         let carriers: Vec<_> = credentials.list.iter().map(|c| c.carrier.clone()).collect();
-        assert_eq!(carriers, [Carrier::Cookie("jwt".into()), Carrier::Authorization, Carrier::Query("token".into())]);
+        assert_eq!(
+            carriers,
+            [Carrier::Cookie("jwt".into()), Carrier::Authorization, Carrier::Query("token".into())]
+        );
         assert!(!credentials.ambiguous);
     }
 

@@ -2,11 +2,24 @@
 //!
 //! Sources: RFC 6750 (bearer), RFC 7515 to 7519 (JOSE), RFC 8725 (best practices), RFC 9068 (access tokens).
 
+pub mod cache;
 pub mod extract;
 pub mod facts;
+#[cfg(test)]
+pub(crate) mod forge;
+pub mod hash;
 pub mod jose;
 pub mod keys;
+mod pending;
 pub mod settings;
+pub mod stage;
+#[cfg(test)]
+mod tests;
+pub mod verifier;
 pub mod verify;
 
 pub use facts::{Carrier, Fingerprint, Form, Policy, Signature, Token, TokenUse, Unchecked};
+pub use keys::KeyRing;
+pub use settings::TokenSettings;
+pub use stage::{Counters, Tokens, Wanted};
+pub use verifier::{InStep, Pooled, Verdict, Verifier, Workers, pool};

@@ -134,7 +134,7 @@ impl Default for TokenSettings {
             max_tokens: 200_000,
             max_pending_bytes: 8 * 1024 * 1024,
             verifications_per_s: 5_000,
-            keys_refresh: Duration::from_secs(600),
+            keys_refresh: Duration::from_mins(10),
             fingerprint_key: None,
         }
     }

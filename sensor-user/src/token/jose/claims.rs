@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use smallvec::SmallVec;
-
 use super::Noted;
 use super::header::string;
 use super::json::{self, Number, Value};
@@ -21,7 +19,7 @@ pub struct Claims<'p> {
     /// `client_id` (RFC 9068), else `azp`.
     pub client: Option<Cow<'p, str>>,
     /// `aud`: as many as the text holds, which the token's length bounds.
-    pub audiences: SmallVec<[Cow<'p, str>; 2]>,
+    pub audiences: Vec<Cow<'p, str>>,
     /// `jti`
     pub id: Option<Cow<'p, str>>,
     /// `exp`, seconds since the epoch, fractions cut.

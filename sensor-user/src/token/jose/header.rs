@@ -40,7 +40,8 @@ impl<'p> Header<'p> {
     pub(super) fn read(text: &'p [u8], noted: &mut Noted) -> Self {
         let mut header = Self::default();
         let mut critical = Critical::default();
-        let report = json::members(text, &mut |name, value| header.member(&name, value, &mut critical, noted));
+        let report =
+            json::members(text, &mut |name, value| header.member(&name, value, &mut critical, noted));
         noted.merge(report.flaws, report.detail);
         header.is_object = report.begun;
         critical.judge(noted);
@@ -70,7 +71,10 @@ impl<'p> Header<'p> {
             "jku" | "x5u" => {
                 let url = string(value, noted, "a key URL is not a string");
                 let inside = url.as_deref().is_some_and(points_inside);
-                noted.note(Flaws::KEY_URL, if inside { "key URL into a private network" } else { "key URL in the header" });
+                noted.note(
+                    Flaws::KEY_URL,
+                    if inside { "key URL into a private network" } else { "key URL in the header" },
+                );
                 self.key_url = self.key_url.take().or(url);
             }
             "jwk" => {
@@ -173,7 +177,8 @@ pub(super) fn string<'p>(value: Value<'p>, noted: &mut Noted, detail: &'static s
 
 /// Whether a lax reader could take `alg` for "none": case, white space, NUL and invisible characters ignored.
 fn is_none(alg: &str) -> bool {
-    let mut letters = alg.chars().filter(|c| !c.is_whitespace() && !is_treacherous(*c)).map(|c| c.to_ascii_lowercase());
+    let mut letters =
+        alg.chars().filter(|c| !c.is_whitespace() && !is_treacherous(*c)).map(|c| c.to_ascii_lowercase());
     let mut none = "none".chars();
     none.by_ref().all(|wanted| letters.next() == Some(wanted)) && letters.next().is_none()
 }
@@ -183,9 +188,12 @@ fn is_none(alg: &str) -> bool {
 fn is_injection(kid: &str) -> bool {
     let lower = kid.to_ascii_lowercase();
     kid.chars().any(|c| is_treacherous(c) || matches!(c, '\'' | '"' | '`' | '|' | ';' | '<' | '>' | '\\'))
-        || ["../", "$(", "${", "{{", "&&", "%2e%2e", "%00", "%0a", "%0d", "%27", " or ", " union ", " select ", "file:"]
-            .iter()
-            .any(|shape| lower.contains(shape))
+        || [
+            "../", "$(", "${", "{{", "&&", "%2e%2e", "%00", "%0a", "%0d", "%27", " or ", " union ",
+            " select ", "file:",
+        ]
+        .iter()
+        .any(|shape| lower.contains(shape))
         || ["/dev/", "/proc/", "/sys/", "/etc/", "/var/", "/tmp/", "/home/", "/usr/"]
             .iter()
             .any(|place| lower.starts_with(place))
@@ -212,7 +220,9 @@ pub fn points_inside(url: &str) -> bool {
     }
     host.is_empty()
         || !host.contains('.')
-        || [".localhost", ".local", ".internal", ".svc", ".cluster.local"].iter().any(|end| host.ends_with(end))
+        || [".localhost", ".local", ".internal", ".svc", ".cluster.local"]
+            .iter()
+            .any(|end| host.ends_with(end))
 }
 
 /// An address as `inet_aton` takes it too: `0x7f.1`, `2130706433`, `0177.0.0.1`.
@@ -241,7 +251,11 @@ fn address(host: &str) -> Option<IpAddr> {
 fn is_inside(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
-            v4.is_loopback() || v4.is_private() || v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast()
+            v4.is_loopback()
+                || v4.is_private()
+                || v4.is_link_local()
+                || v4.is_unspecified()
+                || v4.is_broadcast()
         }
         IpAddr::V6(v6) => {
             v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local()
@@ -256,13 +270,30 @@ mod tests {
     #[test]
     fn knows_inside_from_outside() {
         for url in [
-            "http://127.0.0.1/", "http://2130706433/", "http://0x7f.1/", "http://0177.0.0.1:80/", "https://[::1]/",
-            "https://[::ffff:10.0.0.1]/", "http://169.254.169.254/latest", "https://u@192.168.0.1/", "http://localhost/",
-            "http://vault:8200/", "file:///etc/passwd", "/relative", "https://a.svc/x", "http://10.1/", "https://fd00/",
+            "http://127.0.0.1/",
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://0177.0.0.1:80/",
+            "https://[::1]/",
+            "https://[::ffff:10.0.0.1]/",
+            "http://169.254.169.254/latest",
+            "https://u@192.168.0.1/",
+            "http://localhost/",
+            "http://vault:8200/",
+            "file:///etc/passwd",
+            "/relative",
+            "https://a.svc/x",
+            "http://10.1/",
+            "https://fd00/",
         ] {
             assert!(points_inside(url), "{url}");
         }
-        for url in ["https://idp.example/jwks", "https://8.8.8.8/", "https://10.0.0.1.example.com/", "https://[2001:db8::1]/"] {
+        for url in [
+            "https://idp.example/jwks",
+            "https://8.8.8.8/",
+            "https://10.0.0.1.example.com/",
+            "https://[2001:db8::1]/",
+        ] {
             assert!(!points_inside(url), "{url}");
         }
     }

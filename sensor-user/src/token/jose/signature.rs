@@ -1,7 +1,7 @@
 //! What a signature's form alone tells, before any key is at hand (RFC 7518 section 3).
 
-use super::header::Header;
 use super::Noted;
+use super::header::Header;
 use crate::token::facts::Flaws;
 use crate::token::keys::der;
 use crate::token::settings::Algorithm;

@@ -52,12 +52,10 @@ pub fn expect(text: &[u8], wanted: u8) -> Option<(&[u8], &[u8])> {
 #[must_use]
 pub fn magnitude(contents: &[u8]) -> Option<&[u8]> {
     match contents {
-        [] => None,
         [0] => Some(&[]),
         [0, high, ..] if *high >= 0x80 => contents.get(1..),
-        [0, ..] => None,
-        [high, ..] if *high >= 0x80 => None,
-        _ => Some(contents),
+        [1..=0x7f, ..] => Some(contents),
+        _ => None,
     }
 }
 

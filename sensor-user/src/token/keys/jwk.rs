@@ -27,10 +27,13 @@ pub(super) fn read_set(text: &[u8], algorithms: &[Algorithm], set: &mut KeySet) 
         Some(array) => {
             let mut place = 0;
             json::elements(array, &mut |element| {
-                set.add(place, match element {
-                    Value::Object(text) => read(text, algorithms),
-                    _ => Err(KeyError::Json("not an object")),
-                });
+                set.add(
+                    place,
+                    match element {
+                        Value::Object(text) => read(text, algorithms),
+                        _ => Err(KeyError::Json("not an object")),
+                    },
+                );
                 place += 1;
             });
         }
@@ -126,7 +129,8 @@ impl<'a> Members<'a> {
     /// RFC 7517 sections 4.2 and 4.3.
     fn check_use(&self) -> Result<(), KeyError> {
         let signs = self.purpose.as_deref().is_none_or(|purpose| purpose == "sig");
-        let verifies = self.operations.as_ref().is_none_or(|all| all.iter().any(|operation| operation == "verify"));
+        let verifies =
+            self.operations.as_ref().is_none_or(|all| all.iter().any(|operation| operation == "verify"));
         if signs && verifies { Ok(()) } else { Err(KeyError::OtherUse) }
     }
 

@@ -102,7 +102,7 @@ pub struct Key {
 
 enum Check {
     Public(lc::ParsedPublicKey),
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
 }
 
 impl std::fmt::Debug for Key {
@@ -132,7 +132,7 @@ impl Key {
                 key.weak = secrets::position(secret);
                 for algorithm in algorithms {
                     if let Some(mac) = mac(*algorithm) {
-                        key.checks.push((*algorithm, Check::Secret(hmac::Key::new(mac, secret))));
+                        key.checks.push((*algorithm, Check::Secret(hmac::Key::new(mac, secret).into())));
                     }
                 }
             }
@@ -143,7 +143,10 @@ impl Key {
                 for algorithm in algorithms {
                     if let Some((verification, encoded)) = public.verification(*algorithm) {
                         let parsed = lc::ParsedPublicKey::new(verification, encoded);
-                        key.checks.push((*algorithm, Check::Public(parsed.map_err(|_rejected| KeyError::Invalid)?)));
+                        key.checks.push((
+                            *algorithm,
+                            Check::Public(parsed.map_err(|_rejected| KeyError::Invalid)?),
+                        ));
                     }
                 }
             }
@@ -169,7 +172,9 @@ impl Key {
         let Some((_, check)) = self.checks.iter().find(|(own, _)| *own == algorithm) else { return false };
         match check {
             // The library converts ECDSA signatures before it checks them: the exact length is ours to insist on.
-            Check::Public(key) => signature.len() == self.signature_len && key.verify_sig(message, signature).is_ok(),
+            Check::Public(key) => {
+                signature.len() == self.signature_len && key.verify_sig(message, signature).is_ok()
+            }
             Check::Secret(key) => hmac::verify(key, message, signature).is_ok(),
         }
     }

@@ -143,7 +143,9 @@ impl Public {
     #[must_use]
     pub fn to_raw(&self) -> Vec<u8> {
         match self {
-            Self::Rsa { n, e } => der::write(tag::SEQUENCE, &[&der::write_integer(n), &der::write_integer(e)]),
+            Self::Rsa { n, e } => {
+                der::write(tag::SEQUENCE, &[&der::write_integer(n), &der::write_integer(e)])
+            }
             Self::Ec { point, .. } => point.clone(),
             Self::Ed25519(key) => key.to_vec(),
         }
@@ -171,7 +173,10 @@ impl Public {
     }
 
     /// How to verify with this algorithm, and the key as the library wants it; none if they do not belong together.
-    pub(super) fn verification(&self, algorithm: Algorithm) -> Option<(&'static dyn lc::VerificationAlgorithm, Vec<u8>)> {
+    pub(super) fn verification(
+        &self,
+        algorithm: Algorithm,
+    ) -> Option<(&'static dyn lc::VerificationAlgorithm, Vec<u8>)> {
         let verification: &'static dyn lc::VerificationAlgorithm = match (self, algorithm) {
             (Self::Rsa { .. }, Algorithm::RS256) => &lc::RSA_PKCS1_2048_8192_SHA256,
             (Self::Rsa { .. }, Algorithm::RS384) => &lc::RSA_PKCS1_2048_8192_SHA384,
@@ -191,12 +196,21 @@ impl Public {
     /// Everything that a careless verifier may have in hand where it wanted an HMAC secret (RFC 8725 section 2.1).
     pub(super) fn forms(&self) -> Vec<(&'static str, Box<[u8]>)> {
         let spki = self.to_spki();
-        let mut forms = pem_forms("PUBLIC KEY", &spki, ["PEM", "PEM without its last newline", "PEM with CRLF", "PEM in one line"]);
+        let mut forms = pem_forms(
+            "PUBLIC KEY",
+            &spki,
+            ["PEM", "PEM without its last newline", "PEM with CRLF", "PEM in one line"],
+        );
         forms.push(("DER", spki.into()));
         match self {
             Self::Rsa { n, .. } => {
                 let raw = self.to_raw();
-                let names = ["PKCS#1 PEM", "PKCS#1 PEM without its last newline", "PKCS#1 PEM with CRLF", "PKCS#1 PEM in one line"];
+                let names = [
+                    "PKCS#1 PEM",
+                    "PKCS#1 PEM without its last newline",
+                    "PKCS#1 PEM with CRLF",
+                    "PKCS#1 PEM in one line",
+                ];
                 forms.extend(pem_forms("RSA PUBLIC KEY", &raw, names));
                 forms.push(("PKCS#1 DER", raw.into()));
                 forms.push(("modulus", n.clone().into()));
@@ -259,11 +273,13 @@ const SMALL_ORDER: [[u8; 32]; 7] = [
     near_p(0xed),
     near_p(0xee),
     [
-        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, //
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
+        0xf0, //
         0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
     ],
     [
-        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, //
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
+        0x0f, //
         0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
     ],
 ];

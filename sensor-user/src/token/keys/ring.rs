@@ -59,7 +59,8 @@ impl IssuerKeys {
         if candidates.peek().is_none() && kid.is_some() {
             return Choice::KidUnknown;
         }
-        let fitting: ArrayVec<_, MAX_TRIES> = candidates.filter(|key| key.fits(algorithm)).take(MAX_TRIES).collect();
+        let fitting: ArrayVec<_, MAX_TRIES> =
+            candidates.filter(|key| key.fits(algorithm)).take(MAX_TRIES).collect();
         if fitting.is_empty() { Choice::NoneFits } else { Choice::Fit(fitting) }
     }
 }

@@ -8,6 +8,8 @@
 
 pub mod proof;
 pub mod secrets;
+#[cfg(test)]
+mod tests;
 
 use crate::capture::Time;
 use crate::token::facts::{Flaws, Form, Policy, Proof, Signature, Unchecked};
@@ -128,7 +130,9 @@ impl Judge {
             // Signing with a guess proves nothing against an issuer whose real keys are known.
             if keys.is_none() { self.weak.ask(parts, reading, at) } else { None }
         });
-        Judgement { signature, policy, proof }
+        // Under an unknown `kid`, signed by something else that we know: no later key can make that good.
+        let refuted = proof.is_some() && signature == Signature::Unchecked(Unchecked::KeyUnknown);
+        Judgement { signature: if refuted { Signature::Invalid } else { signature }, policy, proof }
     }
 
     /// Checks the signature under the issuer's keys. Also the weak secret's number, if that is what verified it.
@@ -142,7 +146,8 @@ impl Judge {
         let Some(algorithm) = usable else { return (Signature::Invalid, None) };
         match keys.choose(reading.header.kid.as_deref(), algorithm) {
             Choice::Fit(candidates) => {
-                let signer = candidates.iter().find(|k| k.verifies(algorithm, parts.signing_input, &parts.signature));
+                let signer =
+                    candidates.iter().find(|k| k.verifies(algorithm, parts.signing_input, &parts.signature));
                 match signer {
                     None => (Signature::Invalid, None),
                     Some(_) if reading.flaws.intersects(Flaws::REFUSED) => {
@@ -152,7 +157,9 @@ impl Judge {
                 }
             }
             // A `kid` that is an injection will never be in a key set.
-            Choice::KidUnknown if reading.flaws.intersects(Flaws::KID_INJECTION) => (Signature::Invalid, None),
+            Choice::KidUnknown if reading.flaws.intersects(Flaws::KID_INJECTION) => {
+                (Signature::Invalid, None)
+            }
             Choice::KidUnknown => (Signature::Unchecked(Unchecked::KeyUnknown), None),
             Choice::NoneFits => (Signature::Invalid, None),
         }
@@ -160,7 +167,12 @@ impl Judge {
 
     /// How the token fits its issuer. What an unknown issuer's policy would say is taken as met: only
     /// [`Policy::issuer_known`] accuses such a token.
-    fn policy(&self, reading: &Reading<'_>, issuer: Option<usize>, keys: Option<&IssuerKeys>) -> Option<Policy> {
+    fn policy(
+        &self,
+        reading: &Reading<'_>,
+        issuer: Option<usize>,
+        keys: Option<&IssuerKeys>,
+    ) -> Option<Policy> {
         if self.issuers.is_empty() {
             return None;
         }
@@ -178,7 +190,11 @@ impl Judge {
             });
         };
         let audience_ok = issuer.audiences.is_empty()
-            || reading.claims.audiences.iter().any(|audience| issuer.audiences.iter().any(|own| own == audience));
+            || reading
+                .claims
+                .audiences
+                .iter()
+                .any(|audience| issuer.audiences.iter().any(|own| own == audience));
         let algorithm_ok = header.algorithm().is_some_and(|algorithm| issuer.algorithms.contains(&algorithm));
         Some(Policy {
             issuer_known: true,
@@ -214,7 +230,8 @@ fn is_own_key(reading: &Reading<'_>, keys: &IssuerKeys) -> bool {
     let certificate = reading.header.certificate.as_deref().map(|text| {
         let der = pem::decode(text)?;
         let public = crate::token::keys::Public::from_certificate(&der)?;
-        crate::token::keys::Key::new(&crate::token::keys::Material::Public(public), None, &Algorithm::ALL).ok()
+        crate::token::keys::Key::new(&crate::token::keys::Material::Public(public), None, &Algorithm::ALL)
+            .ok()
     });
     jwk.into_iter()
         .chain(certificate)

@@ -15,7 +15,7 @@ use crate::token::keys::{IssuerKeys, Key, Material, Public, jwk, mac, pem};
 use crate::token::settings::Algorithm;
 use crate::token::verify::secrets;
 
-/// What `/dev/null`, an empty row, a NUL or `UNION SELECT 'x'` give a verifier for a key.
+/// What `/dev/null`, an empty row, a NUL, a one-line file under `/proc/sys` or `UNION SELECT 'x'` give for a key.
 const INJECTED: &[(&str, &[u8])] = &[
     ("empty", b""),
     ("NUL", b"\0"),
@@ -23,6 +23,9 @@ const INJECTED: &[(&str, &[u8])] = &[
     ("0", b"0"),
     ("1", b"1"),
     ("2", b"2"),
+    ("0 with newline", b"0\n"),
+    ("1 with newline", b"1\n"),
+    ("2 with newline", b"2\n"),
     ("key", b"key"),
     ("secret", b"secret"),
     ("attacker", b"attacker"),
@@ -40,7 +43,8 @@ pub(super) fn against(parts: &Parts<'_>, reading: &Reading<'_>, keys: Option<&Is
     let algorithm = reading.header.algorithm()?;
     if let Some(mac) = mac(algorithm) {
         let mut signs = |secret: &[u8]| verifies(mac, secret, parts);
-        if let Some(form) = keys.and_then(|keys| public_form(keys, reading.header.kid.as_deref(), &mut signs)) {
+        if let Some(form) = keys.and_then(|keys| public_form(keys, reading.header.kid.as_deref(), &mut signs))
+        {
             return Some(Proof::HmacUnderPublicKey(form));
         }
         if reading.flaws.intersects(Flaws::KID_INJECTION)
@@ -57,11 +61,16 @@ fn verifies(mac: hmac::Algorithm, secret: &[u8], parts: &Parts<'_>) -> bool {
 }
 
 /// Which form of which public key was used as a secret. The key that `kid` names comes first.
-fn public_form(keys: &IssuerKeys, kid: Option<&str>, signs: &mut dyn FnMut(&[u8]) -> bool) -> Option<&'static str> {
+fn public_form(
+    keys: &IssuerKeys,
+    kid: Option<&str>,
+    signs: &mut dyn FnMut(&[u8]) -> bool,
+) -> Option<&'static str> {
     let named = |key: &&Key| kid.is_some() && key.kid.as_deref() == kid;
     let first = keys.keys.iter().filter(named);
     let others = keys.keys.iter().filter(|key| !named(key));
-    let mut forms = first.chain(others).filter(|key| key.is_public()).take(MAX_PUBLIC).flat_map(|key| &key.forms);
+    let mut forms =
+        first.chain(others).filter(|key| key.is_public()).take(MAX_PUBLIC).flat_map(|key| &key.forms);
     forms.find(|(_, form)| signs(form)).map(|(name, _)| *name)
 }
 
@@ -76,7 +85,12 @@ fn injected_form(kid: Option<&str>, signs: &mut dyn FnMut(&[u8]) -> bool) -> Opt
 }
 
 /// Whether the key that the token brought along verifies it and is not the issuer's.
-fn own_key(parts: &Parts<'_>, reading: &Reading<'_>, keys: Option<&IssuerKeys>, algorithm: Algorithm) -> Option<Proof> {
+fn own_key(
+    parts: &Parts<'_>,
+    reading: &Reading<'_>,
+    keys: Option<&IssuerKeys>,
+    algorithm: Algorithm,
+) -> Option<Proof> {
     let jwk = reading.header.jwk.and_then(|text| jwk::read(text, &[algorithm]).ok());
     let certificate = || {
         let der = pem::decode(reading.header.certificate.as_deref()?)?;
@@ -112,7 +126,7 @@ struct Answer {
 }
 
 /// After how much of the data's time a key is asked again: 300 us a minute is nothing.
-const ASK_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
+const ASK_AGAIN: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// Lists gone through in a second, at most: 50 of 300 us are 1.5 % of a core.
 const ASKED_PER_S: u32 = 50;
@@ -146,7 +160,8 @@ impl WeakSecrets {
     /// Asks whether a listed secret signed this token.
     pub(super) fn ask(&self, parts: &Parts<'_>, reading: &Reading<'_>, at: Time) -> Option<Proof> {
         let mac = mac(reading.header.algorithm()?)?;
-        let name = (reading.claims.issuer.as_deref(), reading.header.kid.as_deref(), reading.header.alg.as_deref());
+        let name =
+            (reading.claims.issuer.as_deref(), reading.header.kid.as_deref(), reading.header.alg.as_deref());
         let (hash, earlier, may) = self.asked().question(name, at);
         // A secret once found is tried on every later token: that is one HMAC.
         if let Some(place) = earlier

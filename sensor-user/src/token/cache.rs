@@ -1,0 +1,285 @@
+//! Tokens already judged, by the hash of their text, bounded, least recently used out first.
+//!
+//! Two segments, because the worst load is a flood of distinct forgeries: verified tokens live in the protected
+//! segment, everything else in the other. What has to go always goes from the other one. The protected segment
+//! holds at most three quarters; beyond that its least recently used token moves over, and back at its next use.
+//! So no flood makes the sensor verify a good token twice, unless more are in use than three quarters of the room.
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use crate::token::facts::Token;
+
+/// A place in the cache, valid until the next insertion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(u32);
+
+/// No slot: ends a list.
+const NONE: u32 = u32::MAX;
+
+#[derive(Debug)]
+struct Entry {
+    key: u128,
+    /// None only while the entry is on the free list.
+    token: Option<Arc<Token>>,
+    /// Which keys it was judged with.
+    generation: u32,
+    /// Towards the more recently used.
+    newer: u32,
+    /// Towards the less recently used; on the free list, the next free entry.
+    older: u32,
+    protected: bool,
+}
+
+/// A list of entries by recency.
+#[derive(Debug)]
+struct Segment {
+    newest: u32,
+    oldest: u32,
+    len: usize,
+}
+
+const EMPTY: Segment = Segment { newest: NONE, oldest: NONE, len: 0 };
+
+/// The cache.
+#[derive(Debug)]
+pub struct Cache {
+    index: HashTable<u32>,
+    /// Invariant: every index in the table, the lists and the free list is below `entries.len()`.
+    entries: Vec<Entry>,
+    free: u32,
+    verified: Segment,
+    others: Segment,
+    max: usize,
+}
+
+impl Cache {
+    /// A cache of at most `max` tokens (at least 4, at most 2^31).
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        let max = max.clamp(4, 1 << 31);
+        Self { index: HashTable::new(), entries: Vec::new(), free: NONE, verified: EMPTY, others: EMPTY, max }
+    }
+
+    /// Tokens held.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.verified.len + self.others.len
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Tokens in the protected segment.
+    #[must_use]
+    pub const fn verified(&self) -> usize {
+        self.verified.len
+    }
+
+    /// Finds a token and makes it the most recently used: the slot, the token, and which keys it was judged with.
+    pub fn find(&mut self, key: u128) -> Option<(Slot, &Arc<Token>, u32)> {
+        let entries = &self.entries;
+        let at = *self.index.find(hash(key), |at| entries.get(*at as usize).is_some_and(|e| e.key == key))?;
+        let is_newest = at == self.verified.newest || at == self.others.newest;
+        if !is_newest {
+            self.unlink(at);
+            self.admit(at);
+        }
+        let entry = self.entries.get(at as usize)?;
+        Some((Slot(at), entry.token.as_ref()?, entry.generation))
+    }
+
+    /// Adds a token that is not there yet. Returns what had to go for it.
+    pub fn insert(&mut self, key: u128, token: Arc<Token>, generation: u32) -> Option<Arc<Token>> {
+        let evicted = if self.len() >= self.max { self.evict() } else { None };
+        let entry = Entry { key, token: Some(token), generation, newer: NONE, older: NONE, protected: false };
+        let at = self.place(entry);
+        let entries = &self.entries;
+        self.index.insert_unique(hash(key), at, |at| entries.get(*at as usize).map_or(0, |e| hash(e.key)));
+        self.admit(at);
+        evicted
+    }
+
+    /// Replaces a token by what is now known of it.
+    pub fn replace(&mut self, slot: Slot, token: Arc<Token>, generation: u32) {
+        self.unlink(slot.0);
+        if let Some(entry) = self.entries.get_mut(slot.0 as usize) {
+            entry.token = Some(token);
+            entry.generation = generation;
+        }
+        self.admit(slot.0);
+    }
+
+    /// Links an entry as the newest of the segment where it belongs.
+    fn admit(&mut self, at: u32) {
+        let Some(entry) = self.entries.get_mut(at as usize) else { return };
+        entry.protected = entry.token.as_ref().is_some_and(|token| token.is_verified());
+        self.link(at);
+        if self.verified.len > self.max - self.max / 4 {
+            let oldest = self.verified.oldest;
+            self.unlink(oldest);
+            if let Some(entry) = self.entries.get_mut(oldest as usize) {
+                entry.protected = false;
+            }
+            self.link(oldest);
+        }
+    }
+
+    fn place(&mut self, entry: Entry) -> u32 {
+        if let Some(place) = self.entries.get_mut(self.free as usize) {
+            let at = self.free;
+            self.free = place.older;
+            *place = entry;
+            return at;
+        }
+        self.entries.push(entry);
+        // `max` keeps the length below 2^31.
+        u32::try_from(self.entries.len() - 1).unwrap_or(NONE)
+    }
+
+    /// Removes the oldest unprotected token. There is one: the protected segment never has all the room.
+    fn evict(&mut self) -> Option<Arc<Token>> {
+        let at = self.others.oldest;
+        self.unlink(at);
+        let entry = self.entries.get_mut(at as usize)?;
+        let token = entry.token.take();
+        entry.older = self.free;
+        let key = entry.key;
+        self.free = at;
+        if let Ok(found) = self.index.find_entry(hash(key), |other| *other == at) {
+            found.remove();
+        }
+        token
+    }
+
+    fn segment(&mut self, protected: bool) -> &mut Segment {
+        if protected { &mut self.verified } else { &mut self.others }
+    }
+
+    fn unlink(&mut self, at: u32) {
+        let Some(entry) = self.entries.get(at as usize) else { return };
+        let (newer, older, protected) = (entry.newer, entry.older, entry.protected);
+        match self.entries.get_mut(newer as usize) {
+            Some(neighbour) => neighbour.older = older,
+            None => self.segment(protected).newest = older,
+        }
+        match self.entries.get_mut(older as usize) {
+            Some(neighbour) => neighbour.newer = newer,
+            None => self.segment(protected).oldest = newer,
+        }
+        self.segment(protected).len -= 1;
+    }
+
+    fn link(&mut self, at: u32) {
+        let Some(protected) = self.entries.get(at as usize).map(|entry| entry.protected) else { return };
+        let segment = self.segment(protected);
+        segment.len += 1;
+        let older = std::mem::replace(&mut segment.newest, at);
+        if older == NONE {
+            segment.oldest = at;
+        }
+        if let Some(neighbour) = self.entries.get_mut(older as usize) {
+            neighbour.newer = at;
+        }
+        if let Some(entry) = self.entries.get_mut(at as usize) {
+            (entry.newer, entry.older) = (NONE, older);
+        }
+    }
+}
+
+/// The key is a uniform hash already.
+#[allow(clippy::cast_possible_truncation, reason = "half of a uniform hash is a uniform hash")]
+const fn hash(key: u128) -> u64 {
+    key as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::token::facts::{Form, Signature};
+    use crate::token::stage::blank;
+
+    fn token(verified: bool) -> Arc<Token> {
+        let signature = if verified { Signature::Verified } else { Signature::Invalid };
+        Arc::new(Token { signature, ..blank(Form::Jws) })
+    }
+
+    #[test]
+    fn a_flood_of_forgeries_evicts_no_verified_token() {
+        let mut cache = Cache::new(1000);
+        for key in 0..750 {
+            cache.insert(key, token(true), 0);
+        }
+        for key in 1000..100_000 {
+            cache.insert(key, token(false), 0);
+        }
+        assert!((0..750).all(|key| cache.find(key).is_some()));
+        assert_eq!((cache.len(), cache.verified()), (1000, 750));
+    }
+
+    #[test]
+    fn unverified_tokens_use_all_the_room_when_nobody_else_does() {
+        let mut cache = Cache::new(100);
+        for key in 0..100 {
+            cache.insert(key, token(false), 0);
+        }
+        assert!((0..100).all(|key| cache.find(key).is_some()));
+        cache.insert(100, token(false), 0);
+        assert!(cache.find(0).is_none() && cache.find(1).is_some());
+    }
+
+    #[test]
+    fn verified_tokens_make_room_among_themselves_at_last() {
+        let mut cache = Cache::new(8);
+        for key in 0..100 {
+            cache.insert(key, token(true), 0);
+        }
+        assert_eq!((cache.len(), cache.verified()), (8, 6));
+        assert!((92..100).all(|key| cache.find(key).is_some()));
+        for key in 100..200 {
+            cache.insert(key, token(false), 0);
+        }
+        assert_eq!((cache.len(), cache.verified()), (8, 6));
+    }
+
+    proptest! {
+        /// Against a model: what was used last is there, within the bound, under its own key.
+        #[test]
+        fn holds_what_it_was_given(steps in proptest::collection::vec((0u8..40, any::<bool>(), 0u8..3), 0..400)) {
+            let mut cache = Cache::new(10);
+            for (key, verified, what) in steps {
+                let key = u128::from(key);
+                match (cache.find(key).map(|(slot, token, generation)| (slot, token.length, generation)), what) {
+                    (None, _) => {
+                        let fresh = Token { length: u32::try_from(key).unwrap(), ..Token::clone(&token(verified)) };
+                        cache.insert(key, Arc::new(fresh), 7);
+                    }
+                    (Some((slot, length, generation)), 0) => {
+                        prop_assert_eq!((u128::from(length), generation), (key, 7));
+                        let changed = Token { length, ..Token::clone(&token(verified)) };
+                        cache.replace(slot, Arc::new(changed), 7);
+                    }
+                    (Some(_), _) => {}
+                }
+                prop_assert!(cache.find(key).is_some());
+                prop_assert!(cache.len() <= 10);
+                let mut listed = 0;
+                for segment in [&cache.verified, &cache.others] {
+                    let mut at = segment.newest;
+                    while at != NONE {
+                        listed += 1;
+                        at = cache.entries[at as usize].older;
+                    }
+                }
+                prop_assert_eq!(listed, cache.len());
+                prop_assert_eq!(cache.index.len(), cache.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! The stage: from a request to its tokens, each judged once.
+//!
+//! The hot path is find, hash, look up, hand out: no allocation, no cryptography. Only a text never seen before is
+//! read; only a text worth it is verified, by whoever the [`Verifier`] is.
+//!
+//! How verdicts age. A verified token keeps its verdict until it leaves the cache, also when its key is rotated
+//! away: issuers withdraw keys as a matter of routine, long before the tokens signed with them expire, and expiry is
+//! judged at every use by the rules. A verdict that keys may change (invalid, key unknown, keys pending) is taken
+//! again at the token's next use after keys have changed; those that nobody uses again are judged from their
+//! kept texts. A token over budget is tried again at every use.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use crate::capture::Time;
+use crate::http::Exchange;
+use crate::token::cache::{Cache, Slot};
+use crate::token::extract::Extractor;
+use crate::token::facts::{Fingerprint, Flaws, Form, Signature, Token, TokenUse, Unchecked};
+use crate::token::hash::{Namer, NoRandomness, TextHash};
+use crate::token::jose::text::printable;
+use crate::token::jose::{Parts, Reading};
+use crate::token::keys::{KeyRing, KeyState};
+use crate::token::pending::Pending;
+use crate::token::settings::TokenSettings;
+use crate::token::verifier::{Job, Submitted, Verdict, Verifier};
+use crate::token::verify::{Judge, Judgement, Look};
+
+/// A key that tokens ask for and that its issuer's key set does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The issuer's place in the settings.
+    pub issuer: usize,
+    /// The `kid`.
+    pub kid: Box<str>,
+}
+
+/// Most wanted keys remembered between two collections; a forger can make up any number.
+const MAX_WANTED: usize = 64;
+
+/// Longest `kid` worth asking for: key sets with longer ones are unheard of.
+const MAX_KID: usize = 256;
+
+/// Most `aud` values kept for show; all of them count for the policy.
+const MAX_AUDIENCES: usize = 8;
+
+/// What the stage has done. Counts distinct judgements, not uses, unless it says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Uses of tokens.
+    pub uses: u64,
+    /// Uses answered from the cache.
+    pub hits: u64,
+    /// Uses of texts not in the cache.
+    pub misses: u64,
+    /// Tokens that had to leave the cache.
+    pub evictions: u64,
+    /// Judged: verified.
+    pub verified: u64,
+    /// Judged: invalid.
+    pub invalid: u64,
+    /// Judged: no signature worth the name.
+    pub absent: u64,
+    /// Judged: of no configured issuer.
+    pub no_issuer: u64,
+    /// Judged: opaque, encrypted, malformed.
+    pub unreadable: u64,
+    /// Put off: the issuer's keys have not come.
+    pub keys_pending: u64,
+    /// Put off: the issuer has no such key.
+    pub key_unknown: u64,
+    /// Put off: too much work at once, or no room to keep the text.
+    pub over_budget: u64,
+    /// Handed to workers.
+    pub queued: u64,
+    /// Requests with an ambiguous set of credentials.
+    pub ambiguous: u64,
+    /// Bytes of texts kept now.
+    pub pending_bytes: u64,
+    /// Tokens in the cache now.
+    pub cached: u64,
+    /// Issuers whose keys are ready now.
+    pub issuers_ready: u64,
+    /// Issuers whose keys are missing or failed now.
+    pub issuers_waiting: u64,
+}
+
+/// Finds and judges the tokens of exchanges.
+pub struct Tokens {
+    extractor: Extractor,
+    hash: TextHash,
+    namer: Namer,
+    cache: Cache,
+    judge: Judge,
+    verifier: Box<dyn Verifier>,
+    ring: Arc<KeyRing>,
+    /// Counts up with every change of `ring`; a verdict of an older one may be stale.
+    generation: u32,
+    pending: Pending,
+    /// How many of the pending are still to be looked at after the last change of keys.
+    due: usize,
+    /// What workers verify now, and with which keys: at most as many as the pool's queue holds.
+    in_flight: HashMap<Fingerprint, InFlight, foldhash::fast::RandomState>,
+    wanted: VecDeque<Wanted>,
+    max_token_bytes: usize,
+    counters: Counters,
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokens").field("counters", &self.counters).finish_non_exhaustive()
+    }
+}
+
+/// A token that a worker verifies.
+struct InFlight {
+    key: u128,
+    token: Arc<Token>,
+    generation: u32,
+}
+
+/// A text and everything that goes with judging it.
+#[derive(Clone, Copy)]
+struct Text<'a> {
+    bytes: &'a [u8],
+    key: u128,
+    client: IpAddr,
+    at: Time,
+}
+
+impl Tokens {
+    /// The stage, with these settings and this verifier, and no keys yet.
+    ///
+    /// # Errors
+    /// When the system has no randomness for its secrets.
+    pub fn new(settings: &TokenSettings, verifier: Box<dyn Verifier>) -> Result<Self, NoRandomness> {
+        Ok(Self {
+            extractor: Extractor::new(settings),
+            hash: TextHash::random()?,
+            namer: Namer::new(settings.fingerprint_key.as_ref().map(|key| key.as_slice()))?,
+            cache: Cache::new(settings.max_tokens),
+            judge: Judge::new(settings.issuers.clone()),
+            verifier,
+            ring: Arc::new(KeyRing::empty(settings.issuers.len())),
+            generation: 0,
+            pending: Pending::new(settings.max_pending_bytes),
+            due: 0,
+            in_flight: HashMap::default(),
+            wanted: VecDeque::new(),
+            max_token_bytes: settings.max_token_bytes,
+            counters: Counters::default(),
+        })
+    }
+
+    /// The tokens of a request, in order.
+    pub fn find(&mut self, exchange: &Exchange, now: Time) -> SmallVec<[TokenUse; 1]> {
+        let found = self.extractor.find(&exchange.request);
+        let mut uses = SmallVec::new();
+        self.counters.ambiguous += u64::from(found.ambiguous);
+        for credential in found.list {
+            let mut token = self.know(&credential.text, exchange.client, now);
+            if found.ambiguous {
+                // Only this use is ambiguous, so the token in the cache stays as it is.
+                Arc::make_mut(&mut token).flaws.insert(Flaws::AMBIGUOUS_CARRIER);
+            }
+            uses.push(TokenUse { token, carrier: credential.carrier });
+        }
+        uses
+    }
+
+    /// The token with this text.
+    fn know(&mut self, bytes: &[u8], client: IpAddr, at: Time) -> Arc<Token> {
+        self.counters.uses += 1;
+        let text = Text { bytes, key: self.hash.of(bytes), client, at };
+        let Some((slot, token, generation)) = self.cache.find(text.key) else {
+            self.counters.misses += 1;
+            return self.learn(text);
+        };
+        if is_fresh(token, generation == self.generation) {
+            self.counters.hits += 1;
+            return Arc::clone(token);
+        }
+        let token = Token::clone(token);
+        self.relearn(text, slot, token)
+    }
+
+    /// Reads and judges a text for the first time.
+    fn learn(&mut self, text: Text<'_>) -> Arc<Token> {
+        let parts = Parts::of(text.bytes, self.max_token_bytes);
+        let reading = parts.read();
+        let token = self.describe(text.bytes, &parts, &reading);
+        let token = self.judged(text, &parts, &reading, token);
+        let evicted = self.cache.insert(text.key, Arc::clone(&token), self.generation);
+        self.counters.evictions += u64::from(evicted.is_some());
+        token
+    }
+
+    /// Judges a text again that is in the cache.
+    fn relearn(&mut self, text: Text<'_>, slot: Slot, token: Token) -> Arc<Token> {
+        let parts = Parts::of(text.bytes, self.max_token_bytes);
+        let reading = parts.read();
+        self.pending.remove(text.key);
+        let token = self.judged(text, &parts, &reading, token);
+        self.cache.replace(slot, Arc::clone(&token), self.generation);
+        token
+    }
+
+    /// `token` with what can be said of it now; what cannot is under way or kept.
+    fn judged(
+        &mut self,
+        text: Text<'_>,
+        parts: &Parts<'_>,
+        reading: &Reading<'_>,
+        mut token: Token,
+    ) -> Arc<Token> {
+        let submitted = match self.judge.look(reading, &self.ring) {
+            Look::Done(judgement) => Submitted::Done(judgement),
+            Look::Costly(policy) => {
+                token.policy = policy;
+                let fingerprint = token.fingerprint;
+                let (client, at) = (text.client, text.at);
+                let job = Job { fingerprint, text: text.bytes, parts, reading, ring: &self.ring, client, at };
+                self.verifier.submit(&job)
+            }
+        };
+        match submitted {
+            Submitted::Done(judgement) => {
+                apply(&mut token, judgement);
+                if token.signature == Signature::Unchecked(Unchecked::KeyUnknown) {
+                    self.want(reading);
+                }
+                self.kept(text, token)
+            }
+            Submitted::Queued => {
+                token.signature = Signature::Unchecked(Unchecked::Pending);
+                let token = Arc::new(token);
+                self.counters.queued += 1;
+                let waiting =
+                    InFlight { key: text.key, token: Arc::clone(&token), generation: self.generation };
+                self.in_flight.insert(token.fingerprint, waiting);
+                token
+            }
+            Submitted::OverBudget => {
+                self.counters.over_budget += 1;
+                token.signature = Signature::Unchecked(Unchecked::OverBudget);
+                Arc::new(token)
+            }
+        }
+    }
+
+    /// Keeps the text of a token that waits for keys; without room for it the token is over budget.
+    fn kept(&mut self, text: Text<'_>, mut token: Token) -> Arc<Token> {
+        if token.is_settled() {
+            self.count(token.signature);
+            return Arc::new(token);
+        }
+        let shared = Arc::new(token);
+        if self.pending.keep(text.key, text.bytes, &shared, text.at) {
+            self.count(shared.signature);
+            return shared;
+        }
+        token = Arc::unwrap_or_clone(shared);
+        token.signature = Signature::Unchecked(Unchecked::OverBudget);
+        self.counters.over_budget += 1;
+        Arc::new(token)
+    }
+
+    fn want(&mut self, reading: &Reading<'_>) {
+        let (Some(issuer), Some(kid)) = (self.judge.issuer_of(reading), reading.header.kid.as_deref()) else {
+            return;
+        };
+        let known = self.wanted.iter().any(|wanted| wanted.issuer == issuer && &*wanted.kid == kid);
+        if !known && kid.len() <= MAX_KID && self.wanted.len() < MAX_WANTED {
+            self.wanted.push_back(Wanted { issuer, kid: kid.into() });
+        }
+    }
+
+    /// The keys that tokens have asked for in vain since the last call, for the fetcher.
+    pub fn take_wanted(&mut self) -> impl Iterator<Item = Wanted> + '_ {
+        self.wanted.drain(..)
+    }
+
+    /// Takes a late verdict: the token as it is now known, if it was waited for and is settled.
+    pub fn settle(&mut self, verdict: Verdict, now: Time) -> Option<Arc<Token>> {
+        let InFlight { key, token, generation } = self.in_flight.remove(&verdict.fingerprint)?;
+        let mut token = Arc::unwrap_or_clone(token);
+        apply(&mut token, verdict.judgement);
+        let token = if token.is_settled() {
+            self.count(token.signature);
+            Arc::new(token)
+        } else {
+            let bytes = verdict.into_text().unwrap_or_default();
+            self.kept(Text { bytes: &bytes, key, client: NOBODY, at: now }, token)
+        };
+        if let Some((slot, _, _)) = self.cache.find(key) {
+            self.cache.replace(slot, Arc::clone(&token), generation);
+        }
+        token.is_settled().then_some(token)
+    }
+
+    /// Takes new keys and judges what has waited for them. Returns the tokens that are settled now; with a pooled
+    /// verifier most verdicts come later.
+    pub fn keys_changed(&mut self, ring: Arc<KeyRing>, now: Time) -> Vec<Arc<Token>> {
+        self.ring = ring;
+        self.generation = self.generation.wrapping_add(1);
+        self.due = self.pending.len();
+        self.resume(now)
+    }
+
+    /// Goes on with what [`keys_changed`](Self::keys_changed) could not do within the budget. Call it on every tick.
+    pub fn resume(&mut self, now: Time) -> Vec<Arc<Token>> {
+        let mut settled = Vec::new();
+        while self.due > 0 {
+            let Some((key, waiting)) = self.pending.pop() else { break };
+            self.due -= 1;
+            let before = waiting.token;
+            let text = Text { bytes: &waiting.text, key, client: NOBODY, at: now };
+            let parts = Parts::of(text.bytes, self.max_token_bytes);
+            let reading = parts.read();
+            let token = self.judged(text, &parts, &reading, Token::clone(&before));
+            if token.signature == Signature::Unchecked(Unchecked::OverBudget) {
+                // Its turn comes again; until then it waits as it did.
+                self.due += usize::from(self.pending.keep(key, text.bytes, &before, now));
+                break;
+            }
+            if let Some((slot, _, _)) = self.cache.find(key) {
+                self.cache.replace(slot, Arc::clone(&token), self.generation);
+            }
+            if token.is_settled() {
+                settled.push(token);
+            }
+        }
+        self.due = self.due.min(self.pending.len());
+        settled
+    }
+
+    /// What was done so far, and how things stand.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let ready = self.ring.issuers().filter(|issuer| issuer.state == KeyState::Ready).count();
+        Counters {
+            pending_bytes: self.pending.bytes() as u64,
+            cached: self.cache.len() as u64,
+            issuers_ready: ready as u64,
+            issuers_waiting: (self.ring.issuers().count() - ready) as u64,
+            ..self.counters
+        }
+    }
+
+    fn count(&mut self, signature: Signature) {
+        let counters = &mut self.counters;
+        let counter = match signature {
+            Signature::Verified => &mut counters.verified,
+            Signature::Invalid => &mut counters.invalid,
+            Signature::Absent => &mut counters.absent,
+            Signature::Unchecked(Unchecked::NoIssuer) => &mut counters.no_issuer,
+            Signature::Unchecked(Unchecked::KeysPending) => &mut counters.keys_pending,
+            Signature::Unchecked(Unchecked::KeyUnknown) => &mut counters.key_unknown,
+            Signature::Unchecked(Unchecked::Unreadable) => &mut counters.unreadable,
+            Signature::Unchecked(Unchecked::OverBudget) => &mut counters.over_budget,
+            Signature::Unchecked(Unchecked::Pending) => &mut counters.queued,
+        };
+        *counter += 1;
+    }
+
+    /// Everything that reading alone tells.
+    fn describe(&self, text: &[u8], parts: &Parts<'_>, reading: &Reading<'_>) -> Token {
+        let show = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(printable);
+        let (header, claims) = (&reading.header, &reading.claims);
+        let part = |text: &[u8]| if text.is_empty() { 0 } else { self.hash.short(text) };
+        Token {
+            fingerprint: self.namer.name(text),
+            length: u32::try_from(text.len()).unwrap_or(u32::MAX),
+            alg: show(&header.alg),
+            kid: show(&header.kid),
+            typ: show(&header.typ),
+            key_url: header
+                .key_url
+                .as_deref()
+                .map(|url| printable(url.split(['?', '#']).next().unwrap_or_default())),
+            issuer: show(&claims.issuer),
+            subject: show(&claims.subject).or_else(|| show(&claims.client)),
+            audiences: claims
+                .audiences
+                .iter()
+                .take(MAX_AUDIENCES)
+                .map(|audience| printable(audience))
+                .collect(),
+            id: show(&claims.id),
+            expires: claims.expires,
+            not_before: claims.not_before,
+            issued: claims.issued,
+            flaws: reading.flaws,
+            flaw_detail: reading.detail,
+            input_hash: part(parts.signing_input),
+            signature_hash: part(&parts.signature),
+            payload_hash: part(parts.payload_text),
+            ..blank(reading.form)
+        }
+    }
+}
+
+/// Stands for the client where it is no longer known: tokens that were kept.
+const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// Whether a verdict in the cache still holds.
+const fn is_fresh(token: &Token, same_keys: bool) -> bool {
+    match token.signature {
+        Signature::Verified
+        | Signature::Absent
+        | Signature::Unchecked(Unchecked::NoIssuer | Unchecked::Unreadable | Unchecked::Pending) => true,
+        Signature::Invalid | Signature::Unchecked(Unchecked::KeysPending | Unchecked::KeyUnknown) => {
+            same_keys
+        }
+        Signature::Unchecked(Unchecked::OverBudget) => false,
+    }
+}
+
+fn apply(token: &mut Token, judgement: Judgement) {
+    token.signature = judgement.signature;
+    token.policy = judgement.policy;
+    token.proof = judgement.proof;
+}
+
+/// A token of which nothing is known but its form.
+pub(super) fn blank(form: Form) -> Token {
+    Token {
+        fingerprint: Fingerprint::default(),
+        form,
+        length: 0,
+        alg: None,
+        kid: None,
+        typ: None,
+        key_url: None,
+        issuer: None,
+        subject: None,
+        audiences: SmallVec::new(),
+        id: None,
+        expires: None,
+        not_before: None,
+        issued: None,
+        flaws: Flaws::default(),
+        flaw_detail: None,
+        signature: Signature::Unchecked(Unchecked::Unreadable),
+        policy: None,
+        proof: None,
+        input_hash: 0,
+        signature_hash: 0,
+        payload_hash: 0,
+    }
+}
