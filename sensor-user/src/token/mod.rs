@@ -5,6 +5,7 @@
 pub mod cache;
 pub mod extract;
 pub mod facts;
+pub mod fetch;
 #[cfg(test)]
 pub(crate) mod forge;
 pub mod hash;
@@ -19,6 +20,7 @@ pub mod verifier;
 pub mod verify;
 
 pub use facts::{Carrier, Fingerprint, Form, Policy, Signature, Token, TokenUse, Unchecked};
+pub use fetch::{FetchError, Fetcher, fetch_all_once};
 pub use keys::KeyRing;
 pub use settings::TokenSettings;
 pub use stage::{Counters, Tokens, Wanted};
