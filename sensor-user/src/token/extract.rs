@@ -23,12 +23,19 @@ use crate::token::settings::TokenSettings;
 pub const MAX_CREDENTIALS: usize = 8;
 
 /// One credential.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Credential<'a> {
     /// Its text, borrowed unless it had to be decoded.
     pub text: Cow<'a, [u8]>,
     /// Where it was.
     pub carrier: Carrier,
+}
+
+impl std::fmt::Debug for Credential<'_> {
+    /// Never the text.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credential").field("carrier", &self.carrier).field("bytes", &self.text.len()).finish()
+    }
 }
 
 /// All credentials of one request.

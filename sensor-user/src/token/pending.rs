@@ -17,7 +17,6 @@ const PATIENCE: Duration = Duration::from_mins(15);
 const OVERHEAD: usize = 128;
 
 /// A token that waits.
-#[derive(Debug)]
 pub(super) struct Waiting {
     /// Its text.
     pub(super) text: Zeroizing<Box<[u8]>>,
@@ -28,7 +27,6 @@ pub(super) struct Waiting {
 }
 
 /// All that wait, in order of arrival.
-#[derive(Debug)]
 pub(super) struct Pending {
     waiting: HashMap<u128, Waiting, foldhash::fast::RandomState>,
     order: VecDeque<u128>,

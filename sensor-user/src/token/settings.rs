@@ -99,7 +99,7 @@ impl Algorithm {
 }
 
 /// What the token stage needs to know. [`TokenSettings::default`] works without any issuer: everything that needs no key.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TokenSettings {
     /// Trusted issuers.
     pub issuers: Vec<Issuer>,
@@ -121,6 +121,24 @@ pub struct TokenSettings {
     pub keys_refresh: Duration,
     /// Key of the fingerprint; drawn at random if none is configured.
     pub fingerprint_key: Option<zeroize::Zeroizing<Vec<u8>>>,
+}
+
+impl std::fmt::Debug for TokenSettings {
+    /// Everything but the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenSettings")
+            .field("issuers", &self.issuers)
+            .field("headers", &self.headers)
+            .field("cookies", &self.cookies)
+            .field("query", &self.query)
+            .field("max_token_bytes", &self.max_token_bytes)
+            .field("max_tokens", &self.max_tokens)
+            .field("max_pending_bytes", &self.max_pending_bytes)
+            .field("verifications_per_s", &self.verifications_per_s)
+            .field("keys_refresh", &self.keys_refresh)
+            .field("has_fingerprint_key", &self.fingerprint_key.is_some())
+            .finish()
+    }
 }
 
 impl Default for TokenSettings {

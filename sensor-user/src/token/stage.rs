@@ -221,10 +221,9 @@ impl Tokens {
             Look::Done(judgement) => Submitted::Done(judgement),
             Look::Costly(policy) => {
                 token.policy = policy;
-                let fingerprint = token.fingerprint;
-                let (client, at) = (text.client, text.at);
-                let job = Job { fingerprint, text: text.bytes, parts, reading, ring: &self.ring, client, at };
-                self.verifier.submit(&job)
+                let Text { bytes, client, at, .. } = text;
+                let (fingerprint, ring) = (token.fingerprint, &self.ring);
+                self.verifier.submit(&Job { fingerprint, text: bytes, parts, reading, ring, client, at })
             }
         };
         match submitted {
@@ -377,7 +376,9 @@ impl Tokens {
     fn describe(&self, text: &[u8], parts: &Parts<'_>, reading: &Reading<'_>) -> Token {
         let show = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(printable);
         let (header, claims) = (&reading.header, &reading.claims);
-        let part = |text: &[u8]| if text.is_empty() { 0 } else { self.hash.short(text) };
+        // What is compared across tokens are the parts of signed ones only.
+        let signed = matches!(reading.form, Form::Jws | Form::Malformed);
+        let part = |text: &[u8]| if text.is_empty() || !signed { 0 } else { self.hash.short(text) };
         Token {
             fingerprint: self.namer.name(text),
             length: u32::try_from(text.len()).unwrap_or(u32::MAX),

@@ -19,7 +19,6 @@ use crate::token::settings::TokenSettings;
 use crate::token::verify::{Judge, Judgement};
 
 /// One token to verify.
-#[derive(Debug)]
 pub struct Job<'a> {
     /// Its name.
     pub fingerprint: Fingerprint,
@@ -75,7 +74,6 @@ impl Verifier for InStep {
 }
 
 /// A late verdict.
-#[derive(Debug)]
 pub struct Verdict {
     /// Whose.
     pub fingerprint: Fingerprint,
@@ -83,6 +81,17 @@ pub struct Verdict {
     pub judgement: Judgement,
     /// The token's text, if it will have to be judged again.
     text: Option<Zeroizing<Box<[u8]>>>,
+}
+
+impl std::fmt::Debug for Verdict {
+    /// Never the text.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let judgement = &self.judgement;
+        f.debug_struct("Verdict")
+            .field("fingerprint", &self.fingerprint)
+            .field("judgement", judgement)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Verdict {

@@ -26,7 +26,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { total: Duration::from_secs(10), bytes: 1024 * 1024, redirects: 3, file_poll: Duration::from_secs(5) }
+        Self {
+            total: Duration::from_secs(10),
+            bytes: 1024 * 1024,
+            redirects: 3,
+            file_poll: Duration::from_secs(5),
+        }
     }
 }
 
@@ -65,7 +70,7 @@ async fn follow(client: &Client, url: &str, limits: Limits) -> Result<Body, Fetc
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
         let target = location.and_then(|location| url.join(location).ok());
         let target = target.ok_or(FetchError::Status(response.status().as_u16()))?;
-        url = redirected(&url, target)?;
+        url = redirected(&url, &target)?;
     }
     Err(FetchError::Redirects(limits.redirects))
 }
@@ -92,7 +97,7 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 /// The same host, and no step down from https.
-fn redirected(from: &Url, to: Url) -> Result<Url, FetchError> {
+fn redirected(from: &Url, to: &Url) -> Result<Url, FetchError> {
     let refuse = |why| Err(FetchError::Redirect { to: without_query(to.as_str()), why });
     if from.host_str() != to.host_str() {
         return refuse("another host");
@@ -157,17 +162,28 @@ mod tests {
 
     #[test]
     fn only_safe_urls_are_fetched() {
-        for url in ["https://idp.example/jwks", "http://127.0.0.1:80/", "http://[::1]:8080/x", "http://localhost/"] {
+        for url in
+            ["https://idp.example/jwks", "http://127.0.0.1:80/", "http://[::1]:8080/x", "http://localhost/"]
+        {
             assert!(checked(url).is_ok(), "{url}");
         }
-        for url in ["http://idp.example/jwks", "http://10.0.0.1/", "ftp://a/", "file:///etc/passwd", "https://u:p@a/", "x", ""] {
+        for url in [
+            "http://idp.example/jwks",
+            "http://10.0.0.1/",
+            "ftp://a/",
+            "file:///etc/passwd",
+            "https://u:p@a/",
+            "x",
+            "",
+        ] {
             assert!(checked(url).is_err(), "{url}");
         }
     }
 
     #[test]
     fn only_safe_redirects_are_followed() {
-        let to = |from: &str, to: &str| redirected(&Url::parse(from).unwrap(), Url::parse(to).unwrap()).is_ok();
+        let to =
+            |from: &str, to: &str| redirected(&Url::parse(from).unwrap(), &Url::parse(to).unwrap()).is_ok();
         assert!(to("https://idp.example/a", "https://idp.example/b"));
         assert!(!to("https://idp.example/a", "https://evil.example/b"));
         assert!(!to("https://idp.example/a", "http://idp.example/b"));

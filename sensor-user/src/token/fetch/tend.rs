@@ -91,7 +91,12 @@ impl<'a> Tended<'a> {
         }
         match keys(&fetched.text, self.issuer) {
             Ok(set) => {
-                tracing::info!(issuer = name, keys = set.keys.len(), unusable = set.refused.len(), "keys are ready");
+                tracing::info!(
+                    issuer = name,
+                    keys = set.keys.len(),
+                    unusable = set.refused.len(),
+                    "keys are ready"
+                );
                 let mut keys = Some(set.keys);
                 self.publish.send_modify(|ring| {
                     let keys = keys.take().unwrap_or_default();

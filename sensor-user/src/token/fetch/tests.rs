@@ -67,8 +67,12 @@ fn from(source: KeySource) -> TokenSettings {
     forge::settings(vec![Issuer { keys: source, ..forge::issuer(&[Algorithm::ES256]) }])
 }
 
-const QUICK: Limits =
-    Limits { total: Duration::from_millis(300), bytes: 100_000, redirects: 3, file_poll: Duration::from_millis(1) };
+const QUICK: Limits = Limits {
+    total: Duration::from_millis(300),
+    bytes: 100_000,
+    redirects: 3,
+    file_poll: Duration::from_millis(1),
+};
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
@@ -110,7 +114,11 @@ fn fetches_by_discovery_and_insists_on_the_issuer() {
     let is_right = Arc::clone(&right);
     let server = Server::start(move |path, stream| {
         let host = stream.local_addr().unwrap();
-        let issuer = if is_right.load(Ordering::SeqCst) { format!("http://{host}/realm") } else { "https://else.example/".into() };
+        let issuer = if is_right.load(Ordering::SeqCst) {
+            format!("http://{host}/realm")
+        } else {
+            "https://else.example/".into()
+        };
         let body = match path {
             "/realm/.well-known/openid-configuration" => {
                 format!(r#"{{"issuer":"{issuer}","jwks_uri":"http://{host}/keys"}}"#)
@@ -194,7 +202,9 @@ fn follows_three_redirects_on_the_same_host_and_no_other() {
                 return;
             }
         };
-        let answer = format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let answer = format!(
+            "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
         let _ = stream.write_all(answer.as_bytes());
     });
     assert!(once_from(server.url("/1")).is_ok());
@@ -250,7 +260,9 @@ fn a_wanted_key_brings_a_fetch_and_good_keys_outlive_bad_answers() {
             rings.wait_for(|ring| state(ring) == KeyState::Ready).await.unwrap();
             wanted.send(Wanted { issuer: 0, kid: "rotated".into() }).await.unwrap();
             wanted.send(Wanted { issuer: 7, kid: "nobody's".into() }).await.unwrap();
-            let has = |ring: &Arc<KeyRing>, kid| ring.issuer(0).unwrap().keys.iter().any(|k| k.kid.as_deref() == Some(kid));
+            let has = |ring: &Arc<KeyRing>, kid| {
+                ring.issuer(0).unwrap().keys.iter().any(|k| k.kid.as_deref() == Some(kid))
+            };
             let ring = rings.wait_for(|ring| has(ring, "rotated")).await.unwrap().clone();
             assert!(!has(&ring, &old.kid), "withdrawn keys are gone");
             drop(rings);

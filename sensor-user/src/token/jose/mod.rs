@@ -20,13 +20,15 @@ pub mod json;
 mod signature;
 pub mod text;
 
+use zeroize::Zeroizing;
+
 use crate::token::facts::{Flaws, Form};
 
 pub use claims::Claims;
 pub use header::{Header, points_inside};
 
 /// The pieces of a token's text, decoded.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Parts<'a> {
     text: &'a [u8],
     /// Header and payload text with the dot between them: what is signed.
@@ -38,9 +40,19 @@ pub struct Parts<'a> {
     count: usize,
     header: Vec<u8>,
     payload: Vec<u8>,
-    /// The signature's bytes.
-    pub signature: Vec<u8>,
+    /// The signature's bytes; wiped when dropped.
+    pub signature: Zeroizing<Vec<u8>>,
     flaws: Noted,
+}
+
+impl std::fmt::Debug for Parts<'_> {
+    /// Never the text.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts")
+            .field("count", &self.count)
+            .field("bytes", &self.text.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Flaws, and the words for the first of them.
@@ -100,9 +112,12 @@ impl<'a> Parts<'a> {
         parts.signature_text = after.next().unwrap_or_default();
         parts.signing_input = text.get(..=first_dot + parts.payload_text.len()).unwrap_or(text);
         parts.header = parts.decode(header_text);
-        if parts.count != 5 {
-            parts.payload = parts.decode(parts.payload_text);
-            parts.signature = parts.decode(parts.signature_text);
+        let before = parts.flaws;
+        parts.payload = parts.decode(parts.payload_text);
+        parts.signature = parts.decode(parts.signature_text).into();
+        if parts.count == 5 {
+            // What may be a JWE's encrypted key and nonce is not for us to judge.
+            parts.flaws = before;
         }
         parts
     }
@@ -374,6 +389,7 @@ mod tests {
             (format!("{good}.x"), Form::Malformed, Flaws::BAD_PARTS),
             (format!("{good}="), Form::Jws, Flaws::BAD_BASE64),
             (good.replacen('.', "=.", 1), Form::Jws, Flaws::BAD_BASE64),
+            (format!("{good}.x.y"), Form::Malformed, Flaws::BAD_PARTS),
             (jwe, Form::Jwe, Flaws::default()),
             (flask.to_owned(), Form::Opaque, Flaws::default()),
             ("d41d8cd98f00b204e9800998ecf8427e".to_owned(), Form::Opaque, Flaws::default()),
@@ -393,6 +409,12 @@ mod tests {
                 "{text}: {found:?}"
             );
         }
+    }
+
+    #[test]
+    fn five_parts_that_are_no_jwe_have_a_signature() {
+        let text = format!("{}.x.y", token(RS, CLAIMS, &[1; 256]));
+        assert!(!flaws(&text).1.intersects(Flaws::EMPTY_SIGNATURE));
     }
 
     #[test]

@@ -72,6 +72,12 @@ pub fn read(text: &[u8], algorithms: &[Algorithm]) -> Result<Key, KeyError> {
     Ok(key)
 }
 
+/// The thumbprint of a JWK's text, whatever it may be used for. Cheap: no key is made.
+#[must_use]
+pub fn thumbprint_of(text: &[u8]) -> Option<[u8; 32]> {
+    Some(thumbprint(&Members::read(text).ok()?.material().ok()?))
+}
+
 /// The members that matter, as text.
 #[derive(Default)]
 struct Members<'a> {

@@ -8,6 +8,8 @@ pub mod jwk;
 pub mod pem;
 mod public;
 pub mod ring;
+#[cfg(test)]
+mod tests;
 
 use aws_lc_rs::{hmac, signature as lc};
 use zeroize::Zeroizing;

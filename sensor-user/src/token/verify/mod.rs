@@ -15,7 +15,7 @@ use crate::capture::Time;
 use crate::token::facts::{Flaws, Form, Policy, Proof, Signature, Unchecked};
 use crate::token::jose::{Parts, Reading};
 use crate::token::keys::ring::Choice;
-use crate::token::keys::{IssuerKeys, KeyRing, KeyState, jwk, pem};
+use crate::token::keys::{IssuerKeys, KeyRing, KeyState, Material, Public, jwk, pem};
 use crate::token::settings::{Algorithm, Issuer, KeySource};
 use proof::WeakSecrets;
 
@@ -226,14 +226,11 @@ fn is_own_url(url: &str, issuer: &Issuer, keys: Option<&IssuerKeys>) -> bool {
 
 /// Whether the key in the header is, by thumbprint, one of the issuer's.
 fn is_own_key(reading: &Reading<'_>, keys: &IssuerKeys) -> bool {
-    let jwk = reading.header.jwk.map(|text| jwk::read(text, &Algorithm::ALL).ok());
+    let jwk = reading.header.jwk.map(jwk::thumbprint_of);
     let certificate = reading.header.certificate.as_deref().map(|text| {
-        let der = pem::decode(text)?;
-        let public = crate::token::keys::Public::from_certificate(&der)?;
-        crate::token::keys::Key::new(&crate::token::keys::Material::Public(public), None, &Algorithm::ALL)
-            .ok()
+        let public = Public::from_certificate(&pem::decode(text)?)?;
+        Some(jwk::thumbprint(&Material::Public(public)))
     });
-    jwk.into_iter()
-        .chain(certificate)
-        .all(|key| key.is_some_and(|key| keys.keys.iter().any(|own| own.thumbprint == key.thumbprint)))
+    let is_own = |thumbprint| keys.keys.iter().any(|own| own.thumbprint == thumbprint);
+    jwk.into_iter().chain(certificate).all(|thumbprint| thumbprint.is_some_and(is_own))
 }
