@@ -163,12 +163,12 @@ fn cgroup() -> Option<PathBuf> {
     static CGROUP: OnceLock<Option<PathBuf>> = OnceLock::new();
     CGROUP
         .get_or_init(|| {
-            let failed = probe(None).into_iter().find(|check| check.status == Status::Fail);
-            if let Some(check) = failed {
+            let checks = probe(None);
+            if let Some(check) = checks.iter().find(|check| check.status == Status::Fail) {
                 eprintln!("SKIPPED kernel tests: {}: {} ({})", check.name, check.found, check.remedy);
                 return None;
             }
-            let root = probe(None).into_iter().find(|check| check.name == "cgroup v2")?.found;
+            let root = &checks.iter().find(|check| check.name == "cgroup v2")?.found;
             let dir = PathBuf::from(root).join(format!("tokenscope-test-{}", std::process::id()));
             std::fs::create_dir(&dir).unwrap();
             std::fs::write(dir.join("cgroup.procs"), std::process::id().to_string()).unwrap();
