@@ -66,7 +66,7 @@ pub struct Header {
     pub wire_len: u32,
     /// Payload bytes that follow this header; `captured <= wire_len`.
     pub captured: u32,
-    /// Thread group id at egress on kernels that tell it truly (>= 6.12), else 0.
+    /// Thread group id that sent the head of the last response, on kernels that tell it truly (>= 6.12), else 0.
     pub pid: u32,
     /// [`VERSION`].
     pub version: u8,

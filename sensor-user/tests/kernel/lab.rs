@@ -49,6 +49,8 @@ pub(crate) struct Lab {
     pub(crate) source: EbpfSource,
     pub(crate) seen: Vec<Seen>,
     pub(crate) losses: Vec<(&'static str, u64)>,
+    /// Server ports of the frames that were not of this one.
+    pub(crate) strangers: Vec<u16>,
     pub(crate) port: u16,
 }
 
@@ -64,7 +66,7 @@ impl Lab {
     pub(crate) fn with(options: Options) -> Option<Self> {
         let cgroup = cgroup()?;
         let source = EbpfSource::open(&Options { cgroup: Some(cgroup), ..options }).unwrap();
-        Some(Self { source, seen: Vec::new(), losses: Vec::new(), port: 0 })
+        Some(Self { source, seen: Vec::new(), losses: Vec::new(), strangers: Vec::new(), port: 0 })
     }
 
     /// Takes in what there is until `done`, or a long time has passed.
@@ -79,7 +81,8 @@ impl Lab {
 
     /// Takes in what there is.
     pub(crate) fn look(&mut self, wait: Duration) {
-        let (seen, losses, port) = (&mut self.seen, &mut self.losses, self.port);
+        let (seen, losses, strangers) = (&mut self.seen, &mut self.losses, &mut self.strangers);
+        let port = self.port;
         self.source
             .poll(wait, &mut |input| match input {
                 Input::Frame(frame) if frame.endpoints.server.port() == port => seen.push(Seen {
@@ -90,6 +93,7 @@ impl Lab {
                     pid: frame.origin.pid,
                     what: what(frame.event),
                 }),
+                Input::Frame(frame) => strangers.push(frame.endpoints.server.port()),
                 Input::Loss(loss) => losses.push((loss.reason, loss.records)),
                 _ => {}
             })

@@ -19,7 +19,8 @@ fn counts_what_a_full_ring_loses() {
     assert!(requests > 0 && responses > requests, "{requests} {responses}");
     lab.watch(|lab| lab.losses.iter().any(|(reason, _)| *reason == "ring_full_request"));
     // Other tests share the cgroup, so there may be more by now.
-    let reported: u64 = lab.losses.iter().filter(|loss| loss.0 == "ring_full_request").map(|loss| loss.1).sum();
+    let reported: u64 =
+        lab.losses.iter().filter(|loss| loss.0 == "ring_full_request").map(|loss| loss.1).sum();
     assert!(reported >= requests, "{:?}", lab.losses);
     lab.seen.clear();
     pair.ask(ASK);

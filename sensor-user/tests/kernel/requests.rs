@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::thread;
 
-use rustix::net::{AddressFamily, SocketType, connect, ipproto, socket, sockopt};
+use rustix::net::{AddressFamily, SendFlags, SocketType, connect, ipproto, sendto, socket, sockopt};
 use sensor_user::capture::{Grant, Side, SocketId, Source};
 
 use super::lab::{ANSWER, ASK, Lab, Pair, What, listen};
@@ -277,4 +277,31 @@ fn joins_a_request_on_the_handshake_to_its_connection() {
         "{:?}",
         lab.seen
     );
+}
+
+/// TCP Fast Open: the request comes with the SYN, before there is any connection.
+#[test]
+fn joins_a_request_on_the_syn_to_its_connection() {
+    /// Client and server, without cookies, for every listener (ip-sysctl.rst).
+    const OPEN_TO_ALL: &str = "1543";
+    /// `MSG_FASTOPEN`.
+    const FAST: SendFlags = SendFlags::from_bits_retain(0x2000_0000);
+    const SWITCH: &str = "/proc/sys/net/ipv4/tcp_fastopen";
+    let Some(mut lab) = Lab::new() else { return };
+    let before = std::fs::read_to_string(SWITCH).unwrap();
+    std::fs::write(SWITCH, OPEN_TO_ALL).unwrap();
+    let listener = listen(Ipv4Addr::LOCALHOST.into());
+    lab.port = listener.local_addr().unwrap().port();
+    let client = socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::TCP)).unwrap();
+    let sent = sendto(&client, ASK, FAST, &listener.local_addr().unwrap());
+    std::fs::write(SWITCH, before).unwrap();
+    assert_eq!(sent.unwrap(), ASK.len());
+    let (server, _) = listener.accept().unwrap();
+    let mut pair = Pair { client: client.into(), server };
+    pair.server.read_exact(&mut vec![0; ASK.len()]).unwrap();
+    pair.answer(ANSWER);
+    lab.watch(|lab| lab.records(Side::Response) > 0);
+    assert_eq!(lab.stream(Side::Request), ASK, "{:?}", lab.seen);
+    let opened = lab.seen.iter().find(|seen| matches!(seen.what, What::Open { .. })).unwrap().clone();
+    assert!(lab.seen.iter().all(|seen| seen.socket == opened.socket), "{:?}", lab.seen);
 }

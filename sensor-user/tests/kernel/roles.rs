@@ -70,6 +70,41 @@ fn mutes_what_is_not_http() {
     }
 }
 
+/// A scan costs the ring nothing: openings are told with the first byte.
+#[test]
+fn a_connection_without_a_byte_costs_no_record() {
+    let Some(mut lab) = Lab::new() else { return };
+    let mut pair = Pair::v4();
+    lab.port = pair.port();
+    pair.finish();
+    drop(pair);
+    let mut next = Pair::v4();
+    let (silent, spoken) = (lab.port, next.port());
+    lab.port = spoken;
+    next.ask(ASK);
+    lab.expect_request(ASK);
+    assert_ne!(silent, spoken);
+    assert!(lab.strangers.iter().all(|port| *port != silent), "{:?}", lab.strangers);
+}
+
+/// Nothing stays attached once the source is gone.
+#[test]
+fn detaches_when_dropped() {
+    let Some(lab) = Lab::new() else { return };
+    let gauges = lab.source.gauges();
+    let before = lab.counter("request_segments");
+    drop(lab);
+    let mut pair = Pair::v4();
+    pair.ask(ASK);
+    let segments = gauges.snapshot().into_iter().find(|(label, _)| *label == "request_segments").unwrap().1;
+    assert!(segments <= before);
+    let Some(mut again) = Lab::new() else { return };
+    again.port = pair.port();
+    pair.answer(ANSWER);
+    pair.ask(ASK);
+    again.expect_request(ASK);
+}
+
 #[test]
 fn mutes_servers_that_speak_first() {
     let Some(mut lab) = Lab::new() else { return };
