@@ -39,7 +39,7 @@ impl Wire {
     fn overhear(&self, pair: &Pair) -> Standing {
         let (from, to) = (pair.client.local_addr().unwrap().port(), pair.port());
         let (mut seq, mut ack) = (None, None);
-        let mut packet = [0; 65536];
+        let mut packet = vec![0; 65536];
         while seq.is_none() || ack.is_none() {
             let (len, _) = recv(&self.heard, &mut packet, RecvFlags::empty()).unwrap();
             let tcp = &packet[20..len];
