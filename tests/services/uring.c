@@ -1,7 +1,7 @@
 // The order service of api.py on io_uring: no read(2) or write(2) ever carries its bytes. It knows nothing of Tokenscope.
 //
 // usage: uring PORT ALLOW      environment: ACCEPT_NONE=1
-// ALLOW lists the tokens that it takes, one a line; there is no crypto here. Bodies are not supported.
+// ALLOW lists the tokens that it takes, one a line; there is no crypto here. Bodies must fit the buffer with their head.
 // build: cc -O2 -o uring uring.c -luring
 
 #define _GNU_SOURCE
@@ -80,10 +80,16 @@ static size_t respond(struct connection *c) {
         if (!end || c->out_len + 256 > sizeof c->out)
             break;
         end[2] = 0;
+        char *length = strcasestr(c->in + start, "\r\ncontent-length: ");
+        size_t body = length ? strtoul(length + strlen("\r\ncontent-length: "), NULL, 10) : 0;
+        if ((size_t)(c->in + c->held - (end + 4)) < body) {
+            end[2] = '\r';
+            break;
+        }
         c->out_len += (size_t)snprintf(c->out + c->out_len, sizeof c->out - c->out_len,
                                        "HTTP/1.1 %s\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nok\n",
                                        answer(c->in + start));
-        start = (size_t)(end + 4 - c->in);
+        start = (size_t)(end + 4 - c->in) + body;
     }
     memmove(c->in, c->in + start, c->held - start);
     c->held -= start;

@@ -28,7 +28,7 @@ pub enum Attack {
     WrongAudience,
     /// Two `sub` members, properly signed.
     DuplicateMembers,
-    /// Base64 padding where JOSE forbids it.
+    /// Base64 padding where JOSE forbids it, properly signed.
     Padding,
     /// Brings its own key in the header.
     EmbeddedKey,
@@ -36,7 +36,7 @@ pub enum Attack {
     KeyUrl,
     /// `kid` points to an empty file; the HMAC's secret is empty.
     KidTraversal,
-    /// HS256 under a secret from every list.
+    /// HS256 under a secret from every list, from an issuer that nobody configured.
     WeakSecret,
     /// ECDSA with r = s = 0.
     Psychic,
@@ -141,7 +141,10 @@ impl Attack {
                 let header = json!({"alg": "HS256", "typ": "JWT", "kid": "../../../../dev/null"});
                 Ok(mint.hs256(&header, &claims, b""))
             }
-            Self::WeakSecret => Ok(mint.hs256(&json!({"alg": "HS256", "typ": "JWT"}), &claims, b"secret")),
+            Self::WeakSecret => {
+                let claims = with(claims, "iss", "https://legacy.invalid/");
+                Ok(mint.hs256(&json!({"alg": "HS256", "typ": "JWT"}), &claims, b"secret"))
+            }
             Self::Psychic => {
                 let header = json!({"alg": "ES256", "typ": "JWT", "kid": "ec-1"});
                 let input = signing_input(&header.to_string(), &claims.to_string());
@@ -193,11 +196,12 @@ fn doubled(mint: &Mint, subject: &str) -> String {
     )
 }
 
-/// A good token whose first part carries the padding that RFC 7515 section 2 takes away.
+/// Signed by the issuer, padding included: what a careless library of the issuer's own would make.
 fn padded(mint: &Mint, subject: &str) -> Result<String> {
-    let good = mint.good(subject)?;
-    let (head, rest) = good.split_once('.').unwrap_or_default();
-    Ok(format!("{head}{}.{rest}", "=".repeat((4 - head.len() % 4) % 4)))
+    let header = json!({"alg": "RS256", "typ": "JWT", "kid": "rsa-1"}).to_string();
+    let input = signing_input(&header, &mint.claims(subject).to_string());
+    let (head, claims) = input.split_once('.').unwrap_or_default();
+    mint.rs256_input(format!("{head}{}.{claims}", "=".repeat((4 - head.len() % 4) % 4)))
 }
 
 #[cfg(test)]

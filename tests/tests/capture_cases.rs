@@ -73,17 +73,35 @@ fn hundred_pipelined_requests_are_a_hundred_exchanges() -> Result<()> {
     let mint = Mint::at(clock::now())?;
     let mut client = Client::connect(b.server.address)?;
     let mut requests = Vec::new();
-    let mut expected = Vec::new();
     for id in 0..100 {
+        // One in five is forged: more alerts of one rule from one address would be folded into one.
         let forged = Attack::AlgNone.token(&mint, &format!("mallory{id}"))?;
-        requests.extend(get(&format!("/orders/{id}"), Some(&forged)));
+        let token = if id % 5 == 2 { &forged } else { &b.good };
+        requests.extend(get(&format!("/orders/{id}"), Some(token)));
     }
     client.send(&requests)?;
-    for _ in 0..100 {
+    for id in 0..100 {
         let status = client.answer()?.status;
-        expected.extend(told(&client, status)?);
+        ensure!(status == if id % 5 == 2 { 401 } else { 200 }, "request {id} was answered {status}");
     }
-    exactly(b.sensor, expected).map(drop)
+    let mut sensor = b.sensor;
+    let mut alerts = Vec::new();
+    while alerts.len() < 20 {
+        alerts.push(sensor.next_alert()?);
+    }
+    let ended = sensor.stop()?;
+    alerts.extend(ended.alerts);
+    ensure!(ended.stderr.contains("watched: 100 exchanges"), "{}", ended.stderr);
+    // One good token a hundred times in a moment is worth a word, too.
+    let forged: Vec<&Alert> = alerts.iter().filter(|a| a.rule() != "token-rate").collect();
+    ensure!(
+        forged.len() == 20 && forged.iter().all(|a| a.rule() == "alg-none" && a.count() == 1),
+        "{alerts:#?}"
+    );
+    // nginx answers many pipelined requests in one segment, of which the kernel half forwards the start: a status
+    // may be unseen, but it is never another request's.
+    ensure!(forged.iter().all(|a| matches!(a.status(), Some(401) | None)), "a wrong status: {alerts:#?}");
+    Ok(())
 }
 
 #[test]

@@ -134,3 +134,12 @@ fn samples_are_what_the_lab_makes() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn half_a_token_is_not_judged() -> Result<()> {
+    let said = essence(&replay(&config()?, &case("http-lost-segment-in-head")?.bytes())?)?;
+    let judged: Vec<_> = said.iter().filter(|a| a.0 != "coverage-gap").collect();
+    ensure!(judged.iter().all(|a| a.0 == "alg-none" && a.1 == "High") && judged.len() == 1, "{said:?}");
+    ensure!(said.iter().any(|a| a.0 == "coverage-gap"), "the gap is not told");
+    Ok(())
+}

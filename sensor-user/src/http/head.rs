@@ -192,7 +192,9 @@ fn read_request_leniently(head: &mut RequestHead, suspicions: &mut Suspicions) -
     *method = 0..to_u32(name);
     *target = range_in(bytes, rest.trim_ascii());
     *minor_version = minor;
-    split_headers(bytes, line_end + 1..bytes.len(), headers, suspicions);
+    // A header line that was cut off is not read: half a token is another token.
+    let whole = memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1);
+    split_headers(bytes, line_end + 1..whole, headers, suspicions);
     true
 }
 
