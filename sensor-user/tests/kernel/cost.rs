@@ -12,7 +12,9 @@ use super::lab::{ANSWER, Lab, Pair};
 #[ignore = "prints figures and judges nothing"]
 fn cost_of_a_kept_connection() {
     let ring_bytes = std::env::var("RING_BYTES").map_or(16 << 20, |bytes| bytes.parse().unwrap());
-    let Some(mut lab) = Lab::with(Options { ring_bytes, ..Options::default() }) else { return };
+    // With a port that nobody uses, every connection is muted: the floor.
+    let ports = std::env::var("PORT").map_or(Vec::new(), |port| vec![port.parse().unwrap()]);
+    let Some(mut lab) = Lab::with(Options { ring_bytes, ports, ..Options::default() }) else { return };
     let ask =
         format!("GET /orders/7 HTTP/1.1\r\nHost: shop\r\nAuthorization: Bearer {}\r\n\r\n", "t".repeat(900));
     let mut pair = Pair::v4();

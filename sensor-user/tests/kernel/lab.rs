@@ -95,7 +95,7 @@ impl Lab {
                 }),
                 Input::Frame(frame) => strangers.push(frame.endpoints.server.port()),
                 Input::Loss(loss) => losses.push((loss.reason, loss.records)),
-                _ => {}
+                Input::Tick(_) => {}
             })
             .unwrap();
     }
