@@ -82,21 +82,7 @@ fn converse(requests: &[&[u8]], responses: &[&[u8]]) -> Vec<(Vec<u8>, bool)> {
     let limits = HttpLimits { max_head_bytes: 4096, ..HttpLimits::default() };
     let mut exchanges = Exchanges::new(limits);
     let mut next = [1_u32, 1];
-    let mut push = |side: Side, payload: &[u8]| {
-        let [client, server] = &mut next;
-        let (seq, ack) = if side == Side::Request { (client, *server) } else { (server, *client) };
-        let event = Event::Segment(Segment {
-            side,
-            seq: *seq,
-            ack: Some(ack),
-            rcv_nxt: None,
-            wire_len: payload.len() as u32,
-            payload,
-            in_order: false,
-            fin: false,
-            rst: false,
-        });
-        *seq += payload.len() as u32;
+    let mut push = |event: Event<'_>| {
         let nowhere = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
         let endpoints = Endpoints { client: nowhere, server: nowhere };
         let (at, socket) = (Time::from_secs(1), SocketId(1));
@@ -106,11 +92,28 @@ fn converse(requests: &[&[u8]], responses: &[&[u8]]) -> Vec<(Vec<u8>, bool)> {
             &mut Vec::new(),
         );
     };
-    for payload in requests {
-        push(Side::Request, payload);
-    }
-    for payload in responses {
-        push(Side::Response, payload);
+    push(Event::Open { first_seq: 1 });
+    let sides = [(Side::Request, requests), (Side::Response, responses)];
+    for (side, payload) in
+        sides.into_iter().flat_map(|(side, all)| all.iter().map(move |payload| (side, *payload)))
+    {
+        let [client, server] = &mut next;
+        let (seq, ack) = if side == Side::Request { (client, *server) } else { (server, *client) };
+        let wire_len = payload.len() as u32;
+        let (ack, seq_now) = (Some(ack), *seq);
+        *seq += wire_len;
+        let segment = Segment {
+            side,
+            seq: seq_now,
+            ack,
+            rcv_nxt: None,
+            wire_len,
+            payload,
+            in_order: false,
+            fin: false,
+            rst: false,
+        };
+        push(Event::Segment(segment));
     }
     flows.finish(Time::from_secs(2), &mut exchanges);
     let mut out = Vec::new();

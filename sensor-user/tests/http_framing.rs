@@ -3,7 +3,7 @@
 
 mod wire;
 
-use sensor_user::capture::{Event, Segment, Side};
+use sensor_user::capture::{Event, Segment, Side, SocketId};
 use sensor_user::http::{Coverage, HttpLimits, Suspicions};
 use sensor_user::reassembly::FlowLimits;
 use wire::Wire;
@@ -411,4 +411,41 @@ fn a_decoy_that_the_server_refused_is_replaced() {
     let all = wire.taken();
     assert_eq!(wire::line(&all[0]), "GET /real! 200");
     assert_eq!(all[0].suspicions, Suspicions::CONFLICTING_SEGMENTS);
+}
+
+#[test]
+fn a_flood_of_unfinished_heads_stays_bounded_and_spares_the_proven() {
+    let limits = FlowLimits { max_buffered_total: 1 << 20, ..FlowLimits::default() };
+    let mut wire = Wire::with(limits, HttpLimits::default());
+    let victim = wire.socket;
+    wire.client(b"GET /a HTTP/1.1\r\n\r\n");
+    wire.server(OK);
+    wire.client(b"GET /b HTTP/1.1\r\nX: y");
+    wire.ack();
+    let (client_seq, server_seq) = (wire.client_seq, wire.server_seq);
+    let head = [b"GET / HTTP/1.1\r\nX: ".as_slice(), &[b'y'; 10_000]].concat();
+    for n in 2..2000 {
+        wire.socket = SocketId(n);
+        wire.client(&head);
+        wire.ack();
+        assert!(wire.flows.held_bytes() <= 1 << 20);
+    }
+    assert!(wire.flows.counters().evicted_bytes > 1000);
+    wire.taken();
+    (wire.socket, wire.client_seq, wire.server_seq) = (victim, client_seq, server_seq);
+    wire.client(b"\r\n\r\n");
+    wire.server(OK);
+    assert_eq!(wire.lines(), ["GET /b 200"]);
+}
+
+#[test]
+fn an_upload_may_be_silent_for_longer_than_a_response() {
+    let mut wire = Wire::new();
+    wire.client(b"PUT /big HTTP/1.1\r\nContent-Length: 100000000\r\n\r\n");
+    wire.ack();
+    wire.wait(100);
+    assert!(wire.lines().is_empty());
+    wire.lose(Side::Request, 100_000_000);
+    wire.server(OK);
+    assert_eq!(wire.lines(), ["PUT /big 200"]);
 }

@@ -258,3 +258,96 @@ fn any_frame() -> impl Strategy<Value = AnyFrame> {
         },
     )
 }
+
+/// A connection whose frames get lost: what is said of an exchange must be true all the same.
+#[derive(Clone, Debug)]
+struct Lossy {
+    /// Requests sent in one go, each turn.
+    turns: Vec<usize>,
+    /// Which segments are not captured.
+    lost: Vec<bool>,
+    in_order: bool,
+    rcv_nxt: bool,
+    /// Longest part of a response that is captured.
+    captured: usize,
+}
+
+fn lossy(pipelined: usize) -> impl Strategy<Value = Lossy> {
+    let lost = prop_oneof![3 => Just(false), 1 => Just(true)];
+    let turns = proptest::collection::vec(1..=pipelined, 1..12);
+    let lost = proptest::collection::vec(lost, 40);
+    (turns, lost, any::<bool>(), any::<bool>(), prop_oneof![Just(20_usize), Just(60), Just(4000)]).prop_map(
+        |(turns, lost, in_order, rcv_nxt, captured)| Lossy { turns, lost, in_order, rcv_nxt, captured },
+    )
+}
+
+impl Lossy {
+    /// Plays it. Exchange `n` has status `200 + n`, and a body that may hide a response.
+    fn play(&self) -> Vec<(usize, Option<u16>)> {
+        let mut wire = Wire::new();
+        wire.in_order = self.in_order;
+        wire.open();
+        let mut lost = self.lost.iter().cycle();
+        let mut count = 0;
+        for turn in &self.turns {
+            for n in count..count + turn {
+                let request = format!("GET /{n} HTTP/1.1\r\nHost: h\r\n\r\n");
+                let rcv_nxt = self.rcv_nxt.then_some(wire.client_seq);
+                if !lost.next().unwrap() {
+                    let payload = request.as_bytes();
+                    let wire_len = u32::try_from(payload.len()).unwrap();
+                    let bare = wire.bare(Side::Request, wire.client_seq);
+                    wire.frame(Event::Segment(Segment { rcv_nxt, payload, wire_len, ..bare }));
+                }
+                wire.lose(Side::Request, request.len());
+            }
+            for n in count..count + turn {
+                let framing = ["Content-Length: 30\r\n", "Transfer-Encoding: chunked\r\n"][n % 2];
+                let body = if n % 2 == 0 {
+                    "x".repeat(30)
+                } else {
+                    format!("1e\r\n{}\r\n0\r\n\r\n", "y".repeat(30))
+                };
+                let response = format!("HTTP/1.1 {} x\r\n{framing}\r\n{body}", 400 + n);
+                let (first, second) = response.split_at(response.len() - 20);
+                for part in [first, second] {
+                    if *lost.next().unwrap() {
+                        wire.lose(Side::Response, part.len());
+                    } else {
+                        wire.server_cut(part.as_bytes(), self.captured);
+                    }
+                }
+            }
+            count += turn;
+        }
+        wire.close();
+        let id = |target: &[u8]| std::str::from_utf8(&target[1..]).unwrap().parse().unwrap();
+        wire.taken().iter().map(|exchange| (id(exchange.request.target()), exchange.status())).collect()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn a_loss_never_gives_a_request_the_response_of_another(lossy in lossy(1)) {
+        for (n, status) in lossy.play() {
+            prop_assert!(status.is_none_or(|status| usize::from(status) == 400 + n), "request {n} got {status:?}");
+        }
+    }
+
+    #[test]
+    fn nor_does_it_among_pipelined_requests(lossy in lossy(4)) {
+        for (n, status) in lossy.play() {
+            prop_assert!(status.is_none_or(|status| usize::from(status) == 400 + n), "request {n} got {status:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_loss_everything_is_answered(lossy in lossy(1)) {
+        let lossy = Lossy { lost: vec![false], ..lossy };
+        let played = lossy.play();
+        prop_assert_eq!(played.len(), lossy.turns.len());
+        prop_assert!(played.iter().all(|(_, status)| status.is_some()));
+    }
+}

@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::chunk::Chunks;
 use super::exchange::{Coverage, Suspicions};
 use super::exchanges::Exchanges;
-use super::work::{MAX_PENDING, Pending, Work};
+use super::work::{MAX_PENDING, MAX_PENDING_BYTES, Pending, Work};
 use crate::capture::{Side, Time};
 use crate::reassembly::{Chunk, Conversation, View};
 
@@ -100,7 +100,8 @@ impl Connection {
             self.beyond = 0;
         }
         let queue = &mut self.work.get_or_insert_with(|| out.fresh_work()).pending;
-        let full = self.beyond > 0 || queue.len() >= MAX_PENDING;
+        let waiting: usize = queue.iter().map(Pending::weight).sum();
+        let full = self.beyond > 0 || queue.len() >= MAX_PENDING || waiting > MAX_PENDING_BYTES;
         if full || self.facts.unpaired || self.facts.uncertain {
             if full {
                 out.counters.queue_full += 1;
@@ -178,11 +179,10 @@ impl Connection {
         }
     }
 
-    fn heard_from_server(&mut self, at: Time) {
-        self.heard = self.heard.max(at);
-        if self.work.as_ref().is_none_or(|work| work.pending.is_empty()) {
-            self.facts.uncertain = false;
-        }
+    /// The head of a response was seen. If nothing waits now, it was to a request that was lost, or to the last one
+    /// before the loss. Body bytes prove nothing, nor do gaps: they may belong to the response before.
+    pub(super) fn passed_response(&mut self) {
+        self.facts.uncertain &= self.due() > 0;
     }
 
     /// Gives back what an idle connection does not need.
@@ -203,7 +203,7 @@ impl Conversation for Connection {
             Side::Request => self.read_requests(view, chunk, out),
             Side::Response => {
                 self.read_responses(view, chunk, out);
-                self.heard_from_server(chunk.at);
+                self.heard = self.heard.max(chunk.at);
             }
         }
         self.rest(out);
@@ -214,7 +214,7 @@ impl Conversation for Connection {
             Side::Request => self.miss_requests(view, at, len, out),
             Side::Response => {
                 self.miss_responses(view, at, len, out);
-                self.heard_from_server(at);
+                self.heard = self.heard.max(at);
             }
         }
         self.rest(out);
@@ -261,6 +261,10 @@ impl Conversation for Connection {
 
     fn productive(&self) -> bool {
         self.facts.productive
+    }
+
+    fn weight(&self) -> usize {
+        self.work.as_ref().map_or(0, |work| work.weight())
     }
 
     fn patience(out: &Exchanges) -> Duration {

@@ -175,8 +175,9 @@ impl Exchanges {
     }
 
     /// Takes back what a connection worked with; it must be idle.
-    pub(super) fn recycle_work(&mut self, work: Box<Work>) {
+    pub(super) fn recycle_work(&mut self, mut work: Box<Work>) {
         if self.spare_work.len() < MAX_SPARE {
+            work.shrink();
             self.spare_work.push(work);
         }
     }

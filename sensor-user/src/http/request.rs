@@ -21,8 +21,7 @@ impl Connection {
             let due = self.due();
             let used = match &mut self.requests {
                 Requests::Head => {
-                    if starts_segment && !self.facts.productive && head::begins_request_surely(rest) {
-                        // What came before was the tail of something whose start was missed.
+                    if starts_segment && !view.from_start && self.reads_a_tail(rest) {
                         self.drop_asking(out);
                     }
                     self.read_head(view, chunk.at, rest, out)
@@ -51,6 +50,14 @@ impl Connection {
             };
             rest = rest.get(used.max(1)..).unwrap_or_default();
         }
+    }
+
+    /// Whether what is being read as a first head turns out to be the tail of something whose start was missed.
+    fn reads_a_tail(&self, next: &[u8]) -> bool {
+        let asking = self.work.as_ref().and_then(|work| work.asking.as_ref());
+        !self.facts.productive
+            && asking.is_some_and(|asking| !asking.plausible)
+            && head::begins_request_surely(next)
     }
 
     /// Bytes of the client passed unseen.

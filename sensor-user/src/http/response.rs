@@ -49,9 +49,14 @@ impl Connection {
                         rest.len()
                     }
                 },
-                Responses::Unknown if starts_segment && begins_response(rest) && due > 0 => {
-                    self.responses = Responses::Head;
-                    continue;
+                Responses::Unknown if starts_segment && begins_response(rest) => {
+                    if due > 0 {
+                        self.responses = Responses::Head;
+                        continue;
+                    }
+                    out.counters.unpaired_responses += 1;
+                    self.passed_response();
+                    return;
                 }
                 Responses::Unknown | Responses::ToTheEnd => return,
             };
@@ -162,6 +167,7 @@ impl Connection {
             out.counters.unpaired_responses += 1;
             out.recycle_answer(head);
         }
+        self.passed_response();
         true
     }
 

@@ -13,6 +13,9 @@ use crate::capture::Time;
 /// that every peer fails.
 pub(super) const MAX_PENDING: usize = 128;
 
+/// Most bytes of heads that wait in one queue: a hundred usual ones, or four as long as they may be.
+pub(super) const MAX_PENDING_BYTES: usize = 256 * 1024;
+
 /// A request that waits for its response.
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -51,7 +54,26 @@ pub(super) struct Work {
     pub(super) pending: VecDeque<Pending>,
 }
 
+impl Pending {
+    /// Bytes kept for it.
+    pub(super) fn weight(&self) -> usize {
+        size_of::<Self>() + self.exchange.as_ref().map_or(0, |exchange| exchange.request.bytes.len())
+    }
+}
+
 impl Work {
+    /// Bytes kept.
+    pub(super) fn weight(&self) -> usize {
+        let asking = self.asking.as_ref().map_or(0, |asking| asking.exchange.request.bytes.len());
+        let answering = self.answering.as_ref().map_or(0, |answering| answering.head.bytes.len());
+        size_of::<Self>() + asking + answering + self.pending.iter().map(Pending::weight).sum::<usize>()
+    }
+
+    /// Gives back what a long queue took.
+    pub(super) fn shrink(&mut self) {
+        self.pending.shrink_to(MAX_PENDING / 16);
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.asking.is_none() && self.answering.is_none() && self.pending.is_empty()
     }

@@ -10,6 +10,9 @@ use crate::capture::{Event, Frame, Grant, SocketId, Time};
 /// Most connections evicted for one frame to make room for bytes, so that one frame's cost stays bounded.
 const MAX_EVICTED_AT_ONCE: usize = 16;
 
+/// How many of the oldest connections of a class are looked at for bytes to free.
+const MAX_LOOKED_AT: usize = 64;
+
 /// Every connection that is known, each with its conversation.
 #[derive(Debug)]
 pub struct Flows<C: Conversation> {
@@ -63,7 +66,7 @@ impl<C: Conversation> Flows<C> {
         let Some(flow) = self.table.at(slot) else { return };
         let before = flow.weight();
         if frame.origin.pid != 0 || frame.origin.cgroup != 0 {
-            flow.origin = frame.origin;
+            flow.about.origin = frame.origin;
         }
         let mut cx = Context {
             id: frame.socket,
@@ -134,7 +137,8 @@ impl<C: Conversation> Flows<C> {
 
     fn begin(&mut self, frame: &Frame<'_>, out: &mut C::Out) -> u32 {
         while self.table.len() >= (self.limits.max_flows as usize).max(1) {
-            let Some(slot) = self.victim(None) else { break };
+            let oldest = |class| self.table.oldest(class).map(|(slot, _)| slot);
+            let Some(slot) = Class::ALL.into_iter().find_map(oldest) else { break };
             self.end(slot, frame.at, out);
             self.counters.evicted_flows += 1;
         }
@@ -142,24 +146,20 @@ impl<C: Conversation> Flows<C> {
         self.table.insert(frame.socket, frame.at, Flow::new(frame.endpoints, frame.origin))
     }
 
-    /// Evicts the oldest, those that never produced anything first; the connection at hand stays.
+    /// Evicts the oldest that hold bytes, those that never produced anything first. If none is found among the oldest,
+    /// the connection at hand must go: the bound is a bound.
     fn make_room_for_bytes(&mut self, frame: &Frame<'_>, out: &mut C::Out) {
         for _ in 0..MAX_EVICTED_AT_ONCE {
             if self.held <= self.limits.max_buffered_total {
                 return;
             }
-            let Some(slot) = self.victim(Some(frame.socket)) else { return };
+            let holds = |(id, flow): (SocketId, &Flow<C>)| id != frame.socket && flow.weight() > 0;
+            let among = |class| self.table.find_oldest(class, MAX_LOOKED_AT, holds);
+            let oldest = Class::ALL.into_iter().find_map(among);
+            let Some(slot) = oldest.or_else(|| self.table.find(frame.socket)) else { return };
             self.end(slot, frame.at, out);
             self.counters.evicted_bytes += 1;
         }
-    }
-
-    fn victim(&self, spared: Option<SocketId>) -> Option<u32> {
-        let oldest = |class| self.table.oldest(class).map(|(slot, _)| slot);
-        Class::ALL
-            .into_iter()
-            .filter_map(oldest)
-            .find(|slot| spared.is_none() || self.table.id(*slot) != spared)
     }
 
     fn end(&mut self, slot: u32, now: Time, out: &mut C::Out) {
@@ -258,6 +258,10 @@ mod tests {
 
         fn productive(&self) -> bool {
             self.productive
+        }
+
+        fn weight(&self) -> usize {
+            0
         }
 
         fn patience(_out: &Vec<String>) -> Duration {

@@ -30,6 +30,8 @@ pub struct View<'a> {
     pub endpoints: &'a Endpoints,
     /// Its place on the host, as far as it is known by now.
     pub origin: &'a Origin,
+    /// Whether its beginning was seen: then its first byte is a message's first byte.
+    pub from_start: bool,
 }
 
 /// Bytes of one direction, next in order.
@@ -76,6 +78,9 @@ pub trait Conversation: Default {
     /// Whether it ever produced a result: such flows are evicted last.
     fn productive(&self) -> bool;
 
+    /// Bytes that it keeps beyond its own size. They count against the bound on held bytes.
+    fn weight(&self) -> usize;
+
     /// How long a [waiting](Self::waiting) conversation may stay silent before it is told.
     fn patience(out: &Self::Out) -> Duration;
 }
@@ -87,7 +92,7 @@ pub struct FlowLimits {
     pub max_flows: u32,
     /// Bytes held uncommitted for one connection. The default is four times what a source forwards of a turn.
     pub max_buffered_bytes_per_flow: usize,
-    /// Bytes held uncommitted in all.
+    /// Bytes held in all: uncommitted ones, and what conversations keep of unfinished messages.
     pub max_buffered_total: usize,
     /// A connection without any segment for so long is forgotten.
     pub idle_timeout: Duration,

@@ -65,11 +65,25 @@ impl Stream {
     }
 }
 
+/// What a conversation may know of its connection.
+#[derive(Debug)]
+pub(super) struct About {
+    endpoints: Endpoints,
+    pub(super) origin: Origin,
+    /// Whether the handshake was told before any byte.
+    from_start: bool,
+}
+
+impl About {
+    fn view(&self, socket: SocketId) -> View<'_> {
+        View { socket, endpoints: &self.endpoints, origin: &self.origin, from_start: self.from_start }
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Flow<C> {
-    endpoints: Endpoints,
-    pub(super) origin: Origin,
+    pub(super) about: About,
     request: Stream,
     response: Stream,
     /// The grant that was given last.
@@ -88,17 +102,24 @@ impl<C: Conversation> Default for Flow<C> {
 
 impl<C: Conversation> Flow<C> {
     pub(super) fn new(endpoints: Endpoints, origin: Origin) -> Self {
-        let (request, response) = (Stream::default(), Stream::default());
-        Self { endpoints, origin, request, response, granted: None, proof: false, conversation: C::default() }
+        Self {
+            about: About { endpoints, origin, from_start: false },
+            request: Stream::default(),
+            response: Stream::default(),
+            granted: None,
+            proof: false,
+            conversation: C::default(),
+        }
     }
 
     /// Bytes held, and what it costs to know of them.
     pub(super) fn weight(&self) -> usize {
-        self.request.weight() + self.response.weight()
+        self.request.weight() + self.response.weight() + self.conversation.weight()
     }
 
     /// The handshake was seen.
     pub(super) fn open(&mut self, first_seq: Seq) {
+        self.about.from_start |= !self.request.known;
         self.request.begin(first_seq);
     }
 
@@ -109,12 +130,12 @@ impl<C: Conversation> Flow<C> {
         match segment.side {
             Side::Request => {
                 self.request.begin(first_wanted(seq, accepted));
-                self.accept(accepted, cx);
-                self.take_request(segment, cx);
                 if let (Some(ack), Some(seen)) = (segment.ack, self.response.held_end()) {
                     // Unproven as this segment is, it may confirm only what the server is known to have sent.
                     self.commit(Side::Response, Seq(ack).earlier(seen), cx);
                 }
+                self.accept(accepted, cx);
+                self.take_request(segment, cx);
             }
             Side::Response => {
                 self.accept(accepted.or(segment.ack.map(Seq)), cx);
@@ -143,13 +164,13 @@ impl<C: Conversation> Flow<C> {
                 cx.spare.give(held);
             }
         }
-        let view = View { socket: cx.id, endpoints: &self.endpoints, origin: &self.origin };
+        let view = self.about.view(cx.id);
         self.conversation.close(view, cx.now, cx.out);
     }
 
     /// Tells the conversation that time has passed.
     pub(super) fn tick(&mut self, cx: &mut Context<'_, C>) {
-        let view = View { socket: cx.id, endpoints: &self.endpoints, origin: &self.origin };
+        let view = self.about.view(cx.id);
         self.conversation.tick(view, cx.now, cx.out);
     }
 
@@ -202,11 +223,13 @@ impl<C: Conversation> Flow<C> {
         while left > 0 {
             let next = self.stream(side).next;
             let front = self.stream(side).front();
+            // What the client had received when it sent a segment comes before the segment, and before what was lost in
+            // front of it: so a response from before a loss is never taken for one from after it.
+            if let (Side::Request, Some(ack)) = (side, front.and_then(|piece| piece.ack)) {
+                self.commit(Side::Response, ack, cx);
+            }
             let done = match front {
                 Some(piece) if piece.seq == next => {
-                    if let (Side::Request, Some(ack)) = (side, piece.ack) {
-                        self.commit(Side::Response, ack, cx);
-                    }
                     let len = piece.len.min(left);
                     self.deliver(side, &piece, len, cx);
                     len
@@ -225,13 +248,13 @@ impl<C: Conversation> Flow<C> {
     }
 
     fn deliver(&mut self, side: Side, piece: &Piece, len: u32, cx: &mut Context<'_, C>) {
-        let Self { endpoints, origin, request, response, conversation, .. } = self;
+        let Self { about, request, response, conversation, .. } = self;
         let stream = match side {
             Side::Request => request,
             Side::Response => response,
         };
         let Some(held) = stream.held.as_mut() else { return };
-        let view = View { socket: cx.id, endpoints, origin };
+        let view = about.view(cx.id);
         let data = held.bytes(piece, len);
         let chunk = Chunk { side, at: piece.at, data, starts_segment: piece.starts_segment };
         conversation.bytes(view, chunk, cx.out);
@@ -250,7 +273,7 @@ impl<C: Conversation> Flow<C> {
         }
         let stream = self.stream(side);
         stream.next = stream.next.plus(len);
-        let view = View { socket: cx.id, endpoints: &self.endpoints, origin: &self.origin };
+        let view = self.about.view(cx.id);
         self.conversation.gap(view, side, cx.now, lost, cx.out);
     }
 
@@ -276,7 +299,7 @@ impl<C: Conversation> Flow<C> {
         cx.counters.refused_segments += u64::from(inserted.refused);
         if inserted.conflict {
             cx.counters.conflicts += 1;
-            let view = View { socket: cx.id, endpoints: &self.endpoints, origin: &self.origin };
+            let view = self.about.view(cx.id);
             self.conversation.conflict(view, cx.now, cx.out);
         }
     }
@@ -310,7 +333,7 @@ impl<C: Conversation> Flow<C> {
 
     /// Delivers response bytes that are next in order straight from the segment, then what had waited for them.
     fn pass_response(&mut self, segment: &Segment<'_>, seq: Seq, bytes: &[u8], cx: &mut Context<'_, C>) {
-        let view = View { socket: cx.id, endpoints: &self.endpoints, origin: &self.origin };
+        let view = self.about.view(cx.id);
         let starts_segment = seq.0 == segment.seq;
         let chunk = Chunk { side: Side::Response, at: cx.now, data: bytes, starts_segment };
         if !bytes.is_empty() {

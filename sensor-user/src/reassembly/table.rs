@@ -120,6 +120,21 @@ impl<T: Default> Table<T> {
         self.slots.get(slot as usize).map(|s| (slot, s.touched))
     }
 
+    /// The first of the `most` oldest slots of a class that fits.
+    pub(super) fn find_oldest(
+        &self,
+        class: Class,
+        most: usize,
+        fits: impl Fn((SocketId, &T)) -> bool,
+    ) -> Option<u32> {
+        let slot_at = |slot: u32| self.slots.get(slot as usize).map(|s| (slot, s));
+        let first = slot_at(self.lists.get(class as usize)?.oldest);
+        std::iter::successors(first, |(_, s)| slot_at(s.newer))
+            .take(most)
+            .find(|(_, s)| fits((s.id, &s.value)))
+            .map(|(slot, _)| slot)
+    }
+
     fn ends(&mut self, class: Class) -> &mut Ends {
         let [fresh, proven, waiting] = &mut self.lists;
         match class {

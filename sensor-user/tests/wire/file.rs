@@ -12,6 +12,7 @@ use sensor_user::http::{Connection, Exchange, Exchanges, HttpLimits};
 use sensor_user::reassembly::{FlowLimits, Flows};
 
 /// One TCP segment to be written.
+#[allow(clippy::struct_excessive_bools, reason = "flags of the header")]
 #[derive(Clone, Debug, Default)]
 pub struct Tcp {
     pub from_client: bool,
