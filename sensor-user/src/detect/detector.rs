@@ -183,7 +183,11 @@ mod tests {
     use crate::token::facts::{Flaws, Proof};
     use crate::token::{Policy, Signature, Token, Unchecked};
 
-    fn judged(detector: &mut Detector, stage: &Stage, tokens: impl IntoIterator<Item = Token>) -> Vec<&'static str> {
+    fn judged(
+        detector: &mut Detector,
+        stage: &Stage,
+        tokens: impl IntoIterator<Item = Token>,
+    ) -> Vec<&'static str> {
         let mut found = Vec::new();
         detector.judge(&stage.exchange, &uses(tokens), stage.exchange.ended_at, &mut found);
         found.iter().map(|f| f.rule.id).collect()
@@ -196,24 +200,84 @@ mod tests {
     /// A forgery of every kind, with the one rule that names it.
     fn forgeries() -> Vec<(&'static str, Token)> {
         let bad = || Token { signature: Signature::Invalid, subject: Some("mallory".into()), ..token(77) };
-        let hmac = || Token { alg: Some("HS256".into()), policy: Some(Policy { algorithm_ok: false, ..policy() }), ..bad() };
-        let unknown = Policy { issuer_known: false, audience_ok: true, algorithm_ok: true, ..Policy::default() };
+        let hmac = || Token {
+            alg: Some("HS256".into()),
+            policy: Some(Policy { algorithm_ok: false, ..policy() }),
+            ..bad()
+        };
+        let unknown =
+            Policy { issuer_known: false, audience_ok: true, algorithm_ok: true, ..Policy::default() };
         let kid = || Token { kid: Some("../../dev/null".into()), flaws: Flaws::KID_INJECTION, ..hmac() };
-        let jwk = || Token { flaws: Flaws::EMBEDDED_KEY, policy: Some(Policy { embedded_key_ok: false, ..policy() }), ..bad() };
+        let jwk = || Token {
+            flaws: Flaws::EMBEDDED_KEY,
+            policy: Some(Policy { embedded_key_ok: false, ..policy() }),
+            ..bad()
+        };
         let now = i64::try_from(NOW_S).unwrap();
         vec![
-            ("alg-none", Token { alg: Some("none".into()), flaws: Flaws::ALG_NONE, signature: Signature::Absent, expires: Some(1), policy: Some(unknown), ..bad() }),
-            ("psychic-signature", Token { alg: Some("ES256".into()), flaws: Flaws::PSYCHIC, signature: Signature::Absent, ..bad() }),
+            (
+                "alg-none",
+                Token {
+                    alg: Some("none".into()),
+                    flaws: Flaws::ALG_NONE,
+                    signature: Signature::Absent,
+                    expires: Some(1),
+                    policy: Some(unknown),
+                    ..bad()
+                },
+            ),
+            (
+                "psychic-signature",
+                Token {
+                    alg: Some("ES256".into()),
+                    flaws: Flaws::PSYCHIC,
+                    signature: Signature::Absent,
+                    ..bad()
+                },
+            ),
             ("signature-invalid", bad()),
             ("alg-confusion", Token { proof: Some(Proof::HmacUnderPublicKey("PEM")), ..hmac() }),
             ("kid-injection", kid()),
             ("kid-injection", Token { proof: Some(Proof::HmacUnderInjectedKey("empty")), ..kid() }),
             ("embedded-key", Token { proof: Some(Proof::OwnKey), ..jwk() }),
-            ("key-url", Token { flaws: Flaws::KEY_URL, policy: Some(Policy { key_url_ok: false, ..policy() }), ..bad() }),
-            ("weak-secret", Token { alg: Some("HS256".into()), signature: Signature::Unchecked(Unchecked::NoIssuer), policy: None, proof: Some(Proof::WeakSecret(3)), ..bad() }),
-            ("malformed-token", Token { flaws: Flaws::DUPLICATE_MEMBERS, signature: Signature::Unchecked(Unchecked::Unreadable), ..bad() }),
-            ("issuer-unknown", Token { policy: Some(unknown), signature: Signature::Unchecked(Unchecked::NoIssuer), ..bad() }),
-            ("audience-mismatch", Token { policy: Some(Policy { audience_ok: false, ..policy() }), ..token(77) }),
+            (
+                "key-url",
+                Token {
+                    flaws: Flaws::KEY_URL,
+                    policy: Some(Policy { key_url_ok: false, ..policy() }),
+                    ..bad()
+                },
+            ),
+            (
+                "weak-secret",
+                Token {
+                    alg: Some("HS256".into()),
+                    signature: Signature::Unchecked(Unchecked::NoIssuer),
+                    policy: None,
+                    proof: Some(Proof::WeakSecret(3)),
+                    ..bad()
+                },
+            ),
+            (
+                "malformed-token",
+                Token {
+                    flaws: Flaws::DUPLICATE_MEMBERS,
+                    signature: Signature::Unchecked(Unchecked::Unreadable),
+                    ..bad()
+                },
+            ),
+            (
+                "issuer-unknown",
+                Token {
+                    policy: Some(unknown),
+                    signature: Signature::Unchecked(Unchecked::NoIssuer),
+                    ..bad()
+                },
+            ),
+            (
+                "audience-mismatch",
+                Token { policy: Some(Policy { audience_ok: false, ..policy() }), ..token(77) },
+            ),
             ("expired-token", Token { expires: Some(now - 3600), ..token(77) }),
             ("not-yet-valid", Token { not_before: Some(now + 3600), ..token(77) }),
         ]
@@ -232,7 +296,8 @@ mod tests {
             let mut detector = detector();
             judged(&mut detector, &Stage::new().status(401), []);
             let found = judged(&mut detector, &Stage::new().status(200), [token]);
-            let deniable = ["weak-secret", "malformed-token", "issuer-unknown", "audience-mismatch"].contains(&rule);
+            let deniable =
+                ["weak-secret", "malformed-token", "issuer-unknown", "audience-mismatch"].contains(&rule);
             let expected = if deniable { vec![rule] } else { vec![rule, "forged-token-accepted"] };
             assert_eq!(found, expected);
         }
@@ -243,14 +308,18 @@ mod tests {
         let (_, forged) = forgeries().swap_remove(2);
         let mut detector = detector();
         assert_eq!(judged(&mut detector, &Stage::new().status(200), [forged]), ["signature-invalid"]);
-        assert_eq!(judged(&mut detector, &Stage::to("GET", "/orders/8").status(401), []), ["forged-token-accepted"]);
+        assert_eq!(
+            judged(&mut detector, &Stage::to("GET", "/orders/8").status(401), []),
+            ["forged-token-accepted"]
+        );
     }
 
     #[test]
     fn a_changed_token_is_told_once() {
         let mut detector = detector();
         let good = token(1);
-        let changed = Token { signature: Signature::Invalid, signature_hash: good.signature_hash, ..token(2) };
+        let changed =
+            Token { signature: Signature::Invalid, signature_hash: good.signature_hash, ..token(2) };
         judged(&mut detector, &Stage::new().status(200), [good]);
         assert_eq!(judged(&mut detector, &Stage::new().status(401), [changed]), ["claims-tampered"]);
     }
@@ -259,7 +328,8 @@ mod tests {
     fn benign_traffic_gives_nothing() {
         let mut detector = detector();
         for n in 0..20_000_u64 {
-            let stage = Stage::to("GET", &format!("/orders/{n}")).after_ms(n * 7).header("User-Agent", "okhttp/4.12");
+            let stage =
+                Stage::to("GET", &format!("/orders/{n}")).after_ms(n * 7).header("User-Agent", "okhttp/4.12");
             let client = format!("10.1.{}.{}", n % 2, n % 97);
             let stage = stage.client(&client).status([200, 200, 404, 201, 304, 500][n as usize % 6]);
             assert_eq!(judged(&mut detector, &stage, [token(n % 97)]), [""; 0], "{n}");
@@ -270,7 +340,8 @@ mod tests {
     #[test]
     fn a_late_verdict_says_what_an_early_one_would() {
         for (_, forged) in forgeries() {
-            let pending = Token { signature: Signature::Unchecked(Unchecked::Pending), proof: None, ..forged.clone() };
+            let pending =
+                Token { signature: Signature::Unchecked(Unchecked::Pending), proof: None, ..forged.clone() };
             let stage = Stage::new().status(401);
             let early: Vec<_> = judged(&mut detector(), &stage, [forged.clone()]);
             let mut detector = detector();
@@ -293,8 +364,17 @@ mod tests {
         let stage = Stage::new().status(200);
         let forged = Token { signature: Signature::Invalid, ..token(2) };
         let mut found = Vec::new();
-        detector.judge_late(&stage.exchange, &uses([token(1), forged.clone()]), forged.fingerprint, stage.exchange.at, &mut found);
-        assert_eq!(found.iter().map(|f| (f.rule.id, f.severity)).collect::<Vec<_>>(), [("signature-invalid", Severity::High)]);
+        detector.judge_late(
+            &stage.exchange,
+            &uses([token(1), forged.clone()]),
+            forged.fingerprint,
+            stage.exchange.at,
+            &mut found,
+        );
+        assert_eq!(
+            found.iter().map(|f| (f.rule.id, f.severity)).collect::<Vec<_>>(),
+            [("signature-invalid", Severity::High)]
+        );
     }
 
     #[test]
@@ -304,19 +384,32 @@ mod tests {
         let rules = rules.map(|(id, own)| (id.to_owned(), own)).into();
         let mut detector = Detector::new(DetectSettings { rules, ..DetectSettings::default() });
         let mut found = Vec::new();
-        for (_, token) in forgeries().into_iter().filter(|(id, _)| matches!(*id, "alg-none" | "signature-invalid")) {
+        for (_, token) in
+            forgeries().into_iter().filter(|(id, _)| matches!(*id, "alg-none" | "signature-invalid"))
+        {
             let stage = Stage::new().status(200);
             detector.judge(&stage.exchange, &uses([token]), stage.exchange.at, &mut found);
         }
-        assert_eq!(found.iter().map(|f| (f.rule.id, f.severity)).collect::<Vec<_>>(), [("signature-invalid", Severity::Low)]);
-        assert_eq!(detector.findings().filter(|(_, n)| *n > 0).collect::<Vec<_>>(), [("signature-invalid", 1)]);
+        assert_eq!(
+            found.iter().map(|f| (f.rule.id, f.severity)).collect::<Vec<_>>(),
+            [("signature-invalid", Severity::Low)]
+        );
+        assert_eq!(
+            detector.findings().filter(|(_, n)| *n > 0).collect::<Vec<_>>(),
+            [("signature-invalid", 1)]
+        );
     }
 
     #[test]
     fn time_is_told_once_a_second() {
         let mut detector = detector();
         let mut found = Vec::new();
-        let loss = |secs| Loss { at: Time::from_secs(secs), reason: "ring_full", records: 1, may_hold_request: true };
+        let loss = |secs| Loss {
+            at: Time::from_secs(secs),
+            reason: "ring_full",
+            records: 1,
+            may_hold_request: true,
+        };
         detector.lost(&loss(100), &mut found);
         detector.lost(&loss(101), &mut found);
         detector.tick(Time::from_secs(130), &mut found);

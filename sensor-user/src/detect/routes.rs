@@ -96,45 +96,46 @@ impl Routes {
         self.read_names(&exchange.request);
         let server = exchange.endpoints.server;
         let evidence = evidence(exchange, tokens);
-        let hash = self.hash(server, &self.host);
-        let guard = self.learn(hash, server, false, evidence);
+        let slot = self.learn(server, false, evidence);
+        let known = self.table.at(slot).is_some_and(|entry| entry.route.guard != Guard::Unknown);
         let doubtful = exchange.is_success() && tokens.iter().any(|held| !held.token.is_verified());
-        let any_host = if evidence.is_some() || (guard == Guard::Unknown && doubtful) {
-            let any = self.hash(server, ANY_HOST);
-            self.learn(any, server, true, evidence)
-        } else {
-            Guard::Unknown
-        };
-        let (name, host) = (self.name.as_str(), self.host.as_slice());
-        let found = self.table.find(hash, |k| k.server == server && *k.name == *name && *k.host == *host);
-        let Some(entry) = found else { return &self.nowhere };
-        if entry.route.guard == Guard::Unknown && any_host == Guard::Refuses {
+        if evidence.is_some() || (doubtful && !known) {
+            return self.look_up_any(server, slot, evidence);
+        }
+        self.table.at(slot).map_or(&self.nowhere, |entry| &entry.route)
+    }
+
+    /// The same, with all hosts of the server taken together where this one tells nothing.
+    fn look_up_any(&mut self, server: SocketAddr, slot: usize, evidence: Option<Evidence>) -> &Route {
+        let any = self.learn(server, true, evidence);
+        let refuses = self.table.at(any).is_some_and(|entry| entry.route.guard == Guard::Refuses);
+        // Making the entry for all hosts may have evicted this one: then make it again.
+        let slot = if any == slot { self.learn(server, false, None) } else { slot };
+        let Some(entry) = self.table.at(slot) else { return &self.nowhere };
+        if entry.route.guard == Guard::Unknown && refuses {
             entry.route.guard = Guard::Refuses;
         }
         &entry.route
     }
 
-    fn hash(&self, server: SocketAddr, host: &[u8]) -> u64 {
-        self.table.hash_of(&(server, host, self.name.as_str()))
-    }
-
-    /// Makes the entry if it is missing, and lets the evidence change its guard.
-    fn learn(&mut self, hash: u64, server: SocketAddr, any: bool, evidence: Option<Evidence>) -> Guard {
+    /// Makes the entry if it is missing, and lets the evidence change its guard. Its slot.
+    fn learn(&mut self, server: SocketAddr, any: bool, evidence: Option<Evidence>) -> usize {
         let host = if any { ANY_HOST } else { self.host.as_slice() };
         let name = self.name.as_str();
-        if let Some(entry) =
-            self.table.find(hash, |k| k.server == server && *k.name == *name && *k.host == *host)
-        {
-            entry.learn(evidence);
-            return entry.route.guard;
+        let hash = self.table.hash_of(&(server, host, name));
+        let same = |k: &Key| *k.name == *name && *k.host == *host && k.server == server;
+        if let Some(slot) = self.table.position(hash, same) {
+            if let Some(entry) = self.table.at(slot) {
+                entry.learn(evidence);
+            }
+            return slot;
         }
         let (method, path) = name.split_once(' ').unwrap_or((name, ""));
-        let route = Route { name: shown(name).into(), kind: self.kinds.of(method, path), guard: Guard::Unknown };
+        let route =
+            Route { name: shown(name).into(), kind: self.kinds.of(method, path), guard: Guard::Unknown };
         let mut entry = Entry { route, refusals: 0 };
         entry.learn(evidence);
-        let guard = entry.route.guard;
-        self.table.insert(hash, Key { server, host: host.into(), name: name.into() }, entry);
-        guard
+        self.table.place(hash, Key { server, host: host.into(), name: name.into() }, entry).0
     }
 
     /// Reads method, template and host into the reused buffers.
@@ -219,7 +220,10 @@ mod tests {
         };
         assert_eq!(name(&mut routes, "GET", "/orders/7?x=1"), ("GET /orders/{id}".into(), RouteKind::Plain));
         assert_eq!(name(&mut routes, "POST", "/api/login"), ("POST /api/login".into(), RouteKind::Login));
-        assert_eq!(name(&mut routes, "GET", "/u/a%40b.example/x"), ("GET /u/{id}/x".into(), RouteKind::Plain));
+        assert_eq!(
+            name(&mut routes, "GET", "/u/a%40b.example/x"),
+            ("GET /u/{id}/x".into(), RouteKind::Plain)
+        );
         name(&mut routes, "GET", "/orders/8");
         assert_eq!(routes.len(), 3);
     }
@@ -255,7 +259,10 @@ mod tests {
         let stage = Stage::new();
         guard(&mut routes, &stage.clone().status(200), &[]);
         let refused = stage.status(403);
-        assert_eq!([(); 3].map(|()| guard(&mut routes, &refused, &[])), [Guard::Open, Guard::Open, Guard::Refuses]);
+        assert_eq!(
+            [(); 3].map(|()| guard(&mut routes, &refused, &[])),
+            [Guard::Open, Guard::Open, Guard::Refuses]
+        );
     }
 
     #[test]

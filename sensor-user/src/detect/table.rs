@@ -75,11 +75,25 @@ impl<K, V> Table<K, V> {
     /// The value under `hash` whose key `is` the one, marked as used.
     #[inline]
     pub fn find(&mut self, hash: u64, is: impl Fn(&K) -> bool) -> Option<&mut V> {
+        let at = self.position(hash, is)?;
+        self.at(at)
+    }
+
+    /// The slot under `hash` whose key `is` the one, marked as used. Good until the next insertion or removal.
+    #[inline]
+    pub fn position(&mut self, hash: u64, is: impl Fn(&K) -> bool) -> Option<usize> {
         let slots = &self.slots;
-        let at = *self.index.find(hash, |at| slots.get(*at as usize).is_some_and(|s| is(&s.key)))?;
-        let slot = self.slots.get_mut(at as usize)?;
+        let same = |at: &u32| slots.get(*at as usize).is_some_and(|s| s.hash == hash && is(&s.key));
+        let at = *self.index.find(hash, same)? as usize;
+        let slot = self.slots.get_mut(at)?;
         slot.uses = MAX_USES.min(slot.uses + 1);
-        Some(&mut slot.value)
+        Some(at)
+    }
+
+    /// The value in a slot.
+    #[inline]
+    pub fn at(&mut self, slot: usize) -> Option<&mut V> {
+        self.slots.get_mut(slot).map(|slot| &mut slot.value)
     }
 
     /// Adds an entry that is known to be absent. Returns the one that had to go.
@@ -87,7 +101,8 @@ impl<K, V> Table<K, V> {
         self.place(hash, key, value).1
     }
 
-    fn place(&mut self, hash: u64, key: K, value: V) -> (usize, Option<(K, V)>) {
+    /// [`Self::insert`], and the slot that the entry got.
+    pub fn place(&mut self, hash: u64, key: K, value: V) -> (usize, Option<(K, V)>) {
         let slot = Slot { hash, uses: 0, key, value };
         let (at, evicted) = if self.slots.len() < self.cap {
             self.slots.push(slot);
@@ -163,15 +178,11 @@ impl<K: Hash + Eq, V> Table<K, V> {
     /// The value of `key`, made if it is missing. Never `None`.
     pub fn get_or(&mut self, key: K, make: impl FnOnce() -> V) -> Option<&mut V> {
         let hash = self.hash_of(&key);
-        let slots = &self.slots;
-        let known = |at: &u32| slots.get(*at as usize).is_some_and(|s| s.key == key);
-        if let Some(at) = self.index.find(hash, known).map(|at| *at as usize) {
-            let slot = self.slots.get_mut(at)?;
-            slot.uses = MAX_USES.min(slot.uses + 1);
-            return Some(&mut slot.value);
-        }
-        let at = self.place(hash, key, make()).0;
-        self.slots.get_mut(at).map(|slot| &mut slot.value)
+        let at = match self.position(hash, |k| *k == key) {
+            Some(at) => at,
+            None => self.place(hash, key, make()).0,
+        };
+        self.at(at)
     }
 }
 

@@ -94,9 +94,19 @@ mod tests {
 
     /// Everything that any sink says about one forged request, in every form.
     fn shown(stage: &Stage) -> (usize, String) {
-        let forged = Token { alg: Some("none".into()), flaws: Flaws::ALG_NONE, signature: Signature::Absent, ..token(1) };
+        let forged = Token {
+            alg: Some("none".into()),
+            flaws: Flaws::ALG_NONE,
+            signature: Signature::Absent,
+            ..token(1)
+        };
         let (mut findings, mut alerts, mut out) = (Vec::new(), Vec::new(), String::new());
-        Detector::new(DetectSettings::default()).judge(&stage.exchange, &uses([forged]), stage.exchange.at, &mut findings);
+        Detector::new(DetectSettings::default()).judge(
+            &stage.exchange,
+            &uses([forged]),
+            stage.exchange.at,
+            &mut findings,
+        );
         let mut desk = Desk::new(AlertSettings::default());
         for finding in findings {
             desk.admit(finding, &mut alerts);

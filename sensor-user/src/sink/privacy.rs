@@ -79,7 +79,10 @@ mod tests {
         let alert = alert();
         let shown = Privacy::new(true, None).apply(&alert).into_owned();
         let scene = shown.finding.scene.unwrap();
-        assert_eq!((scene.client.to_string(), scene.endpoints.client.ip().to_string()), ("10.0.0.0".into(), "10.0.0.0".into()));
+        assert_eq!(
+            (scene.client.to_string(), scene.endpoints.client.ip().to_string()),
+            ("10.0.0.0".into(), "10.0.0.0".into())
+        );
         assert_eq!(scene.endpoints.server.to_string(), "10.0.0.1:8080");
         assert_eq!(mask("2001:db8:1:2::3".parse().unwrap()).to_string(), "2001:db8::");
     }
@@ -88,7 +91,14 @@ mod tests {
     fn pseudonyms_are_stable_and_depend_on_the_key() {
         let alert = alert();
         let name = |key: &[u8]| {
-            Privacy::new(false, Some(key)).apply(&alert).finding.principal.as_ref().unwrap().subject.to_string()
+            Privacy::new(false, Some(key))
+                .apply(&alert)
+                .finding
+                .principal
+                .as_ref()
+                .unwrap()
+                .subject
+                .to_string()
         };
         assert_eq!(name(b"one"), name(b"one"));
         assert_ne!(name(b"one"), name(b"two"));

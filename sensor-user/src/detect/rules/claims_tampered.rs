@@ -29,9 +29,9 @@ this rule fires, `signature-invalid` is not told as well.",
     thresholds: &[],
 };
 
-/// Places of the filter of tokens that were found in order: a power of two. A busy service has a few thousand live
-/// tokens; a token that loses its place costs two look-ups more.
-const KNOWN: usize = 4096;
+/// Places of the filter of tokens that were found in order: half a MiB, about as many as there are live tokens on a
+/// busy node. A token that loses its place costs two look-ups more.
+const KNOWN: usize = 1 << 17;
 
 pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     Box::new(ClaimsTampered {
@@ -51,8 +51,10 @@ struct Twin {
 struct ClaimsTampered {
     by_signature: Table<u64, Twin>,
     by_content: Table<u64, Twin>,
-    /// The first half of the fingerprint of tokens that were found in order, by its low bits.
-    known: Vec<u64>,
+    /// Of tokens that were found in order: 32 bits of the fingerprint, at the place that 17 other bits give. The
+    /// fingerprint is a keyed hash, so nobody can aim at a place; by chance a stranger is taken for a known token once
+    /// in 2^31.
+    known: Vec<u32>,
 }
 
 /// How a token gives itself away.
@@ -63,8 +65,8 @@ enum Tampering {
 }
 
 impl ClaimsTampered {
-    fn is_known(&self, name: u64) -> bool {
-        self.known.get(place(name)) == Some(&name)
+    fn is_known(&self, (place, tag): (usize, u32)) -> bool {
+        self.known.get(place) == Some(&tag)
     }
 
     /// Compares a token with those of the same signature and of the same content.
@@ -103,14 +105,11 @@ fn is_deterministic(token: &Token) -> bool {
     token.alg.as_deref().is_some_and(|alg| alg.starts_with("RS") || alg.starts_with("HS") || alg == "EdDSA")
 }
 
-fn name_of(token: &Token) -> u64 {
-    let half = token.fingerprint.0.first_chunk::<8>();
-    half.map_or(0, |half| u64::from_le_bytes(*half))
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "the remainder is below KNOWN, which is a usize")]
-const fn place(name: u64) -> usize {
-    (name % KNOWN as u64) as usize
+/// Where the filter keeps a token, and by what. The tag is never 0, the mark of an empty place.
+#[allow(clippy::cast_possible_truncation, reason = "both are cut out of a hash on purpose")]
+fn name_of(token: &Token) -> (usize, u32) {
+    let half = token.fingerprint.0.first_chunk::<8>().map_or(0, |half| u64::from_le_bytes(*half));
+    (half as usize % KNOWN, (half >> 32) as u32 | 1)
 }
 
 impl Rule for ClaimsTampered {
@@ -133,8 +132,8 @@ impl Rule for ClaimsTampered {
                 report.push(finding(&Subject::new(case, held), tampering, confidence));
                 continue;
             }
-            if let Some(known) = self.known.get_mut(place(name)) {
-                *known = name;
+            if let Some(known) = self.known.get_mut(name.0) {
+                *known = name.1;
             }
         }
     }
