@@ -189,6 +189,36 @@ fn doctor_answers_line_by_line_and_as_json() {
     assert_eq!(keys["status"], "fail");
 }
 
+#[test]
+fn replay_needs_nothing_but_a_capture() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("empty.pcap");
+    // A capture file of microseconds, version 2.4, Ethernet, and no packets.
+    let mut header = Vec::new();
+    for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 1] {
+        header.extend(word.to_le_bytes());
+    }
+    std::fs::write(&path, header).unwrap();
+    let path = path.display().to_string();
+    let output = run(&["replay", &path, "--fail-on", "low"]);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(0), String::new()));
+    let last = stderr(&output);
+    assert!(last.contains("replayed 1 file: 0 exchanges, 0 tokens, 0 alerts, 0 lost in "), "{last}");
+    assert_eq!(stderr(&run(&["replay", &path, "-q"])), "");
+}
+
+#[test]
+fn a_capture_that_cannot_be_read_is_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("not.pcap");
+    std::fs::write(&path, "this is no capture file at all, just a line of text").unwrap();
+    for path in ["/nowhere.pcap".to_owned(), path.display().to_string()] {
+        let output = run(&["replay", &path]);
+        assert_eq!(output.status.code(), Some(1), "{path}");
+        assert!(stderr(&output).contains(&path), "{}", stderr(&output));
+    }
+}
+
 /// Holds a page to what the program says; `BLESS=1` writes it anew.
 fn hold(page: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);

@@ -52,7 +52,7 @@ fn check(context: &Context, path: Option<PathBuf>) -> Result<(), Failure> {
     let loaded = context.load(path.as_deref(), Secrets::Optional).map_err(Failure::Config)?;
     warn(context, &loaded);
     let name = path.map_or("defaults".to_owned(), |path| path.display().to_string());
-    Ok(terminal::answer(&format!("{}: ok\n", crate::config::problem::printable(&name)))?)
+    Ok(terminal::answer(&format!("{}: ok\n", crate::telemetry::printable(&name)))?)
 }
 
 fn show(context: &Context, default: bool) -> Result<(), Failure> {

@@ -11,8 +11,8 @@ use serde_json::json;
 
 use crate::capture::ebpf::{self, Status};
 use crate::cli::{Context, Failure, terminal};
-use crate::config::problem::printable;
 use crate::config::{Config, Secrets};
+use crate::telemetry::printable;
 use crate::token::settings::{Issuer, KeySource};
 
 /// How long a host of keys may take to be reached, name look-up included.

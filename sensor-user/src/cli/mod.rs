@@ -20,8 +20,8 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Environment, Format, Loaded, Report, Secrets};
-use crate::runtime::Options;
 use crate::detect::{About, Severity};
+use crate::runtime::Options;
 use crate::telemetry::Totals;
 use crate::telemetry::logs;
 

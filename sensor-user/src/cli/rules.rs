@@ -6,9 +6,9 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::cli::{Context, Failure, cards, terminal};
-use crate::config::problem::printable;
 use crate::config::rules::find;
 use crate::detect::{About, Needs};
+use crate::telemetry::printable;
 
 /// List the rules, or explain one
 #[derive(Debug, Args)]

@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use crate::telemetry::printable;
+
 /// Most problems that are printed of one configuration: a screenful or two; the rest is counted.
 const MAX_SHOWN: usize = 50;
 /// Most characters of a source line that are shown: what fits beside the gutter on a usual terminal.
@@ -211,21 +213,6 @@ impl Paint {
     fn on(self, code: &str, text: &str) -> String {
         if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
-}
-
-/// The text with every control, direction and invisible character replaced, each by one visible one.
-#[must_use]
-pub fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\t' => ' ',
-            c if c.is_control() => '\u{fffd}',
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' => {
-                '\u{fffd}'
-            }
-            c => c,
-        })
-        .collect()
 }
 
 #[cfg(test)]

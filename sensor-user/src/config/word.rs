@@ -99,9 +99,7 @@ pub fn quote(text: &str) -> String {
     for c in text.chars() {
         match c {
             '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control()
-                || crate::config::problem::printable(c.encode_utf8(&mut [0; 4])) == "\u{fffd}" =>
-            {
+            c if c.is_control() || crate::telemetry::printable(c.encode_utf8(&mut [0; 4])) == "\u{fffd}" => {
                 let _ = write!(out, "\\U{:08x}", u32::from(c));
             }
             c => out.push(c),

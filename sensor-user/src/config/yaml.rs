@@ -15,6 +15,10 @@ const MAX_DEPTH: usize = 16;
 /// Most nodes, aliases expanded: a list of 100,000 denied accounts fits, a "billion laughs" file does not.
 const MAX_NODES: usize = 250_000;
 
+/// Most keys of one mapping: the catalogue of rules, the largest there is, has less than a tenth. Keys are compared
+/// with each other.
+const MAX_KEYS: usize = 1_000;
+
 /// A value and its place.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -195,6 +199,11 @@ impl Builder<'_> {
         match self.open.last_mut().map(|open| &mut open.kind) {
             None => self.root = Some(node),
             Some(Kind::List(items)) => items.push(node),
+            Some(Kind::Map { entries, .. }) if entries.len() == MAX_KEYS => {
+                let message = format!("a mapping of more than {MAX_KEYS} keys");
+                self.problems.push(Problem::error(node.span, message));
+                return None;
+            }
             Some(Kind::Map { entries, key }) => match key.take() {
                 Some(key) => entries.push((key, node)),
                 None => *key = Some(Self::key(node, self.problems)),
@@ -242,6 +251,7 @@ mod tests {
         assert_eq!(problems("? [a]\n: 5\n"), ["1:3 a key must be a word"]);
         assert_eq!(problems("a: 1\n---\nb: 2\n"), ["2:1 a second YAML document begins here; one is allowed"]);
         assert_eq!(problems(&"[".repeat(40)), ["1:17 nested deeper than 16 levels"]);
+        assert_eq!(problems(&"a: 1\n".repeat(2_000)), ["1001:1 a mapping of more than 1000 keys"]);
         assert_eq!(problems("a: &x [*x]\n"), ["1:8 this alias names a collection that has not ended"]);
     }
 

@@ -113,7 +113,7 @@ fn unescape(unit: &str) -> String {
         }
     }
     out.push_str(rest);
-    crate::config::problem::printable(&out)
+    crate::telemetry::printable(&out)
 }
 
 /// `kubepods-burstable-pod1234_....slice` (systemd driver) or `pod1234-...` (cgroupfs driver).

@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::problem::printable;
+use crate::telemetry::printable;
 
 /// Most processes that are looked at: the usual `pid_max` of small hosts; a full node runs a few thousand.
 const MAX_PROCESSES: usize = 32_768;

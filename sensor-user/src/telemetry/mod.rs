@@ -4,8 +4,10 @@ pub mod logs;
 pub mod metrics;
 pub mod progress;
 pub mod server;
+pub mod text;
 pub mod totals;
 
 pub use metrics::{Histogram, Kind, Metric, Sample};
 pub use progress::Progress;
+pub use text::printable;
 pub use totals::Totals;
