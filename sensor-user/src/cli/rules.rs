@@ -10,6 +10,9 @@ use crate::config::rules::find;
 use crate::detect::{About, Needs};
 use crate::telemetry::printable;
 
+/// Column at which explanations wrap.
+const WIDTH: usize = 100;
+
 /// List the rules, or explain one
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -80,7 +83,10 @@ fn table(cards: &[&About]) -> String {
 
 fn page(card: &About) -> String {
     let mut out = format!("{}: {}\n\n", card.id, card.title);
-    let _ = writeln!(out, "severity   {}", severities(card));
+    let worse = card.accepted.filter(|accepted| *accepted != card.severity);
+    let worse =
+        worse.map_or(String::new(), |severity| format!("; {severity} when the application accepted it"));
+    let _ = writeln!(out, "severity   {}", format!("{}{worse}", card.severity).to_lowercase());
     let _ = writeln!(
         out,
         "kind       {}",
@@ -98,13 +104,34 @@ fn page(card: &About) -> String {
     );
     let _ = writeln!(out, "version    {}", card.version);
     let _ = writeln!(out, "cools      {} s", card.cooling_s);
-    let _ = writeln!(out, "\n{}", card.doc.trim());
+    for paragraph in card.doc.trim().split("\n\n") {
+        let _ = writeln!(out, "\n{}", wrap(paragraph));
+    }
     if !card.thresholds.is_empty() {
         let _ = writeln!(out, "\nUnder `rules.{}` in the configuration:\n", card.id);
     }
     let width = card.thresholds.iter().map(|t| t.key.len()).max().unwrap_or_default();
     for t in card.thresholds {
         let _ = writeln!(out, "  {:width$}  {:>8}  {} ({} to {})", t.key, t.default, t.doc, t.min, t.max);
+    }
+    out
+}
+
+/// Breaks a paragraph at blanks, a hundred columns wide.
+fn wrap(paragraph: &str) -> String {
+    let mut out = String::with_capacity(paragraph.len() + 16);
+    let mut column = 0;
+    for word in paragraph.split_whitespace() {
+        let width = word.chars().count();
+        if column > 0 && column + 1 + width > WIDTH {
+            out.push('\n');
+            column = 0;
+        } else if column > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += width;
     }
     out
 }
@@ -134,4 +161,23 @@ fn full(card: &About) -> Value {
         object.insert("thresholds".into(), json!(thresholds));
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rule_has_a_line_and_a_page() {
+        assert_eq!(table(cards()).lines().count(), cards().len());
+        for card in cards() {
+            let page = page(card);
+            assert!(
+                page.contains(card.title) && card.thresholds.iter().all(|t| page.contains(t.key)),
+                "{page}"
+            );
+            let text = page.split("\nUnder `rules.").next().unwrap_or_default();
+            assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{page}");
+        }
+    }
 }

@@ -38,7 +38,7 @@ impl Totals {
         let _ = write!(line, ", {} lost in {}", grouped(self.lost), duration(self.elapsed));
         let millis = self.elapsed.as_millis();
         // Below a tenth of a second a rate says more about the clock than about us.
-        if millis >= 100 {
+        if millis >= 100 && self.exchanges > 0 {
             let rate = u128::from(self.exchanges) * 1_000 / millis;
             let _ = write!(line, ", {} exchanges/s", grouped(u64::try_from(rate).unwrap_or(u64::MAX)));
         }
