@@ -17,7 +17,7 @@ use crate::emit;
 use crate::flow::{
     self, Flow, MARK_EMITTED, MARK_FIRST, MARK_OPENED, MODE_HTTP1, ROLE_CLIENT, ROLE_SERVER, TURN_REQUEST,
 };
-use crate::maps::{NETNS_SOCKETS, count, watched};
+use crate::maps::{NETNS_SOCKETS, count, is_round, watched};
 
 /// `AF_INET`.
 const AF_INET: u32 = 2;
@@ -49,7 +49,9 @@ fn socket(ctx: &SockOpsContext) -> Option<*mut bpf_sock> {
 fn on_accept(ctx: &SockOpsContext) {
     let Some(sk) = socket(ctx) else { return };
     let Some(flow) = flow::of(sk) else {
-        aya_log_ebpf::warn!(ctx, "no memory for the state of an accepted connection");
+        if is_round(Counter::NoStorage) {
+            aya_log_ebpf::warn!(ctx, "no memory for the state of an accepted connection");
+        }
         return;
     };
     flow.assume(ROLE_SERVER);

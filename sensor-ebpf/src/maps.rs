@@ -62,6 +62,15 @@ pub(crate) fn count(counter: Counter, by: u64) {
     }
 }
 
+/// Whether a counter of this CPU stands at a power of two: what is logged then is logged ever more rarely.
+#[inline(always)]
+pub(crate) fn is_round(counter: Counter) -> bool {
+    let Some(slots) = COUNTS.get_ptr_mut(0) else { return false };
+    // SAFETY: as in `add`.
+    let value = unsafe { slots.cast::<u64>().add(counter as usize).read_volatile() };
+    value & value.wrapping_sub(1) == 0
+}
+
 /// Counts one more of `items` and `by` more of `bytes`, with one look-up.
 #[inline(always)]
 pub(crate) fn count_bytes(items: Counter, bytes: Counter, by: u32) {

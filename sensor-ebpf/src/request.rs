@@ -116,6 +116,8 @@ fn on_payload(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Pack
     flow.identify(skb);
     if trim_granted(flow, &mut piece) && trim_credit(flow, &mut piece) {
         forward(skb, flow, packet, piece);
+    } else if packet.flags & (FIN | RST) != 0 {
+        on_end(skb, sk, flow, packet);
     }
 }
 
@@ -312,7 +314,7 @@ fn announce(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) {
     }
 }
 
-/// Reports the client's FIN or RST if the agent knows the connection.
+/// Reports the client's FIN or RST, behind whatever came with it, if the agent knows the connection.
 #[inline(always)]
 fn on_end(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet) {
     if !flow.marked(MARK_EMITTED) {
@@ -320,6 +322,7 @@ fn on_end(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet) 
     }
     let mut header = emit::header(flow, packet, true, KIND_SEGMENT);
     emit::accepted(&mut header, rcv_nxt(sk, packet.seq));
+    header.seq = packet.seq.wrapping_add(packet.len);
     header.flags |= end_flags(packet);
     if emit::bare(skb, &header).is_err() {
         count(Counter::RingFullEvent, 1);

@@ -305,3 +305,24 @@ fn joins_a_request_on_the_syn_to_its_connection() {
     let opened = lab.seen.iter().find(|seen| matches!(seen.what, What::Open { .. })).unwrap().clone();
     assert!(lab.seen.iter().all(|seen| seen.socket == opened.socket), "{:?}", lab.seen);
 }
+
+/// The end of the client's stream is told even where its last bytes were not wanted.
+#[test]
+fn tells_the_end_behind_bytes_that_were_not_wanted() {
+    let Some(mut lab) = Lab::new() else { return };
+    let mut pair = Pair::v4();
+    lab.port = pair.port();
+    let head = b"POST / HTTP/1.0\r\n\r\n";
+    pair.ask(head);
+    lab.expect_request(head);
+    let (socket, What::Open { first_seq }) = (lab.seen[0].socket, &lab.seen[0].what) else { panic!() };
+    lab.source.grant(Grant { socket: SocketId(socket), skip_until: first_seq.wrapping_add(1 << 20) });
+    pair.ask(&[b'x'; 1000]);
+    pair.finish();
+    let ended = |lab: &Lab| {
+        lab.seen.iter().any(|seen| matches!(seen.what, What::Bytes { side: Side::Request, fin: true, .. }))
+    };
+    lab.watch(ended);
+    assert!(ended(&lab), "{:?}", lab.seen);
+    assert_eq!(lab.stream(Side::Request), head);
+}
