@@ -22,8 +22,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::programs::Program;
 use aya::maps::{Array, HashMap, MapData, RingBuf};
+use aya::programs::Program;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
 
