@@ -244,12 +244,13 @@ impl Conversation for Connection {
         self.rest(out);
     }
 
-    fn skippable(&self) -> u64 {
+    fn skippable(&self) -> Option<u64> {
         match &self.requests {
-            Requests::Body { left, optional: false } => *left,
-            Requests::Chunked(chunks) => chunks.skippable(),
-            Requests::Opaque => u64::MAX,
-            Requests::Head | Requests::Lost | Requests::Body { optional: true, .. } => 0,
+            Requests::Body { left, optional: false } => Some(*left),
+            Requests::Chunked(chunks) => Some(chunks.skippable()),
+            Requests::Opaque => Some(u64::MAX),
+            Requests::Head | Requests::Body { optional: true, .. } => Some(0),
+            Requests::Lost => None,
         }
     }
 

@@ -248,8 +248,8 @@ mod tests {
             out.push(format!("{} close", view.socket.0));
         }
 
-        fn skippable(&self) -> u64 {
-            0
+        fn skippable(&self) -> Option<u64> {
+            Some(0)
         }
 
         fn waiting(&self) -> bool {
@@ -272,12 +272,18 @@ mod tests {
     struct Bench {
         flows: Flows<Notes>,
         out: Vec<String>,
+        grants: Vec<Grant>,
         now: Time,
     }
 
     impl Bench {
         fn new(limits: FlowLimits) -> Self {
-            Self { flows: Flows::new(limits), out: Vec::new(), now: Time::from_secs(1000) }
+            Self {
+                flows: Flows::new(limits),
+                out: Vec::new(),
+                grants: Vec::new(),
+                now: Time::from_secs(1000),
+            }
         }
 
         fn push(&mut self, socket: u64, event: Event<'_>) {
@@ -285,7 +291,7 @@ mod tests {
             let endpoints = Endpoints { client: nowhere, server: nowhere };
             let (at, socket) = (self.now, SocketId(socket));
             let frame = Frame { at, socket, endpoints, origin: Origin::default(), event };
-            self.flows.push(&frame, &mut self.out, &mut Vec::new());
+            self.flows.push(&frame, &mut self.out, &mut self.grants);
         }
 
         fn told(&mut self) -> Vec<String> {
@@ -368,6 +374,24 @@ mod tests {
                 assert_eq!(told, ["1 Response ^ab", "1 Response ^cd", "1 Response ^ef"]);
             }
         }
+    }
+
+    #[test]
+    fn a_long_turn_renews_the_credit_of_its_source() {
+        let mut bench = Bench::new(FlowLimits::default());
+        let mut grants = 0;
+        for n in 0..200 {
+            bench.push(1, request(n * 1000, &[b'x'; 1000]));
+            bench.push(1, ack((n + 1) * 1000));
+            grants += std::mem::take(&mut bench.grants).len();
+        }
+        assert_eq!(grants, 3, "one every 64 KiB of 200,000 bytes");
+        for n in 200..400 {
+            bench.push(1, request(n * 1000, &[b'x'; 1000]));
+            let answer = Segment { ack: Some((n + 1) * 1000), ..segment(Side::Response, 500 + n, b"y") };
+            bench.push(1, Event::Segment(answer));
+        }
+        assert!(bench.grants.is_empty(), "the server's turns renew it as well");
     }
 
     #[test]

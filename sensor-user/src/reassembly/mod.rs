@@ -69,8 +69,8 @@ pub trait Conversation: Default {
     /// Nothing more will come.
     fn close(&mut self, view: View<'_>, at: Time, out: &mut Self::Out);
 
-    /// How many of the client's next bytes nobody needs to see.
-    fn skippable(&self) -> u64;
+    /// How many of the client's next bytes nobody needs to see; none if it does not care for what follows either.
+    fn skippable(&self) -> Option<u64>;
 
     /// Whether something is owed that time can run out for.
     fn waiting(&self) -> bool;

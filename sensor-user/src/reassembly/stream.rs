@@ -1,7 +1,5 @@
 //! One connection's two streams: what was delivered, what is held, and the commit rule between them.
 
-use std::num::NonZeroU64;
-
 use super::held::{Held, Inserted, NewBytes, Piece, Spare};
 use super::seq::Seq;
 use super::{Chunk, Conversation, FlowCounters, FlowLimits, View};
@@ -17,6 +15,10 @@ const MAX_REPEAT: u32 = 64 << 20;
 
 /// Below this a source's own credit covers the rest of a body, so that a grant would save nothing.
 const GRANT_FROM: u64 = 16 * 1024;
+
+/// A live source forwards 128 KiB of a turn, and as much again after any new grant. Half of that leaves time for the
+/// grant to get there.
+const RENEW_AFTER: u32 = 64 * 1024;
 
 /// Furthest grant, so that positions stay comparable in 2^32.
 const MAX_GRANT: u32 = 1 << 30;
@@ -88,6 +90,8 @@ pub(super) struct Flow<C> {
     response: Stream,
     /// The grant that was given last.
     granted: Option<Seq>,
+    /// Where the source's credit was last renewed: by a grant, or by the server's turn.
+    renewed: Seq,
     /// Whether the server's acceptance was ever visible.
     proof: bool,
     pub(super) conversation: C,
@@ -107,6 +111,7 @@ impl<C: Conversation> Flow<C> {
             request: Stream::default(),
             response: Stream::default(),
             granted: None,
+            renewed: Seq::default(),
             proof: false,
             conversation: C::default(),
         }
@@ -119,8 +124,11 @@ impl<C: Conversation> Flow<C> {
 
     /// The handshake was seen.
     pub(super) fn open(&mut self, first_seq: Seq) {
-        self.about.from_start |= !self.request.known;
-        self.request.begin(first_seq);
+        if !self.request.known {
+            self.about.from_start = true;
+            self.request.begin(first_seq);
+            self.renewed = first_seq;
+        }
     }
 
     /// Takes a segment in. Says whether it ends the connection.
@@ -129,7 +137,10 @@ impl<C: Conversation> Flow<C> {
         let accepted = segment.rcv_nxt.map(Seq);
         match segment.side {
             Side::Request => {
-                self.request.begin(first_wanted(seq, accepted));
+                if !self.request.known {
+                    self.request.begin(first_wanted(seq, accepted));
+                    self.renewed = self.request.next;
+                }
                 if let (Some(ack), Some(seen)) = (segment.ack, self.response.held_end()) {
                     // Unproven as this segment is, it may confirm only what the server is known to have sent.
                     self.commit(Side::Response, Seq(ack).earlier(seen), cx);
@@ -176,18 +187,22 @@ impl<C: Conversation> Flow<C> {
 
     /// A grant, if one is worth giving and was not given yet.
     pub(super) fn grant(&mut self, id: SocketId) -> Option<Grant> {
-        let skippable = NonZeroU64::new(self.conversation.skippable()).filter(|n| n.get() > GRANT_FROM)?;
-        if !self.request.known {
+        let skippable = self.conversation.skippable().filter(|_| self.request.known)?;
+        let next = self.request.next;
+        let until = if skippable > GRANT_FROM {
+            let len = u32::try_from(skippable).unwrap_or(MAX_GRANT).min(MAX_GRANT);
+            let left = self.granted.and_then(|granted| granted.since(next)).unwrap_or(0);
+            if left >= len || (len == MAX_GRANT && left > MAX_GRANT / 2) {
+                return None;
+            }
+            next.plus(len)
+        } else if next.since(self.renewed).is_some_and(|used| used >= RENEW_AFTER) {
+            next
+        } else {
             return None;
-        }
-        let len = u32::try_from(skippable.get()).unwrap_or(MAX_GRANT).min(MAX_GRANT);
-        let until = self.request.next.plus(len);
-        let left = self.granted.and_then(|granted| granted.since(self.request.next)).unwrap_or(0);
-        let covered = left >= len || (len == MAX_GRANT && left > MAX_GRANT / 2);
-        if covered {
-            return None;
-        }
+        };
         self.granted = Some(until);
+        self.renewed = until;
         Some(Grant { socket: id, skip_until: until.0 })
     }
 
@@ -310,6 +325,7 @@ impl<C: Conversation> Flow<C> {
         }
         let seq = Seq(segment.seq);
         self.response.begin(seq);
+        self.renewed = self.request.next;
         let ahead = seq.0.wrapping_sub(self.response.next.0);
         if segment.in_order && ahead > 0 && ahead < u32::MAX - MAX_REPEAT {
             self.gap(Side::Response, ahead, cx);
