@@ -1,16 +1,19 @@
 //! The two names of a token: a fast one for the cache, a lasting one for people.
 //!
 //! The cache must answer "have I judged this very text?" for every request. A collision would lend a forged token
-//! the verdict of a valid one, so the hash must resist people who choose the texts. POLYVAL (RFC 8452 section 3) is
-//! a polynomial over GF(2^128) evaluated at a secret random point: two different texts of at most n blocks collide
-//! with probability n / 2^128 over the choice of the point, whatever the texts are, as long as no hash is ever
-//! shown, and none is. The longest head, 64 KiB, has 4097 blocks: 2^-116 a pair. Against 200,000 cached tokens
-//! (2^18) a forger who tries a billion (2^30) succeeds with probability 2^-68.
+//! the verdict of a valid one, so the hash must resist people who choose the texts. GMAC (NIST SP 800-38D) under a
+//! secret key and a fixed nonce is a polynomial over GF(2^128) evaluated at a secret point, plus a secret constant:
+//! two different texts of at most n blocks collide with probability (n + 1) / 2^128 over the choice of the point,
+//! whatever the texts are, as long as no hash is ever shown, and none is. (As an authenticator a fixed nonce would
+//! be fatal; here nothing is authenticated to anybody.) The longest head, 64 KiB, has 4096 blocks: 2^-116 a pair.
+//! Against 200,000 cached tokens (2^18) a forger who tries a billion (2^30) succeeds with probability 2^-68.
+//!
+//! Measured on a text of 794 bytes, on a busy machine, so only the ratios count: GMAC of aws-lc 395 ns, POLYVAL of the
+//! `polyval` crate 1520, HMAC-SHA-256 1720. `SipHash` took 336 and foldhash 21, but 64 bits are too few, and
+//! foldhash promises nothing against people who choose the texts.
 
-use aws_lc_rs::hmac;
-use aws_lc_rs::rand;
-use polyval::Polyval;
-use polyval::universal_hash::{KeyInit, UniversalHash};
+use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::{hmac, rand};
 use zeroize::Zeroizing;
 
 use crate::token::facts::Fingerprint;
@@ -18,7 +21,9 @@ use crate::token::facts::Fingerprint;
 /// Hashes texts under a secret of this process. Never print what it returns.
 #[derive(Debug)]
 pub struct TextHash {
-    key: Polyval,
+    key: LessSafeKey,
+    /// Takes over should the library refuse a text, which it does from 2^36 bytes on.
+    spare: Namer,
 }
 
 impl TextHash {
@@ -27,18 +32,17 @@ impl TextHash {
     /// # Errors
     /// When the system has no randomness.
     pub fn random() -> Result<Self, NoRandomness> {
-        Ok(Self { key: Polyval::new(&(*random::<16>()?).into()) })
+        let key = UnboundKey::new(&AES_128_GCM, &*random::<16>()?).map_err(|_unspecified| NoRandomness)?;
+        Ok(Self { key: LessSafeKey::new(key), spare: Namer::new(None)? })
     }
 
     /// The hash of a text.
     #[must_use]
     pub fn of(&self, text: &[u8]) -> u128 {
-        let mut hash = self.key.clone();
-        hash.update_padded(text);
-        // Padding makes "a" and "a\0" equal; the length tells them apart.
-        let length = (text.len() as u128).to_le_bytes();
-        hash.update(&[length.into()]);
-        u128::from_le_bytes(hash.finalize().into())
+        let nonce = Nonce::assume_unique_for_key([0; 12]);
+        let tag = self.key.seal_in_place_separate_tag(nonce, Aad::from(text), &mut []).ok();
+        let bytes = tag.and_then(|tag| tag.as_ref().first_chunk().copied());
+        u128::from_le_bytes(bytes.unwrap_or_else(|| self.spare.name(text).0))
     }
 
     /// The same in 64 bits, never 0: to compare parts of tokens where a chance hit is harmless.
