@@ -77,6 +77,9 @@ fn live(stage: &mut Stage) -> Result<()> {
         }
     }
     let ended = sensor.stop()?;
+    for line in &ended.lines {
+        stage.say(line);
+    }
     if let Some(summary) = ended.stderr.lines().last() {
         stage.say(&format!("\x1b[2m{summary}\x1b[0m"));
     }
@@ -93,7 +96,7 @@ struct Scene {
 const SCENES: [Scene; 7] = [
     Scene { title: "alice and bob use the service: no alert", play: honest },
     Scene { title: "mallory strips the signature off a token; the service has that hole", play: strip },
-    Scene { title: "mallory signs with a key of his own", play: sign },
+    Scene { title: "mallory calls himself admin and signs with a key of his own", play: sign },
     Scene { title: "mallory signs with the public key as if it were a secret", play: confuse },
     Scene { title: "mallory makes himself ADMIN under alice's signature", play: tamper },
     Scene { title: "mallory uses alice's token from another network", play: steal },
@@ -122,7 +125,7 @@ fn strip(mint: &Mint, at: SocketAddr) -> Result<()> {
 }
 
 fn sign(mint: &Mint, at: SocketAddr) -> Result<()> {
-    one(at, &Attack::BadSignature.token(mint, "alice")?)
+    one(at, &Attack::BadSignature.token(mint, "admin")?)
 }
 
 fn confuse(mint: &Mint, at: SocketAddr) -> Result<()> {

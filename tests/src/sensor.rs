@@ -178,7 +178,9 @@ pub fn alerts(lines: &str) -> Result<Vec<Alert>> {
 /// What a sensor said when it was stopped.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    /// Events that nobody had read before.
+    /// Lines on stdout that nobody had read before.
+    pub lines: Vec<String>,
+    /// Those of them that are JSON events.
     pub alerts: Vec<Alert>,
     /// Everything on stderr.
     pub stderr: String,
@@ -355,13 +357,16 @@ impl Sensor {
             ensure!(!deadline.is_over(), "SIGTERM does not stop the sensor:\n{}", self.stderr);
             std::thread::sleep(Duration::from_millis(10));
         };
-        let rest: Vec<String> = self.alerts.iter().collect();
+        let lines: Vec<String> = self.alerts.iter().collect();
+        let events: Vec<&str> =
+            lines.iter().map(String::as_str).filter(|line| line.starts_with('{')).collect();
         let said: Vec<String> = self.diagnostics.iter().collect();
         for line in &said {
             self.note(line);
         }
         ensure!(status.success(), "the sensor ended with {status}:\n{}", self.stderr);
-        Ok(Ended { alerts: alerts(&rest.join("\n"))?, stderr: std::mem::take(&mut self.stderr) })
+        let alerts = alerts(&events.join("\n"))?;
+        Ok(Ended { lines, alerts, stderr: std::mem::take(&mut self.stderr) })
     }
 }
 

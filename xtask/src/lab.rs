@@ -14,7 +14,7 @@ use crate::step::{cargo, step, target};
 /// When the build or the demo fails.
 pub(crate) fn demo(cast: Option<String>) -> Result<()> {
     let cast = cast.map(|file| vec!["--cast".to_owned(), file]).unwrap_or_default();
-    run(&[vec!["demo".to_owned()], cast].concat())
+    run("the demo", &[vec!["demo".to_owned()], cast].concat())
 }
 
 /// Measures.
@@ -24,12 +24,12 @@ pub(crate) fn demo(cast: Option<String>) -> Result<()> {
 pub(crate) fn bench(json: bool, live: bool, offline: bool) -> Result<()> {
     let flags = [(json, "--json"), (live, "--live"), (offline, "--offline")];
     let chosen = flags.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag);
-    run(&["bench"].into_iter().chain(chosen).map(str::to_owned).collect::<Vec<_>>())
+    run("the live benchmark", &["bench"].into_iter().chain(chosen).map(str::to_owned).collect::<Vec<_>>())
 }
 
 /// Builds what is needed and runs `lab` with these arguments, its output on ours.
-fn run(arguments: &[String]) -> Result<()> {
-    packages::install()?;
+fn run(purpose: &str, arguments: &[String]) -> Result<()> {
+    packages::install(purpose)?;
     let built = step("build the sensor", &mut cargo(&["build", "--release", "-p", "sensor-user"]))?;
     let lab = step("build the lab", &mut cargo(&["build", "--release", "-p", "tests", "--bin", "lab"]))?;
     if !(built.ok && lab.ok) {

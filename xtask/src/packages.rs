@@ -22,12 +22,14 @@ const WANTED: [(&str, &str, &str); 11] = [
     ("ethtool", "ethtool", "tests in network namespaces"),
 ];
 
-/// Installs what is missing where that is possible; says what is left out where it is not.
+/// Installs what is missing for a purpose (all of them if it is empty) where that is possible; says what is left out
+/// where it is not.
 ///
 /// # Errors
 /// When the package manager cannot be started.
-pub(crate) fn install() -> Result<()> {
-    let missing: Vec<_> = WANTED.iter().filter(|(thing, _, _)| !is_there(thing)).collect();
+pub(crate) fn install(purpose: &str) -> Result<()> {
+    let lacking = || WANTED.iter().filter(|(thing, _, what)| what.contains(purpose) && !is_there(thing));
+    let missing: Vec<_> = lacking().collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -42,7 +44,7 @@ pub(crate) fn install() -> Result<()> {
         step(&format!("install {}", packages.join(" ")), &mut apt)?;
         drop(policy);
     }
-    for (thing, package, what) in WANTED.iter().filter(|(thing, _, _)| !is_there(thing)) {
+    for (thing, package, what) in lacking() {
         say(&format!("  SKIPPED {what}: {thing} is missing (apt-get install {package})"));
     }
     Ok(())

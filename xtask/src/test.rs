@@ -19,7 +19,7 @@ struct Tally {
 /// When a step failed.
 pub(crate) fn run(fast: bool) -> Result<()> {
     if !fast {
-        packages::install()?;
+        packages::install("")?;
     }
     let mut tally = Tally::default();
     let mut check = |outcome: &Outcome, tests: bool| {
