@@ -18,6 +18,7 @@ use ulid::Ulid;
 use crate::alert::{Activity, Alert};
 use crate::capture::Time;
 use crate::detect::Finding;
+use crate::detect::holder::holder;
 use crate::detect::table::Table;
 use crate::token::Fingerprint;
 
@@ -56,7 +57,8 @@ enum Actor {
     Rest,
 }
 
-/// `rule : address : principal : route`. Findings without a scene are told apart by their short phrase.
+/// `rule : address : principal : route`; the address as its [`holder`]. Findings without a scene are told apart by
+/// their short phrase.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     rule: &'static str,
@@ -75,7 +77,7 @@ impl Key {
         };
         let scene = finding.scene.as_ref();
         let route = scene.map_or_else(|| finding.brief.as_str().into(), |s| Arc::clone(&s.route));
-        Self { rule: finding.rule.id, address: scene.map(|s| s.client), actor, route }
+        Self { rule: finding.rule.id, address: scene.map(|s| holder(s.client)), actor, route }
     }
 
     fn folded(self) -> Self {
@@ -429,6 +431,17 @@ mod tests {
             desk.admit(with(number, verified), &mut out);
         }
         assert_eq!(out.len(), 3, "two tokens that claim, one principal");
+    }
+
+    #[test]
+    fn new_addresses_of_one_ipv6_network_are_one_source() {
+        let (mut desk, mut out) = (desk(), Vec::new());
+        for host in 1..=200_u16 {
+            let mut finding = finding(1);
+            finding.scene.as_mut().unwrap().client = format!("2001:db8::{host:x}").parse().unwrap();
+            desk.admit(finding, &mut out);
+        }
+        assert_eq!(out.len(), 1);
     }
 
     #[test]

@@ -327,12 +327,13 @@ mod tests {
     #[test]
     fn benign_traffic_gives_nothing() {
         let mut detector = detector();
-        for n in 0..20_000_u64 {
-            let stage =
-                Stage::to("GET", &format!("/orders/{n}")).after_ms(n * 7).header("User-Agent", "okhttp/4.12");
+        for n in 0..20_000_u32 {
+            let stage = Stage::to("GET", &format!("/orders/{n}"))
+                .after_ms(u64::from(n) * 7)
+                .header("User-Agent", "okhttp/4.12");
             let client = format!("10.1.{}.{}", n % 2, n % 97);
-            let stage = stage.client(&client).status([200, 200, 404, 201, 304, 500][n as usize % 6]);
-            assert_eq!(judged(&mut detector, &stage, [token(n % 97)]), [""; 0], "{n}");
+            let stage = stage.client(&client).status([200, 200, 404, 201, 304, 500][(n % 6) as usize]);
+            assert_eq!(judged(&mut detector, &stage, [token(u64::from(n % 97))]), [""; 0], "{n}");
             detector.tick(stage.exchange.at, &mut Vec::new());
         }
     }

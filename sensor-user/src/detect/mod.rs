@@ -4,6 +4,7 @@ pub mod cause;
 pub mod detector;
 pub mod docs;
 pub mod finding;
+pub mod holder;
 pub mod routes;
 pub mod rule;
 pub mod rules;

@@ -124,7 +124,7 @@ pub struct DetectSettings {
     pub trusted_addresses: Vec<IpNet>,
     /// Routes remembered. A service has hundreds; a node runs tens of services.
     pub max_routes: usize,
-    /// Tokens whose history is remembered, by each rule that keeps one. A history is about 160 bytes.
+    /// Tokens whose history is remembered, by each rule that keeps one. All histories of one token are about 350 bytes.
     pub max_tokens: usize,
     /// Addresses whose history is remembered, by each rule that keeps one. A history is about 320 bytes.
     pub max_addresses: usize,

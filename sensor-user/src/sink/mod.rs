@@ -83,6 +83,8 @@ fn json_line(event: &impl serde::Serialize, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -115,7 +117,7 @@ mod tests {
             for format in [Format::Compact, Format::Ocsf, Format::Yaml, Format::Ecs] {
                 format.render(alert, false, &mut out);
             }
-            out.push_str(&format!("{alert:?}"));
+            write!(out, "{alert:?}").unwrap();
         }
         (alerts.len(), out)
     }

@@ -1,6 +1,7 @@
 //! What the configuration wants hidden from every sink: client addresses in part, principals behind a keyed name.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aws_lc_rs::hmac;
@@ -59,8 +60,12 @@ fn mask(address: IpAddr) -> IpAddr {
 
 fn pseudonym(key: &hmac::Key, subject: &str) -> String {
     let tag = hmac::sign(key, subject.as_bytes());
-    let digits: String = tag.as_ref().iter().take(DIGITS / 2).map(|byte| format!("{byte:02x}")).collect();
-    format!("p-{digits}")
+    let mut name = String::from("p-");
+    for byte in tag.as_ref().iter().take(DIGITS / 2) {
+        // Writing to a String cannot fail.
+        let _ = write!(name, "{byte:02x}");
+    }
+    name
 }
 
 #[cfg(test)]

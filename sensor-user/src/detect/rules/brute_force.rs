@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
+use crate::detect::holder::holder;
 use crate::detect::table::Table;
 use crate::detect::window::Buckets;
 use crate::detect::{
@@ -149,16 +150,6 @@ impl Limits {
     }
 }
 
-/// What one guesser holds: an IPv4 address, or an IPv6 network of 64 bits.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_none() => {
-            IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)))
-        }
-        other => other.to_canonical(),
-    }
-}
-
 /// 0 to 100.
 fn risk(counts: Counts) -> u32 {
     let accounts = u32::from(counts.ten > 0);
@@ -180,7 +171,7 @@ impl Rule for BruteForce {
             return;
         }
         let bucket = exchange.at.secs() / BUCKET_S;
-        let Some(tries) = self.addresses.get_or(network(exchange.client), Tries::default) else { return };
+        let Some(tries) = self.addresses.get_or(holder(exchange.client), Tries::default) else { return };
         if failed {
             tries.failures.add(bucket);
         } else {

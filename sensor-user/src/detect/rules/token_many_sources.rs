@@ -30,7 +30,7 @@ that leaves the house does it. It is high when the places take turns, or when pl
 together.\n\nSilent for `lists.trusted_addresses`, for addresses at which eight or more tokens have been seen \
 (NAT, gateways: they are learned), and for requests that were refused or carry a token that is wrong in itself. \
 A gateway that passes tokens on to other services is no second place: only uses at one server address are \
-compared. It compares the newest six places of a token.",
+compared. It compares the newest four places of a token.",
     cooling_s: 600,
     thresholds: &[
         Threshold {
@@ -50,8 +50,8 @@ compared. It compares the newest six places of a token.",
     ],
 };
 
-/// Places remembered of one token. The owner and a thief need two; more are kept for a little roaming.
-const MAX_PLACES: usize = 6;
+/// Places remembered of one token. The owner and a thief need two; two more are for a little roaming.
+const MAX_PLACES: usize = 4;
 
 /// Seconds in which the tokens of an address are gathered; the gathering before still counts.
 const LEARNING_S: u32 = 3600;

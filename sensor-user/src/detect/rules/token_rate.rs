@@ -46,7 +46,7 @@ whoever sent it.",
 };
 
 /// Seconds between two findings about one token whose rate stays high.
-const QUIET_S: u64 = 60;
+const QUIET_S: u32 = 60;
 
 pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     let window_s = settings.count(&ABOUT, "window_s").max(1);
@@ -61,7 +61,7 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
 #[derive(Default)]
 struct Pace {
     counts: Buckets<16>,
-    quiet_until_s: u64,
+    quiet_until_s: u32,
     told_medium: bool,
 }
 
@@ -87,10 +87,10 @@ impl TokenRate {
         pace.counts.add(second);
         let count = pace.counts.sum(second, self.window_s);
         let grown = count > self.medium && !pace.told_medium;
-        if count <= self.low || (second < pace.quiet_until_s && !grown) {
+        if count <= self.low || (second < u64::from(pace.quiet_until_s) && !grown) {
             return None;
         }
-        pace.quiet_until_s = second + QUIET_S;
+        pace.quiet_until_s = u32::try_from(second).unwrap_or(u32::MAX).saturating_add(QUIET_S);
         pace.told_medium = count > self.medium;
         Some(count)
     }
