@@ -186,6 +186,17 @@ pub struct Ended {
     pub stderr: String,
 }
 
+impl Ended {
+    /// A number of its last line: `watched: 100 exchanges, 100 tokens, ... 0 lost in 2 s`.
+    #[must_use]
+    pub fn total(&self, what: &str) -> Option<f64> {
+        let line = self.stderr.lines().rfind(|line| line.contains(" exchanges,"))?;
+        let before = line.split(&format!(" {what}")).next()?;
+        let digits = before.rsplit([' ', ':']).next()?;
+        digits.replace(',', "").parse().ok()
+    }
+}
+
 /// A running `tokenscope run`. Dropping it kills it.
 #[derive(Debug)]
 pub struct Sensor {

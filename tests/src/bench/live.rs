@@ -40,6 +40,8 @@ struct Run {
     wrk_us: f64,
     sensor_us: f64,
     /// Exchanges that the sensor did not see, of the requests that wrk had answered.
+    unseen: f64,
+    /// Records that the sensor says it lost.
     lost: f64,
 }
 
@@ -164,6 +166,7 @@ impl Bed {
             nginx_us: us(after.0 - before.0),
             wrk_us: (after.2 - before.2) * 1e6 / requests,
             sensor_us: us(after.1 - before.1),
+            unseen: 0.0,
             lost: 0.0,
         })
     }
@@ -171,10 +174,11 @@ impl Bed {
     fn sensed(&self) -> Result<Run> {
         let sensor = Sensor::start(&self.config)?;
         let mut run = self.run(Some(&sensor))?;
-        let seen = sensor.metric("tokenscope_exchanges_total", "")?;
+        let ended = sensor.stop()?;
+        let seen = ended.total("exchanges").context("the sensor's count")?;
         // wrk hangs up with requests in flight, which the sensor counts and wrk does not: never less than zero.
-        run.lost = (run.requests - seen).max(0.0);
-        sensor.stop()?;
+        run.unseen = (run.requests - seen).max(0.0);
+        run.lost = ended.total("lost").context("the sensor's losses")?;
         Ok(run)
     }
 
