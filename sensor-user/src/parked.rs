@@ -21,7 +21,7 @@ const MAX_PARKED: usize = 4096;
 const MAX_PER_TOKEN: usize = 16;
 
 /// How long an exchange waits. Keys that have not come within ten minutes are not worth stale alerts.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// An exchange and its tokens as they were when it was parked.
 #[derive(Debug)]

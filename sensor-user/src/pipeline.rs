@@ -178,7 +178,11 @@ impl Pipeline {
     ///
     /// # Errors
     /// When the system has no randomness; then nothing is replaced.
-    pub fn reconfigure(&mut self, settings: Settings, verifier: Box<dyn Verifier>) -> Result<(), NoRandomness> {
+    pub fn reconfigure(
+        &mut self,
+        settings: Settings,
+        verifier: Box<dyn Verifier>,
+    ) -> Result<(), NoRandomness> {
         self.tokens = Tokens::new(&settings.tokens, verifier)?;
         self.parked = Parked::default();
         self.detect = Detector::new(settings.detect);

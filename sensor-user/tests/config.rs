@@ -264,8 +264,11 @@ fn every_kind_of_error_has_its_words() {
             &["1:16: `sinks.type` is `kafka`, which is not in this version (the only sink is stdout)"],
         ),
         (
-            "privacy: {mask_addresses: true}\n",
-            &["1:27: `privacy.mask_addresses` is not in this version: alerts would show what it hides"],
+            "privacy: {pseudonymise: true}\n",
+            &[
+                "1:25: `privacy.pseudonymise` needs `privacy.fingerprint_key`: without a key of yours nobody could \
+                 ever link a pseudonym",
+            ],
         ),
         (
             "privacy: {fingerprint_key: 'env:NOT_SET'}\n",

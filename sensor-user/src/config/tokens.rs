@@ -255,26 +255,30 @@ fn is_loopback(host: &str) -> bool {
 pub struct Privacy {
     /// Where the key of fingerprints is.
     pub fingerprint_key: Option<SecretRef>,
+    /// Whether addresses are shown in part only.
+    pub mask_addresses: bool,
+    /// Whether principals are shown by a keyed pseudonym.
+    pub pseudonymise: bool,
 }
 
 impl Privacy {
     pub(super) fn read(s: &mut Section<'_, '_>) -> Self {
         let doc = "The key under which a token's fingerprint is made, env:NAME or file:PATH, at least 16 bytes. Left \
-                   out: a new one at every start, so that fingerprints of two runs cannot be compared.";
+                   out: a new one at every start, so that fingerprints of two runs cannot be compared; replay then \
+                   uses a fixed one.";
         let fingerprint_key = s.optional("fingerprint_key", doc);
-        let doc = "Show two parts of an address only. Not in this version.";
-        let mask = s.word("mask_addresses", false, doc);
-        let doc = "Show keyed pseudonyms for principals. Not in this version.";
-        let pseudonyms = s.word("pseudonymise", false, doc);
-        for (key, set) in [("mask_addresses", mask), ("pseudonymise", pseudonyms)] {
-            if set {
-                // A warning would be read too late: the addresses would already be in the log.
-                let message =
-                    format!("`privacy.{key}` is not in this version: alerts would show what it hides");
-                s.report(Problem::error(s.span_of(key), message));
-            }
+        let doc = "Show client addresses in part: two octets of IPv4, two groups of IPv6.";
+        let mask_addresses = s.word("mask_addresses", false, doc);
+        let doc =
+            "Show principals by pseudonyms that only the holder of fingerprint_key can link; needs one.";
+        let pseudonymise = s.word("pseudonymise", false, doc);
+        if pseudonymise && fingerprint_key.is_none() {
+            let message = "`privacy.pseudonymise` needs `privacy.fingerprint_key`: without a key of yours nobody \
+                           could ever link a pseudonym";
+            let problem = Problem::error(s.span_of("pseudonymise"), message);
+            s.report(problem.hint("add fingerprint_key: env:TOKENSCOPE_KEY"));
         }
-        Self { fingerprint_key }
+        Self { fingerprint_key, mask_addresses, pseudonymise }
     }
 }
 

@@ -61,7 +61,13 @@ pub(super) fn metrics(pipeline: &Pipeline, losses: &Losses) -> Vec<Metric> {
         ("folded", desk.folded),
         ("evicted", desk.evicted),
     ];
-    labelled(&mut all, "tokenscope_alert_events_total", "Life of alerts, by event.", "event", desk.into_iter());
+    labelled(
+        &mut all,
+        "tokenscope_alert_events_total",
+        "Life of alerts, by event.",
+        "event",
+        desk.into_iter(),
+    );
     all.push(gauge("tokenscope_flows", "Connections known.", pipeline.flows.len() as u64));
     all.push(gauge(
         "tokenscope_flow_held_bytes",
@@ -105,9 +111,17 @@ fn tokens(all: &mut Vec<Metric>, counters: &TokenCounters) {
         counters.ambiguous,
     ));
     all.push(gauge("tokenscope_tokens_cached", "Tokens in the cache.", counters.cached));
-    all.push(gauge("tokenscope_token_pending_bytes", "Token texts kept until keys come.", counters.pending_bytes));
+    all.push(gauge(
+        "tokenscope_token_pending_bytes",
+        "Token texts kept until keys come.",
+        counters.pending_bytes,
+    ));
     all.push(gauge("tokenscope_issuers_ready", "Issuers whose keys are there.", counters.issuers_ready));
-    all.push(gauge("tokenscope_issuers_waiting", "Issuers whose keys are missing.", counters.issuers_waiting));
+    all.push(gauge(
+        "tokenscope_issuers_waiting",
+        "Issuers whose keys are missing.",
+        counters.issuers_waiting,
+    ));
 }
 
 /// One series a label value.

@@ -10,7 +10,7 @@ use super::services::{News, Services};
 use super::writer::Writer;
 use super::{Options, RuntimeError, settings};
 use crate::capture::ebpf::{self, EbpfSource};
-use crate::capture::{Input, Source as _};
+use crate::capture::{Input, Progress, Source as _};
 use crate::config::Config;
 use crate::pipeline::{Output, Pipeline};
 use crate::telemetry::{Metric, Totals};
@@ -111,10 +111,11 @@ impl Live {
         }
     }
 
-    fn capture(&mut self) -> Result<(), RuntimeError> {
+    /// Takes what the source has. Says whether there may be more at once.
+    fn capture(&mut self) -> Result<bool, RuntimeError> {
         let Self { source, pipeline, losses, out, .. } = self;
         let nap = if pipeline.tokens.in_flight() > 0 { SHORT_NAP } else { NAP };
-        source.poll(nap, &mut |input| {
+        let progress = source.poll(nap, &mut |input| {
             if let Input::Loss(loss) = input {
                 losses.add(loss.reason, loss.records);
             }
@@ -123,7 +124,7 @@ impl Live {
         for grant in out.grants.drain(..) {
             source.grant(grant);
         }
-        Ok(())
+        Ok(progress == Progress::More)
     }
 
     fn take_verdicts(&mut self) {
@@ -143,7 +144,10 @@ impl Live {
         let config = match (options.reload)() {
             Ok(config) => config,
             Err(report) => {
-                tracing::error!("the configuration was not reloaded, the old one stays:\n{}", report.render(false));
+                tracing::error!(
+                    "the configuration was not reloaded, the old one stays:\n{}",
+                    report.render(false)
+                );
                 return;
             }
         };
@@ -155,7 +159,9 @@ impl Live {
         match replaced {
             Ok(verdicts) => {
                 self.verdicts = verdicts;
-                tracing::info!("configuration reloaded; capture, flows, alerts, sinks and metrics change at the next start");
+                tracing::info!(
+                    "configuration reloaded; capture, flows, alerts, sinks and metrics change at the next start"
+                );
             }
             Err(error) => tracing::error!("the configuration was not reloaded, the old one stays: {error}"),
         }
@@ -183,10 +189,8 @@ impl Live {
 
     /// Takes what is still in the ring and under way, and ends everything.
     fn stop(mut self) -> Result<Totals, RuntimeError> {
-        self.capture()?;
         let deadline = Instant::now() + LAST_VERDICTS;
-        while self.pipeline.tokens.in_flight() > 0 && Instant::now() < deadline {
-            self.capture()?;
+        while (self.capture()? || self.pipeline.tokens.in_flight() > 0) && Instant::now() < deadline {
             self.take_verdicts();
         }
         self.pipeline.finish(&mut self.out);

@@ -76,10 +76,8 @@ struct Writer {
 
 impl Writer {
     fn new(config: &Config, options: &Options) -> Self {
-        let sink = config
-            .stdout
-            .enabled
-            .then(|| Stdout::new(BufWriter::new(io::stdout()), options.format, options.colour));
+        let sink = Stdout::new(BufWriter::new(io::stdout()), options.format, options.colour);
+        let sink = config.stdout.enabled.then(|| sink.with_privacy(settings::privacy(config)));
         Self { sink, tally: Tally::default() }
     }
 

@@ -174,7 +174,9 @@ async fn serve(address: std::net::SocketAddr, board: Arc<Board>) {
             server::serve(listener, board).await;
         }
         Err(error) => {
-            tracing::warn!("no metrics: cannot listen on {address}: {error}; set metrics.listen to another address or off");
+            tracing::warn!(
+                "no metrics: cannot listen on {address}: {error}; set metrics.listen to another address or off"
+            );
         }
     }
 }

@@ -6,12 +6,13 @@ use crate::detect::{DetectSettings, settings::RouteMatch, settings::RuleSettings
 use crate::http::HttpLimits;
 use crate::pipeline::Settings;
 use crate::reassembly::FlowLimits;
+use crate::sink::Privacy;
 
 /// Every stage's slice.
 pub(super) fn of(config: &Config) -> Settings {
     Settings {
         flows: FlowLimits {
-            max_flows: u32::try_from(config.flows.max_flows).unwrap_or(u32::MAX),
+            max_flows: config.flows.max_flows,
             max_buffered_total: config.flows.max_buffered_bytes,
             idle_timeout: config.flows.idle_timeout,
             ..FlowLimits::default()
@@ -29,6 +30,12 @@ pub(super) fn of(config: &Config) -> Settings {
             ..AlertSettings::default()
         },
     }
+}
+
+/// What sinks hide.
+pub(super) fn privacy(config: &Config) -> Privacy {
+    let key = config.tokens.fingerprint_key.as_ref().filter(|_| config.privacy.pseudonymise);
+    Privacy::new(config.privacy.mask_addresses, key.map(|key| key.as_slice()))
 }
 
 fn detect(config: &Config) -> DetectSettings {

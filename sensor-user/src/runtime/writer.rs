@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use super::hosts::Hosts;
-use super::{Options, RuntimeError};
+use super::{Options, RuntimeError, settings};
 use crate::alert::{Activity, Alert};
 use crate::config::Config;
 use crate::sink::{Sink as _, Stdout};
@@ -44,9 +44,10 @@ impl Writer {
     /// Starts the thread.
     pub(super) fn start(config: &Config, options: &Options, hosts: Hosts) -> Result<Self, RuntimeError> {
         let (queue, alerts) = sync_channel(QUEUE);
-        let enabled = config.stdout.enabled;
-        let (format, colour) = (options.format, options.colour);
-        let write = move || write(&alerts, enabled.then(|| Stdout::new(io::stdout(), format, colour)), hosts);
+        let sink =
+            Stdout::new(io::stdout(), options.format, options.colour).with_privacy(settings::privacy(config));
+        let sink = config.stdout.enabled.then_some(sink);
+        let write = move || write(&alerts, sink, hosts);
         let thread = std::thread::Builder::new().name("alerts".into()).spawn(write);
         let thread = thread.map_err(|cause| RuntimeError::Start { what: "the alert writer", cause })?;
         Ok(Self { queue, thread, tally: Tally::default(), lost: 0, latency: Histogram::default() })

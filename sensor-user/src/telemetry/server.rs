@@ -197,7 +197,7 @@ mod tests {
             assert!(head.contains("Content-Length: 16\r\n") && head.ends_with("\r\n\r\n"), "{head}");
         });
         with_server(true, PATIENCE, |address| {
-            assert!(ask(address, b"GET /readyz HTTP/1.0\n\n").starts_with("HTTP/1.1 200"))
+            assert!(ask(address, b"GET /readyz HTTP/1.0\n\n").starts_with("HTTP/1.1 200"));
         });
     }
 
