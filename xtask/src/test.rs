@@ -55,7 +55,7 @@ fn suites(fast: bool) -> Vec<(&'static str, Vec<&'static str>)> {
     let whole = ["--workspace"];
     let chosen: &[&str] = if fast { &near } else { &whole };
     let mut run = if packages::is_there("cargo-nextest") {
-        vec!["nextest", "run", "--no-fail-fast", "--success-output", "final", "--status-level", "fail"]
+        vec!["nextest", "run", "--no-fail-fast", "--success-output", "immediate", "--failure-output", "final"]
     } else {
         vec!["test", "--no-fail-fast"]
     };
@@ -79,14 +79,15 @@ fn skips(output: &str) -> Vec<&str> {
     lines
 }
 
-/// Reads the summaries of either runner.
+/// Reads the summaries of either runner. nextest shows each test's own summary too, which is not to be counted twice.
 fn count(output: &str) -> Tally {
     let mut tally = Tally { skipped: skips(output).len() as u64, ..Tally::default() };
-    for line in output.lines().map(str::trim) {
-        if line.starts_with("Summary [") || line.starts_with("test result:") {
-            tally.passed += before(line, "passed");
-            tally.failed += before(line, "failed");
-        }
+    let lines = || output.lines().map(str::trim);
+    let nextest = lines().any(|line| line.starts_with("Summary ["));
+    let mark = if nextest { "Summary [" } else { "test result:" };
+    for line in lines().filter(|line| line.starts_with(mark)) {
+        tally.passed += before(line, "passed");
+        tally.failed += before(line, "failed");
     }
     tally
 }
@@ -106,8 +107,8 @@ mod tests {
     #[test]
     fn summaries_of_both_runners_are_read() {
         let nextest = "     Summary [  12.3s] 12 tests run: 10 passed (1 slow), 2 failed, 3 skipped";
-        assert_eq!(count(nextest), Tally { passed: 10, failed: 2, skipped: 0 });
         let cargo = "test result: ok. 7 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out";
+        assert_eq!(count(&format!("{cargo}\n{nextest}")), Tally { passed: 10, failed: 2, skipped: 0 });
         assert_eq!(count(&format!("{cargo}\n{cargo}")), Tally { passed: 14, failed: 0, skipped: 0 });
     }
 
