@@ -44,7 +44,7 @@ pub fn render(lines: &[String]) -> String {
             let x = MARGIN + CELL.0 * cells(column);
             let length = CELL.0 * cells(text.chars().count());
             column += text.chars().count();
-            if let Some(fill) = style.behind.and_then(named) {
+            if let Some(fill) = style.behind.and_then(dark) {
                 let top = y - CELL.1 * 0.75;
                 let _ = writeln!(
                     svg,
@@ -93,6 +93,19 @@ fn named(colour: u8) -> Option<&'static str> {
         4 => Some("#6cb6ff"),
         5 => Some("#d79bf5"),
         6 => Some("#5fd7d7"),
+        _ => None,
+    }
+}
+
+/// The same colours behind white text.
+fn dark(colour: u8) -> Option<&'static str> {
+    match colour {
+        1 => Some("#b3261e"),
+        2 => Some("#2e6b3a"),
+        3 => Some("#8a6100"),
+        4 => Some("#1f5fa8"),
+        5 => Some("#7a3fa0"),
+        6 => Some("#1f7373"),
         _ => None,
     }
 }
