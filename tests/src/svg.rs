@@ -15,6 +15,7 @@ struct Style {
     bold: bool,
     dim: bool,
     colour: Option<u8>,
+    behind: Option<u8>,
 }
 
 /// Text without its escape sequences.
@@ -43,6 +44,14 @@ pub fn render(lines: &[String]) -> String {
             let x = MARGIN + CELL.0 * cells(column);
             let length = CELL.0 * cells(text.chars().count());
             column += text.chars().count();
+            if let Some(fill) = style.behind.and_then(dark) {
+                let top = y - CELL.1 * 0.75;
+                let _ = writeln!(
+                    svg,
+                    "<rect x=\"{x:.1}\" y=\"{top:.1}\" width=\"{length:.1}\" height=\"{:.1}\" fill=\"{fill}\"/>",
+                    CELL.1
+                );
+            }
             if !text.trim().is_empty() {
                 let _ = writeln!(
                     svg,
@@ -64,16 +73,8 @@ fn cells(n: usize) -> f32 {
 
 fn attributes(style: Style) -> String {
     let mut text = String::new();
-    let colour = match style.colour {
-        Some(1) => Some("#ff6b6b"),
-        Some(2) => Some("#7bd88f"),
-        Some(3) => Some("#f7c25c"),
-        Some(4) => Some("#6cb6ff"),
-        Some(5) => Some("#d79bf5"),
-        Some(6) => Some("#5fd7d7"),
-        _ if style.dim => Some("#8b95a7"),
-        _ => None,
-    };
+    let faint = style.dim.then_some("#8b95a7");
+    let colour = style.colour.and_then(named).or(faint);
     if let Some(colour) = colour {
         let _ = write!(text, " fill=\"{colour}\"");
     }
@@ -81,6 +82,32 @@ fn attributes(style: Style) -> String {
         text.push_str(" font-weight=\"bold\"");
     }
     text
+}
+
+/// The eight colours of ECMA-48, as this picture shows them; black and white stay the text's own.
+fn named(colour: u8) -> Option<&'static str> {
+    match colour {
+        1 => Some("#ff6b6b"),
+        2 => Some("#7bd88f"),
+        3 => Some("#f7c25c"),
+        4 => Some("#6cb6ff"),
+        5 => Some("#d79bf5"),
+        6 => Some("#5fd7d7"),
+        _ => None,
+    }
+}
+
+/// The same colours behind white text.
+fn dark(colour: u8) -> Option<&'static str> {
+    match colour {
+        1 => Some("#b3261e"),
+        2 => Some("#2e6b3a"),
+        3 => Some("#8a6100"),
+        4 => Some("#1f5fa8"),
+        5 => Some("#7a3fa0"),
+        6 => Some("#1f7373"),
+        _ => None,
+    }
 }
 
 fn escape(text: &str) -> String {
@@ -119,6 +146,8 @@ fn apply(style: &mut Style, codes: &str) {
             30..=37 => style.colour = Some(code - 30),
             90..=97 => style.colour = Some(code - 90),
             39 => style.colour = None,
+            40..=47 => style.behind = Some(code - 40),
+            49 => style.behind = None,
             _ => {}
         }
     }

@@ -22,6 +22,9 @@ use crate::{clock, service};
 /// Distinct tokens in the pool.
 const TOKENS: usize = 2_000;
 
+/// Seconds of load before a measurement: caches fill, and the sensor verifies each token of the pool, once.
+const WARM_UP_S: u64 = 1;
+
 /// Why there can be no live figures here.
 pub(crate) fn missing() -> Option<String> {
     let absent = |program: &&str| find_program(program).is_none();
@@ -63,7 +66,7 @@ impl Drop for Bed {
 /// Measures pairs of runs, and the kernel programs in a run of their own (their statistics cost time).
 pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
     let bed = Bed::make(options.seconds)?;
-    bed.run(None)?; // Warms caches; not counted.
+    bed.run(None, WARM_UP_S)?;
     let (mut off, mut on) = (Vec::new(), Vec::new());
     for pair in 0..options.pairs {
         // Every other pair runs the other way round, so that drift of the machine favours neither.
@@ -71,7 +74,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
             if with_sensor {
                 on.push(bed.sensed()?);
             } else {
-                off.push(bed.run(None)?);
+                off.push(bed.run(None, bed.seconds)?);
             }
         }
     }
@@ -94,8 +97,9 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
         Figure::new(
             "requests not seen by the sensor",
             "of a million",
-            each(&on, |r| r.lost * 1e6 / r.requests),
+            each(&on, |r| r.unseen * 1e6 / r.requests),
         ),
+        Figure::new("records lost by the sensor", "a run", each(&on, |r| r.lost)),
     ])
 }
 
@@ -136,14 +140,14 @@ impl Bed {
     }
 
     /// Runs wrk once; `sensor` is the process to account for.
-    fn run(&self, sensor: Option<&Sensor>) -> Result<Run> {
+    fn run(&self, sensor: Option<&Sensor>, seconds: u64) -> Result<Run> {
         let cost = |pid: Option<u32>| pid.map_or(Ok(0), cpu_ns);
         let pids = (Some(self.nginx.id()), sensor.map(Sensor::pid));
         let before = (cost(pids.0)?, cost(pids.1)?, super::process::children_cpu_s()?);
         let done = Command::new("taskset")
             .args(["-c", "1"])
             .arg(find_program("wrk").context("wrk")?)
-            .args(["-t1", "-c16", &format!("-d{}s", self.seconds), "-s"])
+            .args(["-t1", "-c16", &format!("-d{seconds}s"), "-s"])
             .arg(service("tokens.lua"))
             .arg(format!("http://127.0.0.1:{}/page", self.port))
             .arg("--")
@@ -173,11 +177,12 @@ impl Bed {
 
     fn sensed(&self) -> Result<Run> {
         let sensor = Sensor::start(&self.config)?;
-        let mut run = self.run(Some(&sensor))?;
+        let warm_up = self.run(Some(&sensor), WARM_UP_S)?;
+        let mut run = self.run(Some(&sensor), self.seconds)?;
         let ended = sensor.stop()?;
         let seen = ended.total("exchanges").context("the sensor's count")?;
         // wrk hangs up with requests in flight, which the sensor counts and wrk does not: never less than zero.
-        run.unseen = (run.requests - seen).max(0.0);
+        run.unseen = (warm_up.requests + run.requests - seen).max(0.0);
         run.lost = ended.total("lost").context("the sensor's losses")?;
         Ok(run)
     }
@@ -188,7 +193,7 @@ impl Bed {
         let sensor = Sensor::start(&self.config)?;
         let restore = Switch::set(&switch)?;
         let before = kernel_programs(sensor.pid())?;
-        let run = self.run(Some(&sensor))?;
+        let run = self.run(Some(&sensor), self.seconds)?;
         let after = kernel_programs(sensor.pid())?;
         drop(restore);
         sensor.stop()?;
