@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -162,8 +162,9 @@ fn what(event: Event<'_>) -> What {
     }
 }
 
-/// The cgroup of this process, made once. `None` where the kernel half cannot run.
-fn cgroup() -> Option<PathBuf> {
+/// The cgroup of this process, made once. `None` where the kernel half cannot run. Sockets stay where they were born,
+/// so whoever makes one before its [`Lab`] calls this first.
+pub(crate) fn cgroup() -> Option<PathBuf> {
     static CGROUP: OnceLock<Option<PathBuf>> = OnceLock::new();
     CGROUP
         .get_or_init(|| {
@@ -173,12 +174,26 @@ fn cgroup() -> Option<PathBuf> {
                 return None;
             }
             let root = &checks.iter().find(|check| check.name == "cgroup v2")?.found;
-            let dir = PathBuf::from(root).join(format!("tokenscope-test-{}", std::process::id()));
+            sweep(Path::new(root));
+            let dir = PathBuf::from(root).join(format!("{PREFIX}{}", std::process::id()));
             std::fs::create_dir(&dir).unwrap();
             std::fs::write(dir.join("cgroup.procs"), std::process::id().to_string()).unwrap();
             Some(dir)
         })
         .clone()
+}
+
+/// Cgroups of these tests are called so, with a process id behind.
+const PREFIX: &str = "tokenscope-test-";
+
+/// Removes what earlier test processes left: no process can remove the cgroup that it lives in. Those of living ones
+/// are busy, and stay.
+fn sweep(root: &Path) {
+    for entry in std::fs::read_dir(root).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            let _ = std::fs::remove_dir(entry.path());
+        }
+    }
 }
 
 /// Both ends of a connection between sockets of this process.
