@@ -267,7 +267,7 @@ fn every_kind_of_error_has_its_words() {
             "privacy: {pseudonymise: true}\n",
             &[
                 "1:25: `privacy.pseudonymise` needs `privacy.fingerprint_key`: without a key of yours nobody could \
-                 ever link a pseudonym",
+                 ever link a pseudonym (add fingerprint_key: env:TOKENSCOPE_KEY)",
             ],
         ),
         (
