@@ -125,7 +125,6 @@ fn watches_only_the_ports_it_is_told_to() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let Some(mut lab) = Lab::with(Options { ports: vec![port], ..Options::default() }) else { return };
-    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let mut other = Pair::v4();
     lab.port = other.port();
     other.ask(ASK);
