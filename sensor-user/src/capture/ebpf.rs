@@ -4,7 +4,7 @@
 //! read where the kernel wrote them, in the shared ring.
 //!
 //! **Wakeups.** One a record would cost several times what capturing costs. So the kernel stays silent while
-//! this reader is awake; the reader looks again every [`LINGER`] and only when a look finds nothing does it
+//! this reader is awake; the reader looks again every [`LINGER`] (longer under load) and only when a look finds nothing does it
 //! raise a flag, and sleep until the kernel, seeing the flag, wakes it or it is time for the housekeeping.
 //! Raising the flag and *then* polling is what makes it sound: a record reserved before the poll shows in
 //! the poll, and one reserved after it sees the flag.
@@ -38,6 +38,13 @@ use super::{Grant, Input, Progress, Source, SourceError};
 /// How long records may gather before they are read: what an alert waits at most, and what saves a wakeup a
 /// record under load.
 pub const LINGER: Duration = Duration::from_millis(1);
+
+/// How long they may gather when the last look found a crowd: each look costs two context switches and a cold cache,
+/// which are shared by more records this way. An alert waits four milliseconds at most.
+const LINGER_BUSY: Duration = Duration::from_millis(4);
+
+/// Records of one look that make a crowd: 30,000 records a second.
+const CROWD: usize = 32;
 
 /// How often losses are reported and time is said to pass.
 const HOUSEKEEPING: Duration = Duration::from_millis(200);
@@ -81,6 +88,8 @@ pub struct EbpfSource {
     /// Nanoseconds since boot of the last housekeeping.
     kept_house: u64,
     pace: Pace,
+    /// Records that the last look found.
+    crowd: usize,
 }
 
 /// What one program costs.
@@ -155,6 +164,7 @@ impl EbpfSource {
             diagnostics,
             cgroup,
             pace: Pace::Drowsy { flagged: false },
+            crowd: 0,
         })
     }
 
@@ -198,7 +208,7 @@ impl EbpfSource {
                 }
             }
         }
-        nap(LINGER);
+        nap(if self.crowd >= CROWD { LINGER_BUSY } else { LINGER });
         Ok(())
     }
 
@@ -236,6 +246,7 @@ impl Source for EbpfSource {
     fn poll(&mut self, wait: Duration, sink: &mut dyn FnMut(Input<'_>)) -> Result<Progress, SourceError> {
         self.pace_itself(wait)?;
         let delivered = self.drain(sink);
+        self.crowd = delivered;
         self.keep_house(sink);
         if delivered == BATCH {
             self.pace = Pace::Busy;

@@ -1,8 +1,12 @@
-//! Tokens already judged, by the hash of their text, bounded, least recently used out first.
+//! Tokens already judged, by the hash of their text, bounded, those that nobody uses out first.
+//!
+//! A use only marks its token; what has to go is looked for when there is no room, oldest first, and whoever was used
+//! since the last look is passed over once (second chance). Keeping a list in order of use would touch the memory of
+//! three other tokens at every request.
 //!
 //! Two segments, because the worst load is a flood of distinct forgeries: verified tokens live in the protected
 //! segment, everything else in the other. What has to go always goes from the other one. The protected segment
-//! holds at most three quarters; beyond that its least recently used token moves over, and back at its next use.
+//! holds at most three quarters; beyond that one that was not used moves over, and back if it is used after all.
 //! So no flood makes the sensor verify a good token twice, unless more are in use than three quarters of the room.
 
 use std::sync::Arc;
@@ -25,14 +29,19 @@ struct Entry {
     token: Option<Arc<Token>>,
     /// Which keys it was judged with.
     generation: u32,
-    /// Towards the more recently used.
+    /// Towards the newer.
     newer: u32,
-    /// Towards the less recently used; on the free list, the next free entry.
+    /// Towards the older; on the free list, the next free entry.
     older: u32,
     protected: bool,
+    /// Used since it was last looked at.
+    used: bool,
 }
 
-/// A list of entries by recency.
+/// Entries passed over at most for one that goes: then the oldest goes, used or not. A microsecond's work.
+const PASSED_OVER: usize = 128;
+
+/// A list of entries by age, or by when they were last passed over.
 #[derive(Debug)]
 struct Segment {
     newest: u32,
@@ -80,23 +89,19 @@ impl Cache {
         self.verified.len
     }
 
-    /// Finds a token and makes it the most recently used: the slot, the token, and which keys it was judged with.
+    /// Finds a token and marks it as used: the slot, the token, and which keys it was judged with.
     pub fn find(&mut self, key: u128) -> Option<(Slot, &Arc<Token>, u32)> {
         let entries = &self.entries;
         let at = *self.index.find(hash(key), |at| entries.get(*at as usize).is_some_and(|e| e.key == key))?;
-        let is_newest = at == self.verified.newest || at == self.others.newest;
-        if !is_newest {
-            self.unlink(at);
-            self.admit(at);
-        }
-        let entry = self.entries.get(at as usize)?;
+        let entry = self.entries.get_mut(at as usize)?;
+        entry.used = true;
         Some((Slot(at), entry.token.as_ref()?, entry.generation))
     }
 
     /// Adds a token that is not there yet. Returns what had to go for it.
     pub fn insert(&mut self, key: u128, token: Arc<Token>, generation: u32) -> Option<Arc<Token>> {
         let evicted = if self.len() >= self.max { self.evict() } else { None };
-        let entry = Entry { key, token: Some(token), generation, newer: NONE, older: NONE, protected: false };
+        let entry = Entry { key, token: Some(token), generation, newer: NONE, older: NONE, protected: false, used: false };
         let at = self.place(entry);
         let entries = &self.entries;
         self.index.insert_unique(hash(key), at, |at| entries.get(*at as usize).map_or(0, |e| hash(e.key)));
@@ -120,6 +125,14 @@ impl Cache {
         entry.protected = entry.token.as_ref().is_some_and(|token| token.is_verified());
         self.link(at);
         if self.verified.len > self.max - self.max / 4 {
+            for _ in 0..PASSED_OVER {
+                let oldest = self.verified.oldest;
+                if !self.take_mark(oldest) {
+                    break;
+                }
+                self.unlink(oldest);
+                self.link(oldest);
+            }
             let oldest = self.verified.oldest;
             self.unlink(oldest);
             if let Some(entry) = self.entries.get_mut(oldest as usize) {
@@ -127,6 +140,11 @@ impl Cache {
             }
             self.link(oldest);
         }
+    }
+
+    /// Whether an entry was used since the last look; it has to be used again to be passed over again.
+    fn take_mark(&mut self, at: u32) -> bool {
+        self.entries.get_mut(at as usize).is_some_and(|entry| std::mem::take(&mut entry.used))
     }
 
     fn place(&mut self, entry: Entry) -> u32 {
@@ -141,8 +159,16 @@ impl Cache {
         u32::try_from(self.entries.len() - 1).unwrap_or(NONE)
     }
 
-    /// Removes the oldest unprotected token. There is one: the protected segment never has all the room.
+    /// Removes an unprotected token. There is one: the protected segment never has all the room.
     fn evict(&mut self) -> Option<Arc<Token>> {
+        for _ in 0..PASSED_OVER {
+            let oldest = self.others.oldest;
+            if !self.take_mark(oldest) {
+                break;
+            }
+            self.unlink(oldest);
+            self.admit(oldest);
+        }
         let at = self.others.oldest;
         self.unlink(at);
         let entry = self.entries.get_mut(at as usize)?;
