@@ -104,3 +104,58 @@ impl Parked {
         self.count == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::staging::Stage;
+
+    fn token(number: u64) -> Fingerprint {
+        let mut name = [0; 16];
+        name[..8].copy_from_slice(&number.to_le_bytes());
+        Fingerprint(name)
+    }
+
+    fn park(parked: &mut Parked, number: u64, at_s: u64) -> bool {
+        let exchange = Stage::new().exchange;
+        parked.park(token(number), exchange, SmallVec::new(), Time::from_secs(at_s)).is_none()
+    }
+
+    #[test]
+    fn gives_back_what_waited_for_a_token_and_nothing_else() {
+        let mut parked = Parked::default();
+        assert!(park(&mut parked, 1, 1) && park(&mut parked, 2, 1) && park(&mut parked, 1, 1));
+        assert_eq!((parked.take(token(1)).len(), parked.len()), (2, 1));
+        assert!(parked.take(token(1)).is_empty());
+    }
+
+    #[test]
+    fn one_token_cannot_take_all_the_room() {
+        let mut parked = Parked::default();
+        let kept = (0..1_000).filter(|_| park(&mut parked, 1, 1)).count();
+        assert_eq!((kept, parked.given_up), (MAX_PER_TOKEN, 1_000 - MAX_PER_TOKEN as u64));
+        assert!(park(&mut parked, 2, 1));
+    }
+
+    #[test]
+    fn a_flood_of_tokens_is_bounded() {
+        let mut parked = Parked::default();
+        let kept = (0..10_000).filter(|number| park(&mut parked, *number, 1)).count();
+        assert_eq!((kept, parked.len()), (MAX_PARKED, MAX_PARKED));
+    }
+
+    #[test]
+    fn gives_up_on_what_waits_too_long_and_forgets_what_is_settled() {
+        let mut parked = Parked::default();
+        park(&mut parked, 1, 0);
+        for number in 2..50_000 {
+            park(&mut parked, number, 1);
+            parked.take(token(number));
+        }
+        assert!(parked.order.len() <= 2 * MAX_PARKED, "{}", parked.order.len());
+        parked.expire(Time::from_secs(599));
+        assert_eq!(parked.len(), 1);
+        parked.expire(Time::from_secs(600));
+        assert_eq!((parked.len(), parked.order.len(), parked.given_up), (0, 0, 1));
+    }
+}

@@ -101,7 +101,15 @@ impl Cache {
     /// Adds a token that is not there yet. Returns what had to go for it.
     pub fn insert(&mut self, key: u128, token: Arc<Token>, generation: u32) -> Option<Arc<Token>> {
         let evicted = if self.len() >= self.max { self.evict() } else { None };
-        let entry = Entry { key, token: Some(token), generation, newer: NONE, older: NONE, protected: false, used: false };
+        let entry = Entry {
+            key,
+            token: Some(token),
+            generation,
+            newer: NONE,
+            older: NONE,
+            protected: false,
+            used: false,
+        };
         let at = self.place(entry);
         let entries = &self.entries;
         self.index.insert_unique(hash(key), at, |at| entries.get(*at as usize).map_or(0, |e| hash(e.key)));
