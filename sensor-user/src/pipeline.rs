@@ -173,20 +173,23 @@ impl Pipeline {
         self.desk.flush(&mut out.alerts);
     }
 
-    /// Replaces what a new configuration may change while the sensor runs. Connections and open alerts go on; the
-    /// history of the rules, the verdicts and what waited for one begin anew.
+    /// Judges tokens by other settings from now on: verdicts, and what waited for one, begin anew.
     ///
     /// # Errors
     /// When the system has no randomness; then nothing is replaced.
-    pub fn reconfigure(
+    pub fn replace_tokens(
         &mut self,
-        settings: Settings,
+        settings: &TokenSettings,
         verifier: Box<dyn Verifier>,
     ) -> Result<(), NoRandomness> {
-        self.tokens = Tokens::new(&settings.tokens, verifier)?;
+        self.tokens = Tokens::new(settings, verifier)?;
         self.parked = Parked::default();
-        self.detect = Detector::new(settings.detect);
         Ok(())
+    }
+
+    /// Asks rules by other settings from now on: their history begins anew. Open alerts go on.
+    pub fn replace_rules(&mut self, settings: DetectSettings) {
+        self.detect = Detector::new(settings);
     }
 
     /// The time of the data: that of the newest input.

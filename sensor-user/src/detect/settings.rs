@@ -114,7 +114,7 @@ fn segments_match(pattern: &[impl AsRef<str>], path: &[&str]) -> bool {
 }
 
 /// What the detect stage needs to know. The default is a working configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DetectSettings {
     /// By rule id; rules that are not named are as shipped.
     pub rules: BTreeMap<String, RuleSettings>,

@@ -12,7 +12,7 @@ use super::{Options, RuntimeError, settings};
 use crate::capture::ebpf::{self, EbpfSource};
 use crate::capture::{Input, Progress, Source as _};
 use crate::config::Config;
-use crate::pipeline::{Output, Pipeline};
+use crate::pipeline::{Output, Pipeline, Settings};
 use crate::telemetry::{Metric, Totals};
 use crate::token::settings::TokenSettings;
 use crate::token::verifier::{self, Pooled, Verdict};
@@ -39,11 +39,13 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     let services = Services::start(config)?;
     let writer = Writer::start(config, options, Hosts::new(source.cgroup().to_owned()))?;
     let (verdicts, pool) = verify(&config.tokens)?;
-    let pipeline = Pipeline::new(settings::of(config), Box::new(pool))?;
+    let settings = settings::of(config);
+    let pipeline = Pipeline::new(settings.clone(), Box::new(pool))?;
     tracing::info!("watching {}", source.cgroup().display());
     let mut live = Live {
         source,
         pipeline,
+        settings,
         verdicts,
         services,
         writer,
@@ -78,6 +80,8 @@ fn verify(settings: &TokenSettings) -> Result<(Receiver<Verdict>, Pooled), Runti
 struct Live {
     source: EbpfSource,
     pipeline: Pipeline,
+    /// What the pipeline was made with.
+    settings: Settings,
     verdicts: Receiver<Verdict>,
     services: Services,
     writer: Writer,
@@ -151,20 +155,29 @@ impl Live {
                 return;
             }
         };
-        let replaced = verify(&config.tokens).and_then(|(verdicts, pool)| {
-            self.services.reconfigure(&config.tokens)?;
-            self.pipeline.reconfigure(settings::of(&config), Box::new(pool))?;
-            Ok(verdicts)
-        });
-        match replaced {
-            Ok(verdicts) => {
-                self.verdicts = verdicts;
+        match self.replace(settings::of(&config)) {
+            Ok(()) => {
                 tracing::info!(
-                    "configuration reloaded; capture, flows, alerts, sinks and metrics change at the next start"
+                    "configuration reloaded; capture, flows, http, alerts, sinks and metrics change at the next start"
                 );
             }
             Err(error) => tracing::error!("the configuration was not reloaded, the old one stays: {error}"),
         }
+    }
+
+    /// Replaces what has changed, so that verdicts and the history of rules outlive a reload that is not about them.
+    fn replace(&mut self, new: Settings) -> Result<(), RuntimeError> {
+        if new.tokens != self.settings.tokens {
+            let (verdicts, pool) = verify(&new.tokens)?;
+            self.services.reconfigure(&new.tokens)?;
+            self.pipeline.replace_tokens(&new.tokens, Box::new(pool))?;
+            self.verdicts = verdicts;
+        }
+        if new.detect != self.settings.detect {
+            self.pipeline.replace_rules(new.detect.clone());
+        }
+        self.settings = new;
+        Ok(())
     }
 
     /// Shows figures, at most once a second.

@@ -99,7 +99,7 @@ impl Algorithm {
 }
 
 /// What the token stage needs to know. [`TokenSettings::default`] works without any issuer: everything that needs no key.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct TokenSettings {
     /// Trusted issuers.
     pub issuers: Vec<Issuer>,
