@@ -271,16 +271,26 @@ impl Sensor {
     }
 
     fn await_ready(&mut self) -> Result<()> {
+        self.await_words("watching")
+    }
+
+    /// Waits until it says these words on stderr.
+    ///
+    /// # Errors
+    /// When it ends, or does not say them in time.
+    pub fn await_words(&mut self, words: &str) -> Result<()> {
         let deadline = Deadline::after(PATIENCE);
         loop {
             match self.diagnostics.recv_timeout(deadline.left()) {
                 Ok(line) => {
                     self.note(&line);
-                    if line.contains("watching") {
+                    if line.contains(words) {
                         return Ok(());
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => bail!("the sensor is not ready in time:\n{}", self.stderr),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("the sensor did not say {words:?} in time:\n{}", self.stderr)
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     bail!("the sensor ended ({:?}):\n{}", self.child.wait()?, self.stderr)
                 }
@@ -354,6 +364,15 @@ impl Sensor {
         Ok(String::from_utf8_lossy(&answer.body).into_owned())
     }
 
+    /// Replaces its configuration and sends SIGHUP.
+    ///
+    /// # Errors
+    /// When it is not there any more.
+    pub fn reload(&self, text: &str) -> Result<()> {
+        fs::write(self.config(), text)?;
+        send(self.pid(), Signal::HUP)
+    }
+
     /// Stops it by SIGTERM, which must end it within the contract's 5 s with status 0.
     ///
     /// # Errors
@@ -393,8 +412,12 @@ impl Drop for Sensor {
 /// # Errors
 /// When it is not there.
 pub fn signal(pid: u32) -> Result<()> {
+    send(pid, Signal::TERM)
+}
+
+fn send(pid: u32, signal: Signal) -> Result<()> {
     let pid = Pid::from_raw(i32::try_from(pid)?).context("a process id")?;
-    Ok(kill_process(pid, Signal::TERM)?)
+    Ok(kill_process(pid, signal)?)
 }
 
 /// The rule ids of some alerts, for messages.

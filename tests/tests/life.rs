@@ -1,0 +1,72 @@
+//! What happens to a running sensor: keys that come late, and configurations that change.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use tests::attack::Attack;
+use tests::client::{Client, get};
+use tests::mint::{ISSUER, Mint};
+use tests::sensor::{Config, Sensor, rules};
+use tests::{clock, raw, sensor, skip};
+
+/// A token that needs keys to be judged is used before there are any; its verdict comes when they do.
+#[test]
+fn tokens_seen_before_the_keys_are_judged_when_they_come() -> Result<()> {
+    if let Some(why) = sensor::missing() {
+        skip("life::tokens_seen_before_the_keys_are_judged_when_they_come", &why);
+        return Ok(());
+    }
+    let mint = Mint::at(clock::now())?;
+    let service = raw::listen(raw::refuse_in_chunks)?;
+    let dir = tempfile::tempdir()?;
+    let keys = dir.path().join("keys.json");
+    let mut config = Config::new(&mint)?.ports(&[service.port()]);
+    let source = format!("file:{}", keys.display());
+    config.set("/issuers", json!([{"issuer": ISSUER, "jwks": source, "algorithms": ["RS256"]}]));
+    let mut sensor = Sensor::start(&config)?;
+    let mut client = Client::connect(service)?;
+    client.ask(&get("/orders/1", Some(&Attack::BadSignature.token(&mint, "mallory")?)))?;
+    // This one needs no key; its alert shows that the request before it was judged as far as it could be.
+    client.ask(&get("/orders/2", Some(&Attack::AlgNone.token(&mint, "mallory")?)))?;
+    let before = sensor.until("alg-none")?;
+    ensure!(before.len() == 1, "{:?} without keys", rules(&before));
+    fs::write(&keys, mint.jwks()?.to_string())?;
+    let after = sensor.until("signature-invalid")?;
+    ensure!(after.len() == 1 && after.iter().all(|alert| alert.route() == "GET /orders/{id}"), "{after:?}");
+    sensor.stop()?;
+    Ok(())
+}
+
+/// SIGHUP takes a good configuration and refuses a bad one; either way the sensor goes on watching.
+#[test]
+fn a_reload_takes_what_is_good_and_refuses_what_is_bad() -> Result<()> {
+    if let Some(why) = sensor::missing() {
+        skip("life::a_reload_takes_what_is_good_and_refuses_what_is_bad", &why);
+        return Ok(());
+    }
+    let mint = Mint::at(clock::now())?;
+    let service = raw::listen(raw::refuse_in_chunks)?;
+    let config = Config::new(&mint)?.ports(&[service.port()]);
+    let mut sensor = Sensor::start(&config)?;
+    let good = fs::read_to_string(sensor.config())?;
+    let attack = |attack: Attack, path: &str| -> Result<()> {
+        Client::connect(service)?.ask(&get(path, Some(&attack.token(&mint, "mallory")?)))?;
+        Ok(())
+    };
+
+    sensor.reload("capture: {prots: []}")?;
+    sensor.await_words("did you mean `ports`")?;
+    attack(Attack::AlgNone, "/orders/1")?;
+    sensor.until("alg-none")?;
+
+    let quieter = good.replacen('{', r#"{"rules": {"alg-none": {"enabled": false}}, "#, 1);
+    sensor.reload(&quieter)?;
+    sensor.await_words("configuration reloaded")?;
+    attack(Attack::AlgNone, "/invoices/1")?;
+    attack(Attack::Psychic, "/invoices/2")?;
+    let seen = sensor.until("psychic-signature")?;
+    ensure!(!rules(&seen).contains(&"alg-none"), "a rule that was turned off: {:?}", rules(&seen));
+    sensor.stop()?;
+    Ok(())
+}
