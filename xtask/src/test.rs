@@ -1,9 +1,11 @@
 //! `cargo xtask test`: everything that must hold before a change goes in.
 
+use std::process::Command;
+
 use anyhow::{Result, bail};
 
 use crate::packages;
-use crate::step::{Outcome, cargo, say, step};
+use crate::step::{Outcome, cargo, root, say, step};
 
 /// How many tests went which way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +31,7 @@ pub(crate) fn run(fast: bool) -> Result<()> {
         tally.skipped += found.skipped;
     };
     check(&step("format", &mut cargo(&["fmt", "--all", "--check"]))?, false);
+    check(&step("format of the rules", &mut format_of_rules()?)?, false);
     let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     check(&step("lints", &mut cargo(&lints))?, false);
     let build = step("build the sensor", &mut cargo(&["build", "-p", "sensor-user"]))?;
@@ -47,6 +50,16 @@ pub(crate) fn run(fast: bool) -> Result<()> {
         bail!("{} failed", tally.failed);
     }
     Ok(())
+}
+
+/// A macro names the files of the rules, and `cargo fmt` does not look into macros.
+fn format_of_rules() -> Result<Command> {
+    let mut rustfmt = Command::new("rustfmt");
+    rustfmt.args(["--check", "--edition", "2024"]);
+    for file in std::fs::read_dir(root().join("sensor-user/src/detect/rules"))? {
+        rustfmt.arg(file?.path());
+    }
+    Ok(rustfmt)
 }
 
 /// The test runs. nextest is quicker and isolates tests; cargo's own runner gives the same verdicts.
