@@ -13,9 +13,16 @@ REPLY = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
 IPPROTO_MPTCP, SO_ZEROCOPY, MSG_ZEROCOPY = 262, 60, 0x4000000
 
 
+FAMILY, HOST = (socket.AF_INET6, "::1") if KIND == "ipv6-options" else (socket.AF_INET, "127.0.0.1")
+# A destination options header of eight bytes (RFC 8200 section 4.6): next header, length, PadN of four.
+OPTIONS = bytes([0, 0, 1, 4, 0, 0, 0, 0])
+
+
 def make():
     try:
-        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP if KIND == "mptcp" else 0)
+        made = socket.socket(FAMILY, socket.SOCK_STREAM, IPPROTO_MPTCP if KIND == "mptcp" else 0)
+        if KIND == "ipv6-options":
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_DSTOPTS, OPTIONS)
         if KIND == "zero-copy":
             made.setsockopt(socket.SOL_SOCKET, SO_ZEROCOPY, 1)
         return made
@@ -32,10 +39,10 @@ def answer(peer):
 
 listener = make()
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-listener.bind(("127.0.0.1", PORT))
+listener.bind((HOST, PORT))
 listener.listen()
 client = make()
-client.connect(("127.0.0.1", PORT))
+client.connect((HOST, PORT))
 peer, _ = listener.accept()
 child = 0
 if KIND == "passed-on":

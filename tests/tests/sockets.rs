@@ -51,3 +51,8 @@ fn sees_multipath_tcp() -> Result<()> {
 fn sees_requests_behind_urgent_data() -> Result<()> {
     is_seen("urgent")
 }
+
+#[test]
+fn sees_through_ipv6_extension_headers() -> Result<()> {
+    is_seen("ipv6-options")
+}
