@@ -5,8 +5,9 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::capture::{Loss, Time};
+use crate::detect::roster::Roster;
 use crate::detect::routes::Routes;
-use crate::detect::{Case, DetectSettings, Finding, Needs, Report, Rule, Severity, rules};
+use crate::detect::{Case, DetectSettings, Finding, Knowledge, Needs, Report, Rule, Severity, Who, rules};
 use crate::http::Exchange;
 use crate::token::{Fingerprint, TokenUse};
 
@@ -22,6 +23,9 @@ struct Seat {
 pub struct Detector {
     seats: Vec<Seat>,
     routes: Routes,
+    roster: Roster,
+    knowledge: Arc<Knowledge>,
+    who: Who,
     ticked_s: u64,
 }
 
@@ -37,16 +41,29 @@ impl Detector {
             let seat = Seat { rule, needs: about.needs, severity: own.severity, findings: 0 };
             own.enabled.then_some(seat)
         });
-        Self { seats: seats.collect(), routes: Routes::new(&settings), ticked_s: 0 }
+        Self {
+            seats: seats.collect(),
+            routes: Routes::new(&settings),
+            roster: Roster::new(&settings),
+            knowledge: Arc::default(),
+            who: Who::default(),
+            ticked_s: 0,
+        }
+    }
+
+    /// Judges by other outside knowledge from now on.
+    pub fn know(&mut self, knowledge: Arc<Knowledge>) {
+        self.knowledge = knowledge;
     }
 
     /// Judges a new exchange with its tokens as they are now. Rules that need a verdict see the settled ones;
     /// [`Self::judge_late`] shows them the others.
     pub fn judge(&mut self, exchange: &Exchange, tokens: &[TokenUse], now: Time, out: &mut Report) {
-        let Self { seats, routes, .. } = self;
+        let Self { seats, routes, roster, knowledge, who, .. } = self;
         let before = out.len();
         let route = routes.look_up(exchange, tokens);
-        let every = Case { exchange, tokens, all: tokens, route, now };
+        roster.see(exchange, tokens, who);
+        let every = Case { exchange, tokens, all: tokens, route, who, knowledge, now };
         if tokens.iter().all(|held| held.token.is_settled()) {
             for seat in seats {
                 seat.ask(&every, out);
@@ -76,9 +93,10 @@ impl Detector {
         let asked: SmallVec<[TokenUse; 2]> =
             tokens.iter().filter(|held| held.token.fingerprint == settled).cloned().collect();
         let before = out.len();
-        let Self { seats, routes, .. } = self;
+        let Self { seats, routes, roster, knowledge, who, .. } = self;
         let route = routes.look_up(exchange, tokens);
-        let case = Case { exchange, tokens: &asked, all: tokens, route, now };
+        roster.see_late(exchange, tokens, &asked, who);
+        let case = Case { exchange, tokens: &asked, all: tokens, route, who, knowledge, now };
         for seat in seats.iter_mut().filter(|seat| seat.needs == Needs::Verdict) {
             seat.ask(&case, out);
         }

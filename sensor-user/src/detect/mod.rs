@@ -3,8 +3,11 @@
 pub mod cause;
 pub mod detector;
 pub mod docs;
+pub mod family;
 pub mod finding;
 pub mod holder;
+pub mod knowledge;
+pub mod roster;
 pub mod routes;
 pub mod rule;
 pub mod rules;
@@ -20,5 +23,7 @@ pub(crate) mod staging;
 
 pub use detector::Detector;
 pub use finding::{Finding, Principal, Scene, Severity};
-pub use rule::{About, Case, Guard, Needs, Report, Route, RouteKind, Rule, Threshold, Thresholds};
+pub use knowledge::Knowledge;
+pub use roster::{Column, Known, Slot, Who};
+pub use rule::{About, Case, Guard, Memory, Needs, Report, Route, RouteKind, Rule, Threshold, Thresholds};
 pub use settings::{DetectSettings, RouteMatch, RuleSettings};

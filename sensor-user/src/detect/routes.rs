@@ -11,7 +11,7 @@ use crate::detect::cause::must_refuse;
 use crate::detect::settings::Kinds;
 use crate::detect::statement::VERIFIERS_LEEWAY_S;
 use crate::detect::table::Table;
-use crate::detect::{DetectSettings, Guard, Route};
+use crate::detect::{DetectSettings, Guard, Route, Slot};
 use crate::http::{Exchange, RequestHead, route};
 use crate::token::TokenUse;
 
@@ -58,6 +58,7 @@ pub struct Routes {
     name: String,
     host: Vec<u8>,
     nowhere: Route,
+    lives: u32,
 }
 
 impl Routes {
@@ -69,7 +70,13 @@ impl Routes {
             kinds: Kinds::new(&settings.routes),
             name: String::new(),
             host: Vec::new(),
-            nowhere: Route { name: "-".into(), kind: crate::detect::RouteKind::Plain, guard: Guard::Unknown },
+            nowhere: Route {
+                name: "-".into(),
+                kind: crate::detect::RouteKind::Plain,
+                guard: Guard::Unknown,
+                slot: Slot::default(),
+            },
+            lives: 0,
         }
     }
 
@@ -131,11 +138,20 @@ impl Routes {
             return slot;
         }
         let (method, path) = name.split_once(' ').unwrap_or((name, ""));
-        let route =
-            Route { name: shown(name).into(), kind: self.kinds.of(method, path), guard: Guard::Unknown };
+        let route = Route {
+            name: shown(name).into(),
+            kind: self.kinds.of(method, path),
+            guard: Guard::Unknown,
+            slot: Slot::default(),
+        };
         let mut entry = Entry { route, refusals: 0 };
         entry.learn(evidence);
-        self.table.place(hash, Key { server, host: host.into(), name: name.into() }, entry).0
+        let at = self.table.place(hash, Key { server, host: host.into(), name: name.into() }, entry).0;
+        self.lives = self.lives.wrapping_add(1).max(1);
+        if let Some(entry) = self.table.at(at) {
+            entry.route.slot = Slot { at: u32::try_from(at).unwrap_or(u32::MAX), life: self.lives };
+        }
+        at
     }
 
     /// Reads method, template and host into the reused buffers.

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::capture::{Loss, Time};
+use crate::detect::knowledge::Knowledge;
+use crate::detect::roster::{Slot, Who};
 use crate::detect::{Finding, Severity};
 use crate::http::Exchange;
 use crate::token::TokenUse;
@@ -119,6 +124,8 @@ pub struct Route {
     /// How it treats strangers, as known now. This exchange is among the evidence: it cannot be both a stranger's,
     /// which teaches, and a token's, which is judged.
     pub guard: Guard,
+    /// Its place among the known routes, for columns.
+    pub slot: Slot,
 }
 
 /// What a rule is asked about.
@@ -132,8 +139,46 @@ pub struct Case<'a> {
     pub all: &'a [TokenUse],
     /// Its route.
     pub route: &'a Route,
+    /// Who takes part.
+    pub who: &'a Who,
+    /// What is known from outside.
+    pub knowledge: &'a Knowledge,
     /// Now, in the time of the data.
     pub now: Time,
+}
+
+impl Case<'_> {
+    /// The second of the exchange, since the epoch.
+    #[must_use]
+    pub fn second(&self) -> u32 {
+        u32::try_from(self.exchange.at.secs()).unwrap_or(u32::MAX)
+    }
+}
+
+/// What a rule remembers, as a snapshot keeps it. Everything that serde can write and read is one.
+pub trait Memory {
+    /// Writes it.
+    ///
+    /// # Errors
+    /// When it cannot be written as it is.
+    fn save(&self) -> Result<Vec<u8>, postcard::Error>;
+
+    /// Replaces it by what was written earlier; unchanged on failure.
+    ///
+    /// # Errors
+    /// When the bytes are not what this version writes.
+    fn load(&mut self, bytes: &[u8]) -> Result<(), postcard::Error>;
+}
+
+impl<T: Serialize + DeserializeOwned> Memory for T {
+    fn save(&self) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_allocvec(self)
+    }
+
+    fn load(&mut self, bytes: &[u8]) -> Result<(), postcard::Error> {
+        *self = postcard::from_bytes(bytes)?;
+        Ok(())
+    }
 }
 
 /// Where rules put their findings.
@@ -149,6 +194,11 @@ pub trait Rule: Send {
 
     /// Judges a loss of captured records.
     fn lost(&mut self, _loss: &Loss, _report: &mut Report) {}
+
+    /// What it remembers, to be kept over a restart. Rules without history have none.
+    fn memory(&mut self) -> Option<&mut dyn Memory> {
+        None
+    }
 
     /// Time has passed: forget what is too old, tell what silence means. Called at most every data second.
     fn tick(&mut self, _now: Time, _report: &mut Report) {}

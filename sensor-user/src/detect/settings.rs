@@ -122,6 +122,8 @@ pub struct DetectSettings {
     pub routes: Vec<RouteMatch>,
     /// Addresses that many callers share: NAT, VPN, load balancers.
     pub trusted_addresses: Vec<IpNet>,
+    /// Principals, and tokens that nobody can check, whose history is remembered.
+    pub max_principals: usize,
     /// Routes remembered. A service has hundreds; a node runs tens of services.
     pub max_routes: usize,
     /// Tokens whose history is remembered, by each rule that keeps one. All histories of one token are about 350 bytes.
@@ -136,6 +138,7 @@ impl Default for DetectSettings {
             rules: BTreeMap::new(),
             routes: Vec::new(),
             trusted_addresses: Vec::new(),
+            max_principals: 200_000,
             max_routes: 10_000,
             max_tokens: 100_000,
             max_addresses: 20_000,

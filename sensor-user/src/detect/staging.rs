@@ -6,7 +6,11 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::capture::{Endpoints, Origin, SocketId, Time};
-use crate::detect::{Case, Finding, Guard, Route, RouteKind, Rule};
+use crate::detect::holder::holder;
+use crate::detect::roster::{Roster, stable_hash};
+use crate::detect::{
+    Case, DetectSettings, Finding, Guard, Knowledge, Known, Route, RouteKind, Rule, Slot, Who,
+};
 use crate::http::{Coverage, Exchange, Header, RequestHead, ResponseHead, Suspicions};
 use crate::token::facts::Flaws;
 use crate::token::{Carrier, Fingerprint, Form, Policy, Signature, Token, TokenUse};
@@ -32,6 +36,7 @@ pub(crate) fn token(number: u64) -> Token {
         subject: Some("alice".into()),
         audiences: SmallVec::from_iter(["orders-api".into()]),
         id: Some(format!("id-{number}").into()),
+        roles: Box::default(),
         expires: Some(now + 3000),
         not_before: Some(now - 600),
         issued: Some(now - 600),
@@ -87,11 +92,19 @@ impl Stage {
             response: None,
             response_body_bytes: None,
             latency: None,
+            body: None,
             suspicions: Suspicions::default(),
             coverage: Coverage::Whole,
         };
-        let route =
-            Route { name: format!("{method} {path}").into(), kind: RouteKind::Plain, guard: Guard::Unknown };
+        let route = Route {
+            name: format!("{method} {path}").into(),
+            kind: RouteKind::Plain,
+            guard: Guard::Unknown,
+            slot: Slot {
+                at: u32::try_from(stable_hash(&format!("{method} {path}")) % 1000).unwrap(),
+                life: 1,
+            },
+        };
         Self { exchange, route }.head(method, path, &[("Host", "orders.example")])
     }
 
@@ -133,6 +146,12 @@ impl Stage {
         self
     }
 
+    /// A login that names this account.
+    pub(crate) fn account(mut self, name: &str) -> Self {
+        self.exchange.body.get_or_insert_default().account = Some(name.into());
+        self
+    }
+
     pub(crate) fn client(mut self, address: &str) -> Self {
         let ip: IpAddr = address.parse().unwrap();
         self.exchange.client = ip;
@@ -158,19 +177,86 @@ impl Stage {
         self
     }
 
-    /// Asks one rule about this exchange with these tokens.
+    /// Asks one rule about this exchange with these tokens. Everybody is new to it, and has a place of its own that
+    /// is the same each time; [`Play`] remembers when who was seen.
     pub(crate) fn ask(&self, rule: &mut dyn Rule, tokens: impl IntoIterator<Item = Token>) -> Vec<Finding> {
         let tokens = uses(tokens);
+        let place = |name: u64, kind: u64| Known {
+            slot: Slot {
+                at: u32::try_from(stable_hash(&(name, kind)) % 100_000).unwrap(),
+                life: u32::try_from(stable_hash(&name) >> 32).unwrap() | 1,
+            },
+            first_s: u32::try_from(NOW_S).unwrap(),
+            last_s: u32::try_from(NOW_S).unwrap(),
+            uses: 1,
+        };
+        let mut who = Who::default();
+        Roster::new(&DetectSettings::default()).see(&self.exchange, &tokens, &mut who);
+        who.address = place(stable_hash(&holder(self.exchange.client)), 1);
+        who.service = place(stable_hash(&self.exchange.endpoints.server), 2);
+        for (name, known) in &mut who.tokens {
+            *known = place(stable_hash(name), 3);
+        }
+        if let Some(actor) = &mut who.actor {
+            let subject = tokens.iter().find_map(|held| held.token.subject.as_ref());
+            let name = subject.map_or_else(|| stable_hash(&who.tokens.first().map(|t| t.0)), stable_hash);
+            actor.known = place(name, 4);
+        }
+        self.ask_as(rule, &tokens, &who, &Knowledge::default())
+    }
+
+    /// Asks one rule about this exchange, these participants and this knowledge.
+    pub(crate) fn ask_as(
+        &self,
+        rule: &mut dyn Rule,
+        tokens: &[TokenUse],
+        who: &Who,
+        knowledge: &Knowledge,
+    ) -> Vec<Finding> {
         let mut report = Vec::new();
         let case = Case {
             exchange: &self.exchange,
-            tokens: &tokens,
-            all: &tokens,
+            tokens,
+            all: tokens,
             route: &self.route,
+            who,
+            knowledge,
             now: self.exchange.ended_at,
         };
         rule.judge(&case, &mut report);
         report
+    }
+}
+
+/// A rule with a roster that remembers, and with outside knowledge: for histories.
+pub(crate) struct Play {
+    pub(crate) rule: Box<dyn Rule>,
+    pub(crate) knowledge: Knowledge,
+    roster: Roster,
+}
+
+impl Play {
+    pub(crate) fn new(rule: Box<dyn Rule>) -> Self {
+        Self::with(rule, &DetectSettings::default())
+    }
+
+    pub(crate) fn with(rule: Box<dyn Rule>, settings: &DetectSettings) -> Self {
+        Self { rule, knowledge: Knowledge::default(), roster: Roster::new(settings) }
+    }
+
+    /// What the rule says of the next exchange.
+    pub(crate) fn ask(&mut self, stage: &Stage, tokens: impl IntoIterator<Item = Token>) -> Vec<Finding> {
+        let tokens = uses(tokens);
+        let mut who = Who::default();
+        self.roster.see(&stage.exchange, &tokens, &mut who);
+        stage.ask_as(&mut *self.rule, &tokens, &who, &self.knowledge)
+    }
+
+    /// Saves and restores the rule's memory, as a restart does.
+    pub(crate) fn restart(&mut self, mut fresh: Box<dyn Rule>) {
+        let saved = self.rule.memory().expect("a memory").save().unwrap();
+        fresh.memory().expect("a memory").load(&saved).unwrap();
+        self.rule = fresh;
     }
 }
 

@@ -4,9 +4,14 @@
 //! a flood of entries that are used once, so nobody can push a victim's history out by inventing names.
 //! Iteration goes by slot, which depends on the data only and never on the hash seed.
 
+use std::fmt;
 use std::hash::{BuildHasher, Hash};
+use std::marker::PhantomData;
 
 use hashbrown::HashTable;
+use serde::de::{SeqAccess, Visitor};
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Uses that are remembered: an entry survives this many turns of the hand without being used.
 const MAX_USES: u8 = 3;
@@ -65,6 +70,12 @@ impl<K, V> Table<K, V> {
     #[must_use]
     pub const fn evicted(&self) -> u64 {
         self.evicted
+    }
+
+    /// Entries at most.
+    #[must_use]
+    pub const fn cap(&self) -> usize {
+        self.cap
     }
 
     /// The hash of anything, under this table's seed.
@@ -169,6 +180,16 @@ impl<K, V> Table<K, V> {
 }
 
 impl<K: Hash + Eq, V> Table<K, V> {
+    /// Sets the cap; entries in places beyond it go.
+    pub fn limit(&mut self, cap: usize) {
+        self.cap = cap.clamp(1, u32::MAX as usize);
+        while self.slots.len() > self.cap {
+            self.unlink(self.slots.len() - 1);
+            self.slots.pop();
+        }
+        self.hand = 0;
+    }
+
     /// The value of `key`, marked as used.
     pub fn get(&mut self, key: &K) -> Option<&mut V> {
         let hash = self.hash_of(key);
@@ -183,6 +204,49 @@ impl<K: Hash + Eq, V> Table<K, V> {
             None => self.place(hash, key, make()).0,
         };
         self.at(at)
+    }
+}
+
+/// A snapshot holds the entries in the order of their places, so that columns keep fitting.
+impl<K: Serialize, V: Serialize> Serialize for Table<K, V> {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        let mut seq = out.serialize_seq(Some(self.slots.len()))?;
+        for slot in &self.slots {
+            seq.serialize_element(&(slot.uses, &slot.key, &slot.value))?;
+        }
+        seq.end()
+    }
+}
+
+/// The table that is read has no cap of its own: [`Table::limit`] sets it. Its seed is a new one.
+impl<'de, K: Deserialize<'de> + Hash + Eq, V: Deserialize<'de>> Deserialize<'de> for Table<K, V> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Entries<K, V>(PhantomData<(K, V)>);
+
+        impl<'de, K: Deserialize<'de> + Hash + Eq, V: Deserialize<'de>> Visitor<'de> for Entries<K, V> {
+            type Value = Table<K, V>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the entries of a table")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut table = Table::new(u32::MAX as usize);
+                while let Some((uses, key, value)) = seq.next_element::<(u8, K, V)>()? {
+                    let hash = table.hash_of(&key);
+                    if table.position(hash, |k| *k == key).is_some() {
+                        return Err(serde::de::Error::custom("one key twice"));
+                    }
+                    let at = table.place(hash, key, value).0;
+                    if let Some(slot) = table.slots.get_mut(at) {
+                        slot.uses = MAX_USES.min(uses);
+                    }
+                }
+                Ok(table)
+            }
+        }
+
+        from.deserialize_seq(Entries(PhantomData))
     }
 }
 

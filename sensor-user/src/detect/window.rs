@@ -1,12 +1,36 @@
 //! Sliding counts: how many events fell into the last so many buckets of time.
 
+use serde::{Deserialize, Serialize};
+
 /// Counts in `N` buckets of equal width, the newest of which is bucket number `newest`.
 ///
 /// The caller numbers buckets (time divided by width), so one type serves every width. Counts saturate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Buckets<const N: usize> {
     newest: u64,
+    #[serde(with = "counts")]
     counts: [u16; N],
+}
+
+/// Arrays of any length, which serde itself does not know.
+mod counts {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer, const N: usize>(
+        counts: &[u16; N],
+        out: S,
+    ) -> Result<S::Ok, S::Error> {
+        counts.as_slice().serialize(out)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>, const N: usize>(
+        from: D,
+    ) -> Result<[u16; N], D::Error> {
+        let read = Vec::<u16>::deserialize(from)?;
+        let wrong =
+            |read: Vec<u16>| serde::de::Error::invalid_length(read.len(), &"as many buckets as it has");
+        read.try_into().map_err(wrong)
+    }
 }
 
 impl<const N: usize> Default for Buckets<N> {

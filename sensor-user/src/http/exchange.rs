@@ -168,6 +168,17 @@ impl ResponseHead {
     }
 }
 
+/// What was read of the bodies, where a route asks for it. Holds no password and no token.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BodyFacts {
+    /// The account that a login names, as it was sent: printable, at most 256 bytes.
+    pub account: Option<Box<str>>,
+    /// The GraphQL operation: `query Orders`, `mutation`; printable, at most 128 bytes.
+    pub operation: Option<Box<str>>,
+    /// A keyed hash of the refresh token that a token request holds (RFC 6749 section 6).
+    pub refresh_token: Option<u128>,
+}
+
 /// One request and its response.
 #[derive(Clone, Debug)]
 pub struct Exchange {
@@ -193,6 +204,8 @@ pub struct Exchange {
     pub response_body_bytes: Option<u64>,
     /// From the request's last head byte to the response's first, where both were seen.
     pub latency: Option<Duration>,
+    /// What was read of the bodies.
+    pub body: Option<Box<BodyFacts>>,
     /// What was ambiguous.
     pub suspicions: Suspicions,
     /// What is missing.
@@ -204,6 +217,12 @@ impl Exchange {
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         self.response.as_ref().map(|r| r.status)
+    }
+
+    /// The account that a login names.
+    #[must_use]
+    pub fn account(&self) -> Option<&str> {
+        self.body.as_ref()?.account.as_deref()
     }
 
     /// Whether the application accepted the request: 2xx.

@@ -157,6 +157,7 @@ impl Exchanges {
             response: None,
             response_body_bytes: None,
             latency: None,
+            body: None,
             suspicions: Suspicions::default(),
             coverage: Coverage::Whole,
         }

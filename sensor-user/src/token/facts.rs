@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 /// The name of a token everywhere: 128 bits of HMAC-SHA-256 over its text, under the sensor's key.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Fingerprint(pub [u8; 16]);
 
 impl fmt::Display for Fingerprint {
@@ -219,6 +220,9 @@ pub struct Token {
     pub audiences: SmallVec<[Box<str>; 1]>,
     /// `jti`.
     pub id: Option<Box<str>>,
+    /// Roles and scopes that it grants, upper case, sorted, at most 32: `scope`, `scp`, `roles`, `role`, `groups`,
+    /// `realm_access.roles`.
+    pub roles: Box<[Box<str>]>,
     /// `exp`, seconds since the epoch.
     pub expires: Option<i64>,
     /// `nbf`, seconds since the epoch.

@@ -447,6 +447,7 @@ pub(super) fn blank(form: Form) -> Token {
         subject: None,
         audiences: SmallVec::new(),
         id: None,
+        roles: Box::default(),
         expires: None,
         not_before: None,
         issued: None,

@@ -41,6 +41,7 @@ pub(super) fn exchange(client: u8, headers: &[(&str, &str)]) -> Exchange {
         response: None,
         response_body_bytes: None,
         latency: None,
+        body: None,
         suspicions: Suspicions::default(),
         coverage: Coverage::Whole,
     }

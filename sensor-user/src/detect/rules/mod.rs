@@ -31,6 +31,7 @@ macro_rules! rules {
 }
 
 rules! {
+    // A. The token itself.
     alg_none,
     signature_invalid,
     alg_confusion,
@@ -46,9 +47,13 @@ rules! {
     psychic_signature,
     claims_tampered,
     forged_token_accepted,
+    // B. Sessions and theft.
     token_many_sources,
-    token_rate,
+    // C. Logins and accounts.
     brute_force,
+    // D. Authorisation and data.
+    // E. Volume, health and the unusual.
+    token_rate,
     coverage_gap,
 }
 
@@ -75,6 +80,5 @@ mod tests {
                 assert!(t.min >= 0.0 && t.max <= f64::from(u32::MAX), "{}.{}", about.id, t.key);
             }
         }
-        assert_eq!(ids.len(), 19);
     }
 }

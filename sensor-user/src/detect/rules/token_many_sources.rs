@@ -1,17 +1,19 @@
 //! `token-many-sources`: one token that several clients use at the same time.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use std::hash::BuildHasher;
-use std::net::{IpAddr, SocketAddr};
-
 use arrayvec::ArrayVec;
+use serde::{Deserialize, Serialize};
 
 use crate::detect::cause::cause;
+use crate::detect::family::Family;
+use crate::detect::roster::stable_hash;
 use crate::detect::statement::{Statement, Subject};
-use crate::detect::table::Table;
-use crate::detect::{About, Case, DetectSettings, Needs, Report, Rule, Severity, Threshold};
-use crate::token::{Fingerprint, Form, TokenUse};
+use crate::detect::{
+    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Slot, Threshold,
+};
+use crate::token::{Form, TokenUse};
 
 /// The card.
 pub static ABOUT: About = About {
@@ -56,46 +58,40 @@ const MAX_PLACES: usize = 4;
 /// Seconds in which the tokens of an address are gathered; the gathering before still counts.
 const LEARNING_S: u32 = 3600;
 
-/// Client families whose user agents are kept: a power of two. Few hundred user agents are live at a time.
-const AGENTS: usize = 512;
-
 pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     Box::new(TokenManySources {
         window_s: settings.count(&ABOUT, "window_s"),
         shared_after: settings.count(&ABOUT, "shared_after"),
-        tokens: Table::new(settings.max_tokens),
-        addresses: Table::new(settings.max_addresses),
-        agents: vec![(0, 0); AGENTS],
-        seed: foldhash::fast::RandomState::default(),
-        settings: Arc::clone(settings),
+        memory: (Column::default(), Column::default()),
     })
 }
 
 /// Where and by what a token was used.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Place {
-    address: IpAddr,
-    /// The service: hash of its address under the rule's seed.
-    server: u32,
-    /// 0 if unknown.
-    family: u16,
+    address: Slot,
+    network: (bool, u32),
+    /// Known to be shared by many callers.
+    trusted: bool,
+    service: Slot,
+    family: Family,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 struct Visit {
     place: Place,
     /// Newest use, in seconds since the epoch.
     at_s: u32,
 }
 
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Visits {
     visits: ArrayVec<Visit, MAX_PLACES>,
     newest: u8,
 }
 
 /// The tokens of one address as two sketches: one bit of 64 a token, so that `n` set bits mean at least `n` tokens.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
 struct Crowd {
     since_s: u32,
     now: u64,
@@ -105,11 +101,8 @@ struct Crowd {
 struct TokenManySources {
     window_s: u32,
     shared_after: u32,
-    tokens: Table<Fingerprint, Visits>,
-    addresses: Table<IpAddr, Crowd>,
-    agents: Vec<(u64, u16)>,
-    seed: foldhash::fast::RandomState,
-    settings: Arc<DetectSettings>,
+    /// Of each token where it was, of each address what used it.
+    memory: (Column<Visits>, Column<Crowd>),
 }
 
 /// How a use differs from those before it.
@@ -121,60 +114,32 @@ struct Differs {
 }
 
 impl TokenManySources {
-    fn place(&mut self, case: &Case<'_>) -> Place {
-        let agent = case.exchange.request.value("user-agent").unwrap_or_default();
-        let server: SocketAddr = case.exchange.endpoints.server;
-        #[allow(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
-        let server = self.seed.hash_one(server) as u32;
-        Place { address: case.exchange.client, server, family: self.family(agent) }
-    }
-
-    /// The client family of a user agent, remembered by hash.
-    fn family(&mut self, agent: &[u8]) -> u16 {
-        if agent.is_empty() {
-            return 0;
-        }
-        let hash = self.seed.hash_one(agent);
-        #[allow(clippy::cast_possible_truncation, reason = "the remainder is below AGENTS, which is a usize")]
-        let slot = self.agents.get_mut((hash % AGENTS as u64) as usize);
-        let Some(slot) = slot else { return family_of(agent) };
-        if slot.0 != hash {
-            *slot = (hash, family_of(agent));
-        }
-        slot.1
-    }
-
     /// Notes a use; how it differs if it is not where the newest use was.
-    fn visit(&mut self, token: Fingerprint, place: Place, at_s: u32) -> Option<Differs> {
-        let hash = token.0.first_chunk::<8>().map_or(0, |half| u64::from_le_bytes(*half));
+    fn visit(&mut self, token: Slot, place: Place, at_s: u32) -> Option<Differs> {
         let (window_s, shared_after) = (self.window_s, self.shared_after);
-        match self.tokens.find(hash, |t| *t == token) {
-            None => drop(self.tokens.insert(hash, token, Visits::default())),
-            Some(visits) => {
-                let newest = visits.visits.get_mut(usize::from(visits.newest));
-                if let Some(same) = newest.filter(|v| v.place == place) {
-                    same.at_s = at_s;
-                    return None;
-                }
-            }
+        let (tokens, addresses) = &mut self.memory;
+        let visits = tokens.of(token);
+        let newest = visits.visits.get_mut(usize::from(visits.newest));
+        if let Some(same) = newest.filter(|v| v.place == place) {
+            same.at_s = at_s;
+            return None;
         }
-        let visits = self.tokens.find(hash, |t| *t == token)?;
+        let is_first = visits.visits.is_empty();
         let (returned, is_new) = visits.go_to(place, at_s);
         let others: ArrayVec<Place, MAX_PLACES> = visits.others(place, at_s, window_s);
         if is_new {
-            note(&mut self.addresses, place.address, hash, at_s);
+            note(addresses.of(place.address), token, at_s);
         }
-        let mut shared = |address: IpAddr| {
-            self.settings.is_trusted(address) || is_crowded(&mut self.addresses, address, shared_after)
+        let shared = |place: &Place| {
+            place.trusted || addresses.peek(place.address).is_some_and(|crowd| crowd.size() >= shared_after)
         };
-        if others.is_empty() || shared(place.address) {
+        if is_first || others.is_empty() || shared(&place) {
             return None;
         }
         let mut differs = Differs { returned, ..Differs::default() };
-        for other in others.iter().filter(|other| !shared(other.address)) {
-            differs.networks += u32::from(network(other.address) != network(place.address));
-            differs.families +=
-                u32::from(other.family != 0 && place.family != 0 && other.family != place.family);
+        for other in others.iter().filter(|other| !shared(other)) {
+            differs.networks += u32::from(other.network != place.network);
+            differs.families += u32::from(other.family.differs(place.family));
         }
         (differs.networks + differs.families > 0).then_some(differs)
     }
@@ -206,24 +171,23 @@ impl Visits {
     /// The other places at the same service within the window.
     fn others(&self, place: Place, at_s: u32, window_s: u32) -> ArrayVec<Place, MAX_PLACES> {
         let comparable = |v: &&Visit| {
-            v.place != place && v.place.server == place.server && at_s.saturating_sub(v.at_s) <= window_s
+            v.place != place && v.place.service == place.service && at_s.saturating_sub(v.at_s) <= window_s
         };
         self.visits.iter().filter(comparable).map(|v| v.place).collect()
     }
 }
 
-fn note(addresses: &mut Table<IpAddr, Crowd>, address: IpAddr, token: u64, at_s: u32) {
-    let Some(crowd) = addresses.get_or(address, || Crowd { since_s: at_s, ..Crowd::default() }) else {
-        return;
-    };
-    if at_s.saturating_sub(crowd.since_s) > LEARNING_S {
-        *crowd = Crowd { since_s: at_s, now: 0, before: crowd.now };
+impl Crowd {
+    const fn size(&self) -> u32 {
+        (self.now | self.before).count_ones()
     }
-    crowd.now |= 1 << (token >> 58);
 }
 
-fn is_crowded(addresses: &mut Table<IpAddr, Crowd>, address: IpAddr, shared_after: u32) -> bool {
-    addresses.get(&address).is_some_and(|crowd| (crowd.now | crowd.before).count_ones() >= shared_after)
+fn note(crowd: &mut Crowd, token: Slot, at_s: u32) {
+    if crowd.since_s == 0 || at_s.saturating_sub(crowd.since_s) > LEARNING_S {
+        *crowd = Crowd { since_s: at_s, now: 0, before: crowd.now };
+    }
+    crowd.now |= 1 << (stable_hash(&(token.at, token.life)) >> 58);
 }
 
 /// The network that an address counts to: /16 of IPv4, /32 of IPv6. Whoever moves inside one is not far away.
@@ -234,38 +198,32 @@ fn network(address: IpAddr) -> (bool, u32) {
     }
 }
 
-/// Browsers say what they are after a long list of what they want to be taken for; the first that matches is meant.
-const BROWSERS: [&[u8]; 6] = [b"Edg", b"OPR/", b"Firefox/", b"Chrome/", b"CriOS/", b"Safari/"];
-
-/// A number for the client family: browsers by engine, others by the product's name without version. Never 0.
-fn family_of(agent: &[u8]) -> u16 {
-    if agent.starts_with(b"Mozilla/") {
-        let browser = (2..).zip(BROWSERS).find(|(_, name)| memchr::memmem::find(agent, name).is_some());
-        return browser.map_or(1, |(number, _)| number);
-    }
-    let name = agent.iter().take(32).take_while(|b| !matches!(b, b'/' | b' ' | b'(' | b';'));
-    // FNV-1a: the number must not depend on the seed, which differs from run to run.
-    let hash =
-        name.fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b.to_ascii_lowercase())).wrapping_mul(0x0100_0193));
-    u16::try_from((hash ^ (hash >> 16)) & 0xffff).unwrap_or(0).max(16)
-}
-
 impl Rule for TokenManySources {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn memory(&mut self) -> Option<&mut dyn Memory> {
+        Some(&mut self.memory)
     }
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
         if case.tokens.is_empty() || case.exchange.is_refused() {
             return;
         }
-        let place = self.place(case);
-        let at_s = u32::try_from(case.exchange.at.secs()).unwrap_or(u32::MAX);
+        let place = Place {
+            address: case.who.address.slot,
+            network: network(case.exchange.client),
+            trusted: case.who.trusted_address,
+            service: case.who.service.slot,
+            family: case.who.family,
+        };
         for held in case.tokens {
             if held.token.form == Form::Malformed || cause(&held.token).is_some() {
                 continue;
             }
-            if let Some(differs) = self.visit(held.token.fingerprint, place, at_s) {
+            let Some(token) = case.who.token(held.token.fingerprint) else { continue };
+            if let Some(differs) = self.visit(token.slot, place, case.second()) {
                 report.push(finding(case, held, differs, self.window_s));
             }
         }
@@ -300,7 +258,7 @@ fn finding(case: &Case<'_>, held: &TokenUse, differs: Differs, window_s: u32) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::staging::{Stage, token};
+    use crate::detect::staging::{Play, Stage, token};
 
     const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";
     const FIREFOX_OLD: &str = "Mozilla/5.0 (Windows NT 10.0; rv:128.0) Gecko/20100101 Firefox/128.0";
@@ -363,10 +321,18 @@ mod tests {
             trusted_addresses: vec!["192.0.2.0/24".parse().unwrap()],
             ..DetectSettings::default()
         };
-        let mut rule = rule(&Arc::new(settings));
+        let mut play = Play::with(rule(&Arc::default()), &settings);
         for (ms, address) in [(0, "10.0.0.1"), (1, "192.0.2.7"), (2, "10.0.0.1")] {
-            assert!(used(ms, address, "").ask(&mut *rule, [token(1)]).is_empty());
+            assert!(play.ask(&used(ms, address, ""), [token(1)]).is_empty());
         }
+    }
+
+    #[test]
+    fn a_restart_forgets_nothing() {
+        let mut play = Play::new(rule(&Arc::default()));
+        assert!(play.ask(&used(0, "10.0.0.1", FIREFOX), [token(1)]).is_empty());
+        play.restart(rule(&Arc::default()));
+        assert_eq!(play.ask(&used(1, "203.0.113.5", FIREFOX), [token(1)]).len(), 1);
     }
 
     #[test]
@@ -386,17 +352,5 @@ mod tests {
             let forged = crate::token::Token { signature: crate::token::Signature::Invalid, ..token(2) };
             assert!(used(ms, address, "").ask(&mut *rule, [forged]).is_empty());
         }
-    }
-
-    #[test]
-    fn browsers_are_told_apart_by_engine_only() {
-        let chrome =
-            b"Mozilla/5.0 (X11) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
-        let edge = b"Mozilla/5.0 (X11) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36 Edg/140.0";
-        let families = [chrome.as_slice(), edge, FIREFOX.as_bytes(), b"curl/8.5", b"CURL/7.1", b"okhttp/4"]
-            .map(family_of);
-        assert_eq!(families[3], families[4]);
-        assert_eq!(families.iter().collect::<std::collections::BTreeSet<_>>().len(), 5);
-        assert_eq!(family_of(FIREFOX.as_bytes()), family_of(FIREFOX_OLD.as_bytes()));
     }
 }

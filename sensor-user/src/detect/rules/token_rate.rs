@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::capture::Time;
 use crate::detect::statement::{Statement, Subject};
-use crate::detect::table::Table;
 use crate::detect::window::Buckets;
-use crate::detect::{About, Case, DetectSettings, Needs, Report, Rule, Severity, Threshold};
-use crate::token::Fingerprint;
+use crate::detect::{
+    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Slot, Threshold,
+};
 
 /// The card.
 pub static ABOUT: About = About {
@@ -54,11 +56,11 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
         window_s: u64::from(window_s),
         low: settings.count(&ABOUT, "per_second").saturating_mul(window_s),
         medium: settings.count(&ABOUT, "medium_per_second").saturating_mul(window_s),
-        tokens: Table::new(settings.max_tokens),
+        tokens: Column::default(),
     })
 }
 
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Pace {
     counts: Buckets<16>,
     quiet_until_s: u32,
@@ -69,21 +71,15 @@ struct TokenRate {
     window_s: u64,
     low: u32,
     medium: u32,
-    tokens: Table<Fingerprint, Pace>,
+    tokens: Column<Pace>,
 }
 
 impl TokenRate {
     /// Counts one use; the number in the window if that is news.
     #[inline]
-    fn count(&mut self, token: Fingerprint, at: Time) -> Option<u32> {
+    fn count(&mut self, token: Slot, at: Time) -> Option<u32> {
         let second = at.secs();
-        let hash = token.0.first_chunk::<8>().map_or(0, |half| u64::from_le_bytes(*half));
-        let Some(pace) = self.tokens.find(hash, |t| *t == token) else {
-            let mut pace = Pace::default();
-            pace.counts.add(second);
-            self.tokens.insert(hash, token, pace);
-            return None;
-        };
+        let pace = self.tokens.of(token);
         pace.counts.add(second);
         let count = pace.counts.sum(second, self.window_s);
         let grown = count > self.medium && !pace.told_medium;
@@ -101,9 +97,14 @@ impl Rule for TokenRate {
         &ABOUT
     }
 
+    fn memory(&mut self) -> Option<&mut dyn Memory> {
+        Some(&mut self.tokens)
+    }
+
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
         for held in case.tokens {
-            let Some(count) = self.count(held.token.fingerprint, case.exchange.at) else { continue };
+            let Some(token) = case.who.token(held.token.fingerprint) else { continue };
+            let Some(count) = self.count(token.slot, case.exchange.at) else { continue };
             let window_s = self.window_s;
             let statement = Statement {
                 severity: if count > self.medium { Severity::Medium } else { ABOUT.severity },
