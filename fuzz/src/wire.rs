@@ -109,6 +109,7 @@ fn converse(requests: &[&[u8]], responses: &[&[u8]]) -> Vec<(Vec<u8>, bool)> {
             rcv_nxt: None,
             wire_len,
             payload,
+            whole: false,
             in_order: false,
             fin: false,
             rst: false,

@@ -7,10 +7,11 @@
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_skb_load_bytes};
 use sensor_ebpf::counter::Counter;
+use sensor_ebpf::ends::{BLOCK, Ends};
 use sensor_ebpf::wire::{FLAG_IPV4, FLAG_RCV_NXT, HEADER_LEN, Header, VERSION};
 
 use crate::flow::Flow;
-use crate::maps::{RECORDS, count, count_bytes, wakeup};
+use crate::maps::{RECORDS, REQUEST_HEADER, count, count_bytes, wakeup};
 use crate::packet::Packet;
 
 /// Payload of the largest record.
@@ -73,14 +74,110 @@ pub(crate) fn mapped(address: u32) -> [u8; 16] {
 /// Writes a record with `len` bytes of the packet from `at` on; `len` is at most [`LARGE`].
 #[inline(always)]
 pub(crate) fn record(skb: *mut __sk_buff, header: &Header, at: u32, len: u32) -> Result<(), Miss> {
+    let ignore = |_: *const u8| ();
     match len {
         0 => bare(skb, header),
-        1..=256 => sized::<256>(skb, header, at, len),
-        257..=1024 => sized::<1024>(skb, header, at, len),
-        1025..=2048 => sized::<2048>(skb, header, at, len),
-        2049..=4096 => sized::<4096>(skb, header, at, len),
-        _ => sized::<{ LARGE as usize }>(skb, header, at, len),
+        1..=256 => sized::<256, 0, _>(skb, header, at, len, ignore),
+        257..=1024 => sized::<1024, 0, _>(skb, header, at, len, ignore),
+        1025..=2048 => sized::<2048, 0, _>(skb, header, at, len, ignore),
+        2049..=4096 => sized::<4096, 0, _>(skb, header, at, len, ignore),
+        _ => sized::<{ LARGE as usize }, 0, _>(skb, header, at, len, ignore),
     }
+}
+
+/// [`record`], for bytes of requests: also counts the ends of heads among them. `known` is what the turn's earlier
+/// bytes gave, and the result what it is now: [`ENDS_ONE`], [`ENDS_SEVERAL`] and [`ENDS_FEED`].
+#[inline(always)]
+pub(crate) fn request(
+    skb: *mut __sk_buff,
+    header: &Header,
+    at: u32,
+    len: u32,
+    known: u8,
+) -> Result<u8, Miss> {
+    if len == 0 {
+        return bare(skb, header).map(|()| known);
+    }
+    let Some(scratch) = REQUEST_HEADER.get_ptr_mut(0) else { return Err(Miss::Full) };
+    // SAFETY: a value of the map, as large as a header. Ingress runs with softirqs held off, so nobody else on this CPU
+    // uses it before the call returns.
+    unsafe { scratch.write(*header) };
+    match tokenscope_request(skb, at, len, u32::from(known)) {
+        FULL => Err(Miss::Full),
+        UNREADABLE => Err(Miss::Unreadable),
+        ends => Ok(ends as u8),
+    }
+}
+
+/// [`tokenscope_request`]: no room.
+const FULL: u32 = 1 << 8;
+
+/// [`tokenscope_request`]: the packet does not hold what its headers promise.
+const UNREADABLE: u32 = 1 << 9;
+
+/// Writes the record of which [`REQUEST_HEADER`] holds the header; the rest as in [`request`].
+///
+/// Verifier: a global function is verified once, for any arguments, and not once for every state in which it is called
+/// (5.6 and later). Its loops would take 5.10 beyond a million instructions.
+///
+/// Nobody sends so long a head but with a body or with company: records of the largest size count as several.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tokenscope_request(skb: *mut __sk_buff, at: u32, len: u32, known: u32) -> u32 {
+    let Some(header) = REQUEST_HEADER.get_ptr(0) else { return FULL };
+    // SAFETY: a value of the map, written by the caller.
+    let header = unsafe { &*header };
+    let known = known as u8;
+    let ends = match len {
+        0..=256 => sized::<256, BLOCK, _>(skb, header, at, len, |start| ends::<256>(start, known)),
+        257..=1024 => sized::<1024, BLOCK, _>(skb, header, at, len, |start| ends::<1024>(start, known)),
+        1025..=2048 => sized::<2048, BLOCK, _>(skb, header, at, len, |start| ends::<2048>(start, known)),
+        2049..=4096 => sized::<4096, BLOCK, _>(skb, header, at, len, |start| ends::<4096>(start, known)),
+        _ => sized::<{ LARGE as usize }, 0, _>(skb, header, at, len, |_| ENDS_SEVERAL),
+    };
+    match ends {
+        Ok(ends) => u32::from(ends),
+        Err(Miss::Full) => FULL,
+        Err(Miss::Unreadable) => UNREADABLE,
+    }
+}
+
+/// In what a turn knows of its heads: one has ended.
+const ENDS_ONE: u8 = 1;
+
+/// Another has ended.
+pub(crate) const ENDS_SEVERAL: u8 = 1 << 1;
+
+/// The last byte was LF.
+const ENDS_FEED: u8 = 1 << 7;
+
+/// Counts the ends of heads in the payload at `start`, after which a block of zeros follows. Its length is `captured`
+/// of the record's header.
+#[inline(always)]
+fn ends<const N: usize>(start: *const u8, known: u8) -> u8 {
+    let mut ends = Ends {
+        one: u64::from(known & ENDS_ONE),
+        two: u64::from(known >> 1 & 1),
+        feed: u64::from(known & ENDS_FEED),
+    };
+    // Verifier: what it learns of the length by leaving the loop at each place must not outlive the loop, or it walks
+    // the rest of the program once a place. Of memory it knows nothing.
+    // SAFETY: the header precedes the payload.
+    let len = unsafe { (&raw const (*start.sub(HEADER_LEN).cast::<Header>()).captured).read_volatile() };
+    for block in 0..N / BLOCK {
+        if (block * BLOCK) as u32 >= len {
+            break;
+        }
+        // SAFETY: the block begins before `len <= N`, and a block follows the N bytes. A payload begins at a
+        // multiple of 8, as records and their headers do.
+        ends = ends.then(unsafe { start.add(block * BLOCK).cast::<[u64; BLOCK / 8]>().read() });
+    }
+    // SAFETY: as above.
+    let len = unsafe { (&raw const (*start.sub(HEADER_LEN).cast::<Header>()).captured).read_volatile() };
+    let last = (launder(len.wrapping_sub(1)) & (N as u32 - 1)) as usize;
+    // SAFETY: `last` is below N.
+    let feed = if unsafe { start.add(last).read() } == b'\n' { ENDS_FEED } else { 0 };
+    (ends.one | ends.two << 1) as u8 | feed
 }
 
 /// Writes a record without payload. `skb` may be null when the header holds its addresses already.
@@ -99,10 +196,17 @@ pub(crate) fn bare(skb: *mut __sk_buff, header: &Header) -> Result<(), Miss> {
     Ok(())
 }
 
-/// Writes a record of the size class `N`, a power of two.
+/// Writes a record of the size class `N`, a power of two, and lets `look` see its payload, after which `ZEROS` zero
+/// bytes follow (none, or a [`BLOCK`]).
 #[inline(always)]
-fn sized<const N: usize>(skb: *mut __sk_buff, header: &Header, at: u32, len: u32) -> Result<(), Miss> {
-    let mut slot = RECORDS.reserve_bytes(HEADER_LEN + N, 0).ok_or(Miss::Full)?;
+fn sized<const N: usize, const ZEROS: usize, R>(
+    skb: *mut __sk_buff,
+    header: &Header,
+    at: u32,
+    len: u32,
+    look: impl FnOnce(*const u8) -> R,
+) -> Result<R, Miss> {
+    let mut slot = RECORDS.reserve_bytes(HEADER_LEN + N + ZEROS, 0).ok_or(Miss::Full)?;
     let start = slot.as_mut_ptr();
     // Verifier: it must see 1..=N here, else "R4 invalid zero-sized read"; the compiler would drop a test.
     let len = (launder(len.wrapping_sub(1)) & (N as u32 - 1)) + 1;
@@ -117,9 +221,17 @@ fn sized<const N: usize>(skb: *mut __sk_buff, header: &Header, at: u32, len: u32
         slot.discard(wakeup());
         return Err(Miss::Unreadable);
     }
+    if ZEROS != 0 {
+        // SAFETY: `len <= N`, and the slot holds N + ZEROS bytes of payload.
+        unsafe {
+            start.add(HEADER_LEN + len as usize).cast::<[u64; BLOCK / 8]>().write_unaligned([0; BLOCK / 8])
+        };
+    }
+    // SAFETY: the payload lies inside the slot.
+    let seen = look(unsafe { start.add(HEADER_LEN) });
     slot.submit(wakeup());
     count_bytes(Counter::Records, Counter::CapturedBytes, len);
-    Ok(())
+    Ok(seen)
 }
 
 /// Copies `len` bytes of the packet, from 1 to `N`, which is a power of two.

@@ -42,6 +42,10 @@ pub(crate) const MARK_EMITTED: u8 = 1 << 2;
 /// [`Flow::marks`]: [`Flow::skip_until`] applies.
 pub(crate) const MARK_SKIP: u8 = 1 << 3;
 
+/// [`Flow::marks`]: the client has sent a request before an earlier one was answered, so several responses may stand in
+/// one segment. For good: nobody here knows when the last of them has passed.
+pub(crate) const MARK_BURST: u8 = 1 << 4;
+
 /// [`Flow::turn`]: nobody has spoken.
 pub(crate) const TURN_NONE: u8 = 0;
 /// [`Flow::turn`]: the client spoke last.
@@ -107,7 +111,8 @@ pub(crate) struct Flow {
     pub(crate) sent_known: Word<u8>,
     /// What [`MODE_DOUBT`] suspects: a `sensor_ebpf::probe::Protocol`.
     pub(crate) suspect: Word<u8>,
-    spare: Word<u8>,
+    /// What `crate::ends` has found in the running request turn.
+    pub(crate) ends: Word<u8>,
 }
 
 const _: () = assert!(size_of::<Flow>() <= 64, "a flow must fit a cache line");

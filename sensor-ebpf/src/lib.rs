@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod counter;
+pub mod ends;
 pub mod probe;
 pub mod seq;
 pub mod wire;

@@ -5,7 +5,7 @@ use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEU
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use sensor_ebpf::counter::{COUNTERS, Counter};
-use sensor_ebpf::wire::SkipUntil;
+use sensor_ebpf::wire::{Header, SkipUntil};
 
 use crate::flow::Flow;
 
@@ -25,6 +25,14 @@ pub(crate) static FLOWS: aya_ebpf::btf_maps::SkStorage<Flow> = aya_ebpf::btf_map
 /// them are plenty; the least recently used one goes first, and costs a body's bytes and nothing else.
 #[map]
 pub(crate) static GRANTS: LruHashMap<u64, SkipUntil> = LruHashMap::with_max_entries(1 << 16, 0);
+
+/// Grants about responses that are forwarded whole, which few connections ask for.
+#[map]
+pub(crate) static RESPONSE_GRANTS: LruHashMap<u64, SkipUntil> = LruHashMap::with_max_entries(1 << 13, 0);
+
+/// The header of the request record that is being written on this CPU.
+#[map]
+pub(crate) static REQUEST_HEADER: PerCpuArray<Header> = PerCpuArray::with_max_entries(1, 0);
 
 /// Ports to watch when [`PORTS_ON`]. The agent's configuration holds at most as many.
 #[map]

@@ -11,10 +11,10 @@ use sensor_ebpf::probe::{self, LOOK, Protocol};
 use sensor_ebpf::seq::{MAX_WINDOW, ahead};
 use sensor_ebpf::wire::{FLAG_FIN, FLAG_RST, FLAG_TURN, KIND_OPEN, KIND_SEGMENT};
 
-use crate::emit::{self, LARGE, Miss};
+use crate::emit::{self, ENDS_SEVERAL, LARGE, Miss};
 use crate::flow::{
-    self, Flow, MARK_EMITTED, MARK_FIRST, MARK_OPENED, MARK_SKIP, MODE_DOUBT, MODE_HTTP1, MODE_MUTED,
-    ROLE_CLIENT, ROLE_SERVER, ROLE_UNKNOWN, TURN_REQUEST,
+    self, Flow, MARK_BURST, MARK_EMITTED, MARK_FIRST, MARK_OPENED, MARK_SKIP, MODE_DOUBT, MODE_HTTP1,
+    MODE_MUTED, ROLE_CLIENT, ROLE_SERVER, ROLE_UNKNOWN, TURN_REQUEST,
 };
 use crate::listener;
 use crate::maps::{GRANTS, count, count_bytes, fuller_than, watched};
@@ -188,6 +188,7 @@ fn start_turn(flow: &Flow, rcv_nxt: u32) -> bool {
         return false;
     }
     flow.turn.set(TURN_REQUEST);
+    flow.ends.set(0);
     flow.credit_from.set(rcv_nxt);
     true
 }
@@ -242,7 +243,8 @@ fn refresh_grant(flow: &Flow, seq: u32) {
 fn trim_credit(flow: &Flow, piece: &mut Piece) -> bool {
     let used = ahead(piece.seq, flow.credit_from.get());
     let used = if used < 0 { 0 } else { used.cast_unsigned() };
-    if used >= CREDIT {
+    // Beyond its credit a turn may use what nobody else needs: a grant is probably on its way.
+    if used >= CREDIT && fuller_than(1) {
         count(Counter::CreditBytes, u64::from(piece.len));
         return false;
     }
@@ -257,6 +259,7 @@ fn trim_credit(flow: &Flow, piece: &mut Piece) -> bool {
 #[inline(always)]
 fn forward(skb: *mut __sk_buff, flow: &Flow, packet: &Packet, mut piece: Piece) {
     announce(skb, flow, packet);
+    let mut known = ends_before(flow, &piece);
     let mut header = emit::header(flow, packet, true, KIND_SEGMENT);
     emit::accepted(&mut header, piece.rcv_nxt);
     header.flags |= if piece.turn { FLAG_TURN } else { 0 };
@@ -270,6 +273,7 @@ fn forward(skb: *mut __sk_buff, flow: &Flow, packet: &Packet, mut piece: Piece) 
         if emit::record(skb, &header, piece.at, LARGE).is_err() {
             return count(Counter::RingFullRequest, 1);
         }
+        known = ENDS_SEVERAL;
         sent(flow, piece.seq.wrapping_add(LARGE));
         header.flags &= !FLAG_TURN;
         piece.at += LARGE;
@@ -280,11 +284,26 @@ fn forward(skb: *mut __sk_buff, flow: &Flow, packet: &Packet, mut piece: Piece) 
     header.wire_len = piece.len;
     header.flags |= end_flags(packet);
     let captured = if piece.len > LARGE { LARGE } else { piece.len };
-    match emit::record(skb, &header, piece.at, captured) {
-        Ok(()) => sent(flow, piece.seq.wrapping_add(captured)),
+    match emit::request(skb, &header, piece.at, captured, known) {
+        Ok(ends) => {
+            flow.ends.set(ends);
+            if ends & ENDS_SEVERAL != 0 {
+                flow.mark(MARK_BURST);
+            }
+            sent(flow, piece.seq.wrapping_add(captured));
+        }
         Err(Miss::Full) => count(Counter::RingFullRequest, 1),
         Err(Miss::Unreadable) => count(Counter::Unreadable, 1),
     }
+}
+
+/// What the turn's earlier bytes say of the ends of its heads. Bytes that do not follow those forwarded before, or that
+/// the agent asked for, leave open what is between.
+#[inline(always)]
+fn ends_before(flow: &Flow, piece: &Piece) -> u8 {
+    let follows =
+        piece.seq == flow.forwarded.get() || (flow.marked(MARK_SKIP) && piece.seq == flow.skip_until.get());
+    if piece.turn || follows { flow.ends.get() } else { ENDS_SEVERAL }
 }
 
 /// Remembers that request bytes up to `end` are with the agent, which now waits for their acknowledgement.

@@ -7,14 +7,14 @@ use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 use sensor_ebpf::counter::Counter;
 use sensor_ebpf::seq::ahead;
-use sensor_ebpf::wire::{FLAG_TURN, KIND_SEGMENT};
+use sensor_ebpf::wire::{FLAG_TURN, FLAG_WHOLE, KIND_SEGMENT};
 
-use crate::emit;
+use crate::emit::{self, LARGE};
 use crate::flow::{
-    self, Flow, MARK_EMITTED, MODE_DOUBT, MODE_HTTP1, MODE_MUTED, MODE_PROBE, ROLE_CLIENT, ROLE_SERVER,
-    ROLE_UNKNOWN, TURN_NONE, TURN_RESPONSE,
+    self, Flow, MARK_BURST, MARK_EMITTED, MODE_DOUBT, MODE_HTTP1, MODE_MUTED, MODE_PROBE, ROLE_CLIENT,
+    ROLE_SERVER, ROLE_UNKNOWN, TURN_NONE, TURN_RESPONSE,
 };
-use crate::maps::{PID_TRUE, count, count_bytes, fuller_than, watched};
+use crate::maps::{PID_TRUE, RESPONSE_GRANTS, count, count_bytes, fuller_than, watched};
 use crate::packet::{self, ACK, FIN, Packet, RST};
 use crate::request::{end_flags, is_method, rcv_nxt, settle};
 
@@ -23,6 +23,9 @@ const HEAD: u32 = 512;
 
 /// A segment of this size that starts a response is taken whole: two heads' worth, one small record.
 const WHOLE: u32 = 1024;
+
+/// Most bytes of one packet that are forwarded.
+const MOST: u32 = 128 << 10;
 
 /// `BPF_TCP_LISTEN`.
 const LISTEN: u32 = 10;
@@ -93,7 +96,7 @@ fn on_early(flow: &Flow, packet: &Packet) {
 
 #[inline(always)]
 fn respond(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet) {
-    let piece = snapshot(skb, flow, packet);
+    let mut piece = snapshot(skb, flow, packet);
     let commits =
         packet.flags & ACK != 0 && flow.ack_owed.get() != 0 && ahead(packet.ack, flow.forwarded.get()) >= 0;
     let ends = packet.flags & (FIN | RST) != 0 && flow.marked(MARK_EMITTED);
@@ -107,10 +110,29 @@ fn respond(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet)
     flow.identify(skb);
     let mut header = emit::header(flow, packet, false, KIND_SEGMENT);
     emit::accepted(&mut header, rcv_nxt(sk, packet.ack));
+    header.flags |= if piece.turn { FLAG_TURN } else { 0 };
+    header.flags |= if flow.marked(MARK_BURST) { FLAG_WHOLE } else { 0 };
+    // A packet holds 64 KiB, or as much as this of BIG TCP.
+    for _ in 0..MOST / LARGE {
+        if piece.want <= LARGE {
+            break;
+        }
+        header.seq = piece.seq;
+        header.wire_len = LARGE;
+        if emit::record(skb, &header, piece.at, LARGE).is_err() {
+            return count(Counter::RingFullResponse, 1);
+        }
+        header.flags &= !FLAG_TURN;
+        piece.at += LARGE;
+        piece.seq = piece.seq.wrapping_add(LARGE);
+        piece.len -= LARGE;
+        piece.want -= LARGE;
+    }
     header.seq = piece.seq;
     header.wire_len = piece.len;
-    header.flags |= end_flags(packet) | if piece.turn { FLAG_TURN } else { 0 };
-    if emit::record(skb, &header, piece.at, piece.want).is_err() {
+    header.flags |= end_flags(packet);
+    let want = if piece.want > LARGE { LARGE } else { piece.want };
+    if emit::record(skb, &header, piece.at, want).is_err() {
         return count(Counter::RingFullResponse, 1);
     }
     flow.ack_owed.set(0);
@@ -133,7 +155,16 @@ fn snapshot(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) -> Piece {
             flow.pid.set((unsafe { bpf_get_current_pid_tgid() } >> 32) as u32);
         }
     }
-    if piece.turn || starts_response(skb, &piece) {
+    let starts = starts_response(skb, &piece);
+    if piece.turn && !starts {
+        // The rest of a response that the client did not wait for: the next one may begin anywhere.
+        flow.mark(MARK_BURST);
+    }
+    if flow.marked(MARK_BURST) && !fuller_than(1) {
+        pass_granted(flow, &mut piece);
+        return piece;
+    }
+    if piece.turn || starts {
         flow.reply_from.set(piece.seq);
         piece.want = if piece.len <= WHOLE { piece.len } else { HEAD };
         return piece;
@@ -144,6 +175,25 @@ fn snapshot(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) -> Piece {
         piece.want = if piece.len < left { piece.len } else { left };
     }
     piece
+}
+
+/// Wants all of a segment but what the agent does not.
+#[inline(always)]
+fn pass_granted(flow: &Flow, piece: &mut Piece) {
+    if let Some(grant) = RESPONSE_GRANTS.get_ptr(flow.cookie.get()) {
+        // SAFETY: an aligned word of the map; the agent may write it meanwhile.
+        let cut = ahead(unsafe { grant.read_volatile() }, piece.seq);
+        if cut > 0 {
+            let cut = cut.cast_unsigned();
+            if cut >= piece.len {
+                return;
+            }
+            piece.at += cut;
+            piece.seq = piece.seq.wrapping_add(cut);
+            piece.len -= cut;
+        }
+    }
+    piece.want = piece.len;
 }
 
 /// Cuts off what was sent before; false if that is all of it.

@@ -31,6 +31,9 @@ pub const FLAG_RCV_NXT: u8 = 1 << 2;
 pub const FLAG_FIN: u8 = 1 << 3;
 /// [`Header::flags`]: the segment carries RST.
 pub const FLAG_RST: u8 = 1 << 4;
+/// [`Header::flags`]: responses of this connection are forwarded whole, for several may stand in one segment; the agent
+/// may say what it does not want of them.
+pub const FLAG_WHOLE: u8 = 1 << 6;
 /// [`Header::flags`]: addresses are IPv4, mapped into IPv6 (RFC 4291 section 2.5.5.2).
 pub const FLAG_IPV4: u8 = 1 << 5;
 
@@ -78,7 +81,7 @@ pub struct Header {
     pub flags: u8,
 }
 
-/// What the agent may answer: from which byte on it wants to read a connection again. Value of the map of
+/// What the agent may answer: from which byte on it wants to read one side of a connection again. Value of the maps of
 /// grants, whose key is the socket cookie.
 pub type SkipUntil = u32;
 

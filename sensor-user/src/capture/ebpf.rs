@@ -33,7 +33,7 @@ pub use self::counts::Gauges;
 use self::diagnostics::Diagnostics;
 pub use self::doctor::{Check, Status, probe};
 use self::records::Reader;
-use super::{Grant, Input, Progress, Source, SourceError};
+use super::{Grant, Input, Progress, Side, Source, SourceError};
 
 /// How long records may gather before they are read: what an alert waits at most, and what saves a wakeup a
 /// record under load.
@@ -80,6 +80,7 @@ pub struct EbpfSource {
     ring: RingBuf<MapData>,
     sleeping: Array<MapData, u32>,
     grants: HashMap<MapData, u64, u32>,
+    response_grants: HashMap<MapData, u64, u32>,
     counts: Counts,
     reader: Reader,
     clock: BootClock,
@@ -148,6 +149,8 @@ impl EbpfSource {
         let ring = RingBuf::try_from(load::map(&mut programs, "RECORDS")?).map_err(load::unusable)?;
         let sleeping = Array::try_from(load::map(&mut programs, "SLEEPING")?).map_err(load::unusable)?;
         let grants = HashMap::try_from(load::map(&mut programs, "GRANTS")?).map_err(load::unusable)?;
+        let response_grants =
+            HashMap::try_from(load::map(&mut programs, "RESPONSE_GRANTS")?).map_err(load::unusable)?;
         let counts = Counts::new(load::map(&mut programs, "COUNTS")?)?;
         let diagnostics = Diagnostics::new(&mut programs);
         load::attach(&mut programs, &cgroup)?;
@@ -157,6 +160,7 @@ impl EbpfSource {
             ring,
             sleeping,
             grants,
+            response_grants,
             counts,
             reader: Reader::default(),
             kept_house: clock.boot_ns(),
@@ -265,7 +269,11 @@ impl Source for EbpfSource {
 
     /// A grant that does not reach the kernel costs bytes and nothing else, so failure is only counted.
     fn grant(&mut self, grant: Grant) {
-        if self.grants.insert(grant.socket.0, grant.skip_until, 0).is_err() {
+        let map = match grant.side {
+            Side::Request => &mut self.grants,
+            Side::Response => &mut self.response_grants,
+        };
+        if map.insert(grant.socket.0, grant.skip_until, 0).is_err() {
             self.counts.grant_failed();
         }
     }

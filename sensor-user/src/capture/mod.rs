@@ -126,6 +126,8 @@ pub struct Segment<'a> {
     pub wire_len: u32,
     /// The captured start of the payload: `payload.len() <= wire_len`.
     pub payload: &'a [u8],
+    /// The source forwards this side whole until a grant says what is not wanted (live, while requests are pipelined).
+    pub whole: bool,
     /// Segments of this side arrive in the order of the first transmission, so that a jump forward means bytes
     /// that were not captured (live egress), and not reordering.
     pub in_order: bool,
@@ -164,7 +166,9 @@ pub enum Input<'a> {
 pub struct Grant {
     /// The connection.
     pub socket: SocketId,
-    /// First request-side sequence number that is wanted again.
+    /// Which of its sides.
+    pub side: Side,
+    /// First sequence number of that side that is wanted again.
     pub skip_until: u32,
 }
 

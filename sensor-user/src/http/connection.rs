@@ -7,8 +7,8 @@
 //!   responses were in the hole.
 //! - Requests lost leave their neighbours unanswered until the next response has passed.
 //!
-//! What remains is a client that pipelines into the body of an earlier response that is not captured whole, and a
-//! body that at a segment's start imitates a response: seen live only, and only if the client wants it.
+//! What remains, live and under pressure only: a client that pipelines into a response of which the source has shed the
+//! body, and a body that at a segment's start imitates a response.
 
 use std::time::Duration;
 
@@ -251,6 +251,15 @@ impl Conversation for Connection {
             Requests::Opaque => Some(u64::MAX),
             Requests::Head | Requests::Body { optional: true, .. } => Some(0),
             Requests::Lost => None,
+        }
+    }
+
+    fn skippable_response(&self) -> u64 {
+        match &self.responses {
+            Responses::Body(left) => *left,
+            Responses::Chunked(chunks) => chunks.skippable(),
+            Responses::ToTheEnd => u64::MAX,
+            Responses::Head | Responses::Unknown => 0,
         }
     }
 

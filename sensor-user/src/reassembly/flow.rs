@@ -5,7 +5,7 @@ use super::seq::Seq;
 use super::stream::{Context, Flow};
 use super::table::{Class, Table};
 use super::{Conversation, FlowCounters, FlowLimits};
-use crate::capture::{Event, Frame, Grant, SocketId, Time};
+use crate::capture::{Event, Frame, Grant, Segment, SocketId, Time};
 
 /// Most connections evicted for one frame to make room for bytes, so that one frame's cost stays bounded.
 const MAX_EVICTED_AT_ONCE: usize = 16;
@@ -90,6 +90,9 @@ impl<C: Conversation> Flows<C> {
             }
         };
         grants.extend(flow.grant(frame.socket));
+        if matches!(frame.event, Event::Segment(Segment { whole: true, .. })) {
+            grants.extend(flow.grant_response(frame.socket));
+        }
         let class = class_of(&flow.conversation);
         let after = flow.weight();
         self.held = self.held.saturating_sub(before) + after;
@@ -248,6 +251,10 @@ mod tests {
             out.push(format!("{} close", view.socket.0));
         }
 
+        fn skippable_response(&self) -> u64 {
+            0
+        }
+
         fn skippable(&self) -> Option<u64> {
             Some(0)
         }
@@ -307,6 +314,7 @@ mod tests {
             rcv_nxt: None,
             wire_len: u32::try_from(payload.len()).unwrap(),
             payload,
+            whole: false,
             in_order: false,
             fin: false,
             rst: false,

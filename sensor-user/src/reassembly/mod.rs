@@ -72,6 +72,9 @@ pub trait Conversation: Default {
     /// How many of the client's next bytes nobody needs to see; none if it does not care for what follows either.
     fn skippable(&self) -> Option<u64>;
 
+    /// How many of the server's next bytes nobody needs to see.
+    fn skippable_response(&self) -> u64;
+
     /// Whether something is owed that time can run out for.
     fn waiting(&self) -> bool;
 

@@ -90,6 +90,8 @@ pub(super) struct Flow<C> {
     response: Stream,
     /// The grant that was given last.
     granted: Option<Seq>,
+    /// The same for the server's bytes.
+    granted_response: Option<Seq>,
     /// Where the source's credit was last renewed: by a grant, or by the server's turn.
     renewed: Seq,
     /// Whether the server's acceptance was ever visible.
@@ -111,6 +113,7 @@ impl<C: Conversation> Flow<C> {
             request: Stream::default(),
             response: Stream::default(),
             granted: None,
+            granted_response: None,
             renewed: Seq::default(),
             proof: false,
             conversation: C::default(),
@@ -185,7 +188,24 @@ impl<C: Conversation> Flow<C> {
         self.conversation.tick(view, cx.now, cx.out);
     }
 
-    /// A grant, if one is worth giving and was not given yet.
+    /// A grant about the server's bytes, if one is worth giving and was not given yet.
+    pub(super) fn grant_response(&mut self, id: SocketId) -> Option<Grant> {
+        let skippable = self.conversation.skippable_response();
+        if skippable <= GRANT_FROM || !self.response.known {
+            return None;
+        }
+        let next = self.response.next;
+        let len = u32::try_from(skippable).unwrap_or(MAX_GRANT).min(MAX_GRANT);
+        let left = self.granted_response.and_then(|granted| granted.since(next)).unwrap_or(0);
+        if left >= len || (len == MAX_GRANT && left > MAX_GRANT / 2) {
+            return None;
+        }
+        let until = next.plus(len);
+        self.granted_response = Some(until);
+        Some(Grant { socket: id, side: Side::Response, skip_until: until.0 })
+    }
+
+    /// A grant about the client's bytes, if one is worth giving and was not given yet.
     pub(super) fn grant(&mut self, id: SocketId) -> Option<Grant> {
         let skippable = self.conversation.skippable().filter(|_| self.request.known)?;
         let next = self.request.next;
@@ -203,7 +223,7 @@ impl<C: Conversation> Flow<C> {
         };
         self.granted = Some(until);
         self.renewed = until;
-        Some(Grant { socket: id, skip_until: until.0 })
+        Some(Grant { socket: id, side: Side::Request, skip_until: until.0 })
     }
 
     fn stream(&mut self, side: Side) -> &mut Stream {

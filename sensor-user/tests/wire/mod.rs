@@ -37,6 +37,7 @@ impl Wire {
             now: Time::from_secs(1_700_000_000),
             client_seq: u32::MAX - 10,
             server_seq: u32::MAX - 20,
+            whole: false,
             in_order: false,
         }
     }
@@ -67,6 +68,7 @@ impl Wire {
             rcv_nxt: None,
             wire_len: 0,
             payload: &[],
+            whole: false,
             in_order: self.in_order && side == Side::Response,
             fin: false,
             rst: false,

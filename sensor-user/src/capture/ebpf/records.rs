@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use sensor_ebpf::wire::{
-    FLAG_FIN, FLAG_LISTENER, FLAG_RCV_NXT, FLAG_RST, Header, KIND_CLOSE, KIND_OPEN, KIND_SEGMENT,
+    FLAG_FIN, FLAG_LISTENER, FLAG_RCV_NXT, FLAG_RST, FLAG_WHOLE, Header, KIND_CLOSE, KIND_OPEN, KIND_SEGMENT,
     SIDE_REQUEST, VERSION,
 };
 use zerocopy::FromBytes;
@@ -105,6 +105,7 @@ impl Held {
             rcv_nxt: None,
             wire_len: self.wire_len,
             payload: &self.payload,
+            whole: false,
             in_order: false,
             fin: self.fin,
             rst: false,
@@ -141,6 +142,7 @@ fn segment<'a>(header: &Header, payload: &'a [u8], rcv_nxt: Option<u32>) -> Segm
         rcv_nxt,
         wire_len: header.wire_len,
         payload,
+        whole: has(header, FLAG_WHOLE),
         in_order: side == Side::Response,
         fin: has(header, FLAG_FIN),
         rst,

@@ -292,6 +292,7 @@ impl Connection {
             rcv_nxt: None,
             wire_len: packet.wire_len,
             payload: packet.payload,
+            whole: false,
             in_order: false,
             fin: packet.flags & FIN != 0,
             rst,
