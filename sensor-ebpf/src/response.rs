@@ -12,7 +12,7 @@ use sensor_ebpf::wire::{FLAG_TURN, FLAG_WHOLE, KIND_SEGMENT};
 use crate::emit::{self, LARGE};
 use crate::flow::{
     self, Flow, MARK_BURST, MARK_EMITTED, MODE_DOUBT, MODE_HTTP1, MODE_MUTED, MODE_PROBE, ROLE_CLIENT,
-    ROLE_SERVER, ROLE_UNKNOWN, TURN_NONE, TURN_RESPONSE,
+    ROLE_SERVER, ROLE_UNKNOWN, TURN_NONE, TURN_REQUEST, TURN_RESPONSE,
 };
 use crate::maps::{PID_TRUE, RESPONSE_GRANTS, count, count_bytes, fuller_than, watched};
 use crate::packet::{self, ACK, FIN, Packet, RST};
@@ -96,7 +96,11 @@ fn on_early(flow: &Flow, packet: &Packet) {
 
 #[inline(always)]
 fn respond(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet) {
-    let mut piece = snapshot(skb, flow, packet);
+    if bursts(skb, flow, packet) && !fuller_than(1) {
+        tokenscope_whole(skb);
+        return;
+    }
+    let piece = snapshot(skb, flow, packet);
     let commits =
         packet.flags & ACK != 0 && flow.ack_owed.get() != 0 && ahead(packet.ack, flow.forwarded.get()) >= 0;
     let ends = packet.flags & (FIN | RST) != 0 && flow.marked(MARK_EMITTED);
@@ -110,9 +114,56 @@ fn respond(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet)
     flow.identify(skb);
     let mut header = emit::header(flow, packet, false, KIND_SEGMENT);
     emit::accepted(&mut header, rcv_nxt(sk, packet.ack));
-    header.flags |= if piece.turn { FLAG_TURN } else { 0 };
-    header.flags |= if flow.marked(MARK_BURST) { FLAG_WHOLE } else { 0 };
-    // A packet holds 64 KiB, or as much as this of BIG TCP.
+    header.seq = piece.seq;
+    header.wire_len = piece.len;
+    header.flags |= end_flags(packet) | if piece.turn { FLAG_TURN } else { 0 };
+    if emit::record(skb, &header, piece.at, piece.want).is_err() {
+        return count(Counter::RingFullResponse, 1);
+    }
+    flow.ack_owed.set(0);
+    flow.mark(MARK_EMITTED);
+}
+
+/// Whether a packet with payload may hold the start of a response anywhere.
+#[inline(always)]
+fn bursts(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) -> bool {
+    if packet.len == 0 {
+        return false;
+    }
+    // The rest of a response that the client did not wait for: the next one may begin where it ends.
+    if flow.turn.get() == TURN_REQUEST
+        && ahead(packet.seq, flow.sent.get()) >= 0
+        && !starts_response(skb, packet.payload, packet.len)
+    {
+        flow.mark(MARK_BURST);
+    }
+    flow.marked(MARK_BURST)
+}
+
+/// Forwards all of a packet but what the agent does not want. The result says nothing.
+///
+/// Verifier: a global function, because its loop would take 5.10 beyond a million instructions; it finds everything
+/// anew, because only scalars and the context may be passed there.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tokenscope_whole(skb: *mut __sk_buff) -> u32 {
+    let Some(sk) = flow::tcp_socket(skb) else { return 0 };
+    let Some(flow) = flow::existing(sk) else { return 0 };
+    let Some(packet) = packet::parse(skb) else { return 0 };
+    let mut piece = fresh(flow, &packet);
+    if piece.len != 0 {
+        pass_granted(flow, &mut piece);
+    }
+    let commits =
+        packet.flags & ACK != 0 && flow.ack_owed.get() != 0 && ahead(packet.ack, flow.forwarded.get()) >= 0;
+    let ends = packet.flags & (FIN | RST) != 0 && flow.marked(MARK_EMITTED);
+    if piece.want == 0 && !commits && !ends {
+        return 0;
+    }
+    flow.identify(skb);
+    let mut header = emit::header(flow, &packet, false, KIND_SEGMENT);
+    emit::accepted(&mut header, rcv_nxt(sk, packet.ack));
+    header.flags |= FLAG_WHOLE | if piece.turn { FLAG_TURN } else { 0 };
     for _ in 0..MOST / LARGE {
         if piece.want <= LARGE {
             break;
@@ -120,7 +171,8 @@ fn respond(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet)
         header.seq = piece.seq;
         header.wire_len = LARGE;
         if emit::record(skb, &header, piece.at, LARGE).is_err() {
-            return count(Counter::RingFullResponse, 1);
+            count(Counter::RingFullResponse, 1);
+            return 0;
         }
         header.flags &= !FLAG_TURN;
         piece.at += LARGE;
@@ -130,18 +182,20 @@ fn respond(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet)
     }
     header.seq = piece.seq;
     header.wire_len = piece.len;
-    header.flags |= end_flags(packet);
+    header.flags |= end_flags(&packet);
     let want = if piece.want > LARGE { LARGE } else { piece.want };
     if emit::record(skb, &header, piece.at, want).is_err() {
-        return count(Counter::RingFullResponse, 1);
+        count(Counter::RingFullResponse, 1);
+        return 0;
     }
     flow.ack_owed.set(0);
     flow.mark(MARK_EMITTED);
+    0
 }
 
-/// What of this segment was never sent before, and how much of it belongs to a head.
+/// What of this segment was never sent before; its turn is begun if the client spoke last.
 #[inline(always)]
-fn snapshot(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) -> Piece {
+fn fresh(flow: &Flow, packet: &Packet) -> Piece {
     let mut piece = Piece { at: packet.payload, seq: packet.seq, len: packet.len, want: 0, turn: false };
     if packet.len == 0 || !advance(flow, &mut piece) {
         return piece;
@@ -155,16 +209,17 @@ fn snapshot(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) -> Piece {
             flow.pid.set((unsafe { bpf_get_current_pid_tgid() } >> 32) as u32);
         }
     }
-    let starts = starts_response(skb, &piece);
-    if piece.turn && !starts {
-        // The rest of a response that the client did not wait for: the next one may begin anywhere.
-        flow.mark(MARK_BURST);
-    }
-    if flow.marked(MARK_BURST) && !fuller_than(1) {
-        pass_granted(flow, &mut piece);
+    piece
+}
+
+/// What of this segment was never sent before, and how much of it belongs to a head.
+#[inline(always)]
+fn snapshot(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) -> Piece {
+    let mut piece = fresh(flow, packet);
+    if piece.len == 0 {
         return piece;
     }
-    if piece.turn || starts {
+    if piece.turn || starts_response(skb, piece.at, piece.len) {
         flow.reply_from.set(piece.seq);
         piece.want = if piece.len <= WHOLE { piece.len } else { HEAD };
         return piece;
@@ -219,8 +274,8 @@ fn advance(flow: &Flow, piece: &mut Piece) -> bool {
     true
 }
 
-/// Whether a response line begins here: servers send pipelined responses in segments of their own.
+/// Whether a response line begins here: servers send pipelined responses in segments of their own, or with others.
 #[inline(always)]
-fn starts_response(skb: *mut __sk_buff, piece: &Piece) -> bool {
-    piece.len >= 8 && packet::load::<[u8; 7]>(skb, piece.at).is_some_and(|start| start == *b"HTTP/1.")
+fn starts_response(skb: *mut __sk_buff, at: u32, len: u32) -> bool {
+    len >= 8 && packet::load::<[u8; 7]>(skb, at).is_some_and(|start| start == *b"HTTP/1.")
 }

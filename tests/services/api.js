@@ -58,4 +58,8 @@ http
     request.on("data", (part) => parts.push(part));
     request.on("end", () => route(request, response, Buffer.concat(parts)));
   })
+  .on("upgrade", (request, socket) => {
+    socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    socket.on("data", () => socket.write("\x81\x01x"));
+  })
   .listen(Number(port), process.env.HOST ?? "127.0.0.1");

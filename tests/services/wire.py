@@ -10,6 +10,8 @@ window        the same with a right checksum, far outside the receiver's window
 rst           sends a reset with an impossible sequence number before every segment with payload
 overlap       cuts every payload in two that overlap, first half first
 overlap-back  the same, second half first
+conflict      sends another text for the second half of every payload, too early, then the whole
+conflict-won  sends every request without its token first, then as it was: the receiver keeps the first
 Prints "ready" when frames are being passed.
 """
 import random
@@ -86,6 +88,11 @@ def misbehave(mode, frame, rng):
         return [packet.rebuilt(packet.seq + 2**30, decoy(packet.payload)), frame]
     if mode == "rst":
         return [packet.rebuilt(packet.seq + 2**30, b"", flags=0x04), frame]
+    if mode == "conflict-won":
+        return [packet.rebuilt(packet.seq, decoy(packet.payload)), frame]
+    if mode == "conflict":
+        half = len(packet.payload) // 2
+        return [packet.rebuilt(packet.seq + half, packet.payload[half:].swapcase()), frame]
     middle, extra = len(packet.payload) // 2, min(10, len(packet.payload) // 2)
     first = packet.rebuilt(packet.seq, packet.payload[: middle + extra])
     second = packet.rebuilt(packet.seq + middle - extra, packet.payload[middle - extra :])

@@ -41,22 +41,6 @@ pub fn head(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     Ok(read)
 }
 
-/// Switches protocols on the first request and then says three bytes for whatever comes.
-///
-/// # Errors
-/// When the connection breaks.
-pub fn upgrade(stream: &mut TcpStream) -> std::io::Result<()> {
-    head(stream)?;
-    stream.write_all(
-        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-    )?;
-    let mut buffer = [0; 4096];
-    while stream.read(&mut buffer)? > 0 {
-        stream.write_all(b"\x81\x01x")?;
-    }
-    Ok(())
-}
-
 /// Refuses every request with 401 and a chunked body.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Result, ensure};
 use tests::attack::Attack;
 use tests::client::{Client, Setup, get, post};
-use tests::expect::{Expected, exactly, exactly_but_gaps};
+use tests::expect::{Expected, exactly};
 use tests::mint::Mint;
 use tests::sensor::{Alert, Config, Sensor};
 use tests::server::{Kind, Options, Server, sample_file};
@@ -162,7 +162,7 @@ fn uploads_hide_nothing_that_follows_and_nothing_inside() -> Result<()> {
     let mut client = Client::connect(b.server.address)?;
     ensure!(client.ask(&post("/upload", Some(&b.good), &body))?.status == 200, "upload");
     let status = client.ask(&get("/orders/2", Some(&b.forged)))?.status;
-    exactly_but_gaps(b.sensor, told(&client, status)?).map(drop)
+    exactly(b.sensor, told(&client, status)?).map(drop)
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn chunked_uploads_are_followed_to_their_end() -> Result<()> {
     }
     ensure!(client.ask(b"0\r\n\r\n")?.status == 200, "upload");
     let status = client.ask(&get("/orders/2", Some(&b.forged)))?.status;
-    exactly_but_gaps(b.sensor, told(&client, status)?).map(drop)
+    exactly(b.sensor, told(&client, status)?).map(drop)
 }
 
 #[test]
@@ -208,20 +208,17 @@ fn expect_continue_does_not_confuse_the_pairing() -> Result<()> {
 
 #[test]
 fn upgraded_connection_is_left_alone() -> Result<()> {
-    if let Some(why) = sensor::missing() {
-        skip("capture_cases::upgraded_connection_is_left_alone", &why);
+    let Some(b) = bench("upgraded_connection_is_left_alone", Kind::Node, Options::default())? else {
         return Ok(());
-    }
-    let mint = Mint::at(clock::now())?;
-    let (upgraded, plain) = (raw::listen(raw::upgrade)?, raw::listen(raw::refuse_in_chunks)?);
-    let sensor = Sensor::start(&Config::new(&mint)?.ports(&[upgraded.port(), plain.port()]))?;
-    let mut socket = Client::connect(upgraded)?;
+    };
+    let mut socket = Client::connect(b.server.address)?;
     socket.send(b"GET /live HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")?;
     ensure!(socket.answer()?.status == 101, "no upgrade");
-    socket.send(&get("/inside", Some(&Attack::AlgNone.token(&mint, "inside")?)))?;
-    let mut client = Client::connect(plain)?;
-    let status = client.ask(&get("/orders/2", Some(&Attack::AlgNone.token(&mint, "mallory")?)))?.status;
-    exactly(sensor, told(&client, status)?).map(drop)
+    let inside = Attack::AlgNone.token(&Mint::at(clock::now())?, "inside")?;
+    socket.send(&get("/inside", Some(&inside)))?;
+    let mut client = Client::connect(b.server.address)?;
+    let status = client.ask(&get("/orders/2", Some(&b.forged)))?.status;
+    exactly(b.sensor, told(&client, status)?).map(drop)
 }
 
 #[test]

@@ -87,6 +87,25 @@ wires! {
     reset_decoys_end_nothing "rst";
     overlapping_segments_read_as_one "overlap";
     overlapping_segments_back_to_front_read_as_one "overlap-back";
+    conflicting_segments_read_as_the_server_reads_them "conflict";
+}
+
+#[test]
+fn token_in_a_copy_that_the_server_dropped_is_not_seen() -> Result<()> {
+    if missing("token_in_a_copy_that_the_server_dropped_is_not_seen") {
+        return Ok(());
+    }
+    let mint = Mint::at(clock::now())?;
+    let network = Network::new("conflict-won")?;
+    let server = serve(&network, &mint)?;
+    let sensor = Sensor::start(&Config::new(&mint)?.ports(&[server.address.port()]))?;
+    let tokens = forgeries(&mint, 3)?;
+    // The server saw requests without a token, and refused them for that.
+    network.on(Host::Client, || attack(server.address, &tokens, Setup::default()))?;
+    let ended = sensor.stop()?;
+    ensure!(ended.stderr.contains("watched: 3 exchanges"), "{}", ended.stderr);
+    ensure!(ended.alerts.iter().all(|a| a.rule() != "alg-none"), "{:?}", ended.alerts);
+    Ok(())
 }
 
 #[test]

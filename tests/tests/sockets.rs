@@ -56,3 +56,8 @@ fn sees_requests_behind_urgent_data() -> Result<()> {
 fn sees_through_ipv6_extension_headers() -> Result<()> {
     is_seen("ipv6-options")
 }
+
+#[test]
+fn sees_beyond_64_kib_of_a_big_tcp_packet() -> Result<()> {
+    is_seen("big-tcp")
+}
