@@ -42,25 +42,37 @@ struct Piece {
 /// Judges one packet from a socket.
 #[inline(always)]
 pub(crate) fn on_egress(skb: *mut __sk_buff) {
-    let Some(sk) = flow::tcp_socket(skb) else { return };
+    // Verifier: the stacks of nested calls add up to 512 bytes at most, so the second is not called by the first.
+    if tokenscope_answer(skb) != 0 {
+        tokenscope_whole(skb);
+    }
+}
+
+/// Forwards what begins a response. 1 if all of the packet should be forwarded, and nothing was.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tokenscope_answer(skb: *mut __sk_buff) -> u32 {
+    let Some(sk) = flow::tcp_socket(skb) else { return 0 };
     // SAFETY: a full socket has the field. SYN-ACKs show the listener here.
     if unsafe { (*sk).state } == LISTEN {
-        return;
+        return 0;
     }
-    let Some(flow) = flow::of(sk) else { return };
+    let Some(flow) = flow::of(sk) else { return 0 };
     if flow.role.get() == ROLE_CLIENT || flow.mode.get() == MODE_MUTED {
-        return;
+        return 0;
     }
-    let Some(packet) = packet::parse(skb) else { return };
+    let Some(packet) = packet::parse(skb) else { return 0 };
     if flow.role.get() == ROLE_UNKNOWN && !recognise(skb, flow, &packet) {
-        return;
+        return 0;
     }
     match flow.mode.get() {
+        MODE_HTTP1 if bursts(skb, flow, &packet) && !fuller_than(1) => return 1,
         MODE_HTTP1 => respond(skb, sk, flow, &packet),
         MODE_PROBE => on_early(flow, &packet),
         MODE_DOUBT if ahead(rcv_nxt(sk, 0), flow.first_seq.get()) > 0 => settle(flow),
         _ => {}
     }
+    0
 }
 
 /// Tells the role of a socket older than the sensor: clients send requests, servers send responses.
@@ -96,10 +108,6 @@ fn on_early(flow: &Flow, packet: &Packet) {
 
 #[inline(always)]
 fn respond(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet) {
-    if bursts(skb, flow, packet) && !fuller_than(1) {
-        tokenscope_whole(skb);
-        return;
-    }
     let piece = snapshot(skb, flow, packet);
     let commits =
         packet.flags & ACK != 0 && flow.ack_owed.get() != 0 && ahead(packet.ack, flow.forwarded.get()) >= 0;
@@ -142,8 +150,9 @@ fn bursts(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) -> bool {
 
 /// Forwards all of a packet but what the agent does not want. The result says nothing.
 ///
-/// Verifier: a global function, because its loop would take 5.10 beyond a million instructions; it finds everything
-/// anew, because only scalars and the context may be passed there.
+/// Verifier: a global function is verified once, for any arguments, and not once for every state in which it is called.
+/// This one and [`tokenscope_part`] would take 5.10 beyond a million instructions. Each finds everything anew, because
+/// only scalars and the context may be passed.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tokenscope_whole(skb: *mut __sk_buff) -> u32 {
@@ -160,37 +169,48 @@ extern "C" fn tokenscope_whole(skb: *mut __sk_buff) -> u32 {
     if piece.want == 0 && !commits && !ends {
         return 0;
     }
-    flow.identify(skb);
-    let mut header = emit::header(flow, &packet, false, KIND_SEGMENT);
-    emit::accepted(&mut header, rcv_nxt(sk, packet.ack));
-    header.flags |= FLAG_WHOLE | if piece.turn { FLAG_TURN } else { 0 };
+    let mut flags = FLAG_WHOLE | if piece.turn { FLAG_TURN } else { 0 };
     for _ in 0..MOST / LARGE {
         if piece.want <= LARGE {
             break;
         }
-        header.seq = piece.seq;
-        header.wire_len = LARGE;
-        if emit::record(skb, &header, piece.at, LARGE).is_err() {
-            count(Counter::RingFullResponse, 1);
+        if tokenscope_part(skb, piece.at, piece.seq, LARGE, u64::from(LARGE) << 8 | u64::from(flags)) == 0 {
             return 0;
         }
-        header.flags &= !FLAG_TURN;
+        flags &= !FLAG_TURN;
         piece.at += LARGE;
         piece.seq = piece.seq.wrapping_add(LARGE);
         piece.len -= LARGE;
         piece.want -= LARGE;
     }
-    header.seq = piece.seq;
-    header.wire_len = piece.len;
-    header.flags |= end_flags(&packet);
     let want = if piece.want > LARGE { LARGE } else { piece.want };
-    if emit::record(skb, &header, piece.at, want).is_err() {
+    flags |= end_flags(&packet);
+    if tokenscope_part(skb, piece.at, piece.seq, piece.len, u64::from(want) << 8 | u64::from(flags)) != 0 {
+        flow.ack_owed.set(0);
+        flow.mark(MARK_EMITTED);
+    }
+    0
+}
+
+/// Writes a record with the first bytes of `len` at `at`, whose sequence number is `seq`: how many is in all but the
+/// last byte of `want`, the record's flags are in that. 0 if it could not.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tokenscope_part(skb: *mut __sk_buff, at: u32, seq: u32, len: u32, want: u64) -> u32 {
+    let Some(sk) = flow::tcp_socket(skb) else { return 0 };
+    let Some(flow) = flow::existing(sk) else { return 0 };
+    let Some(packet) = packet::parse(skb) else { return 0 };
+    flow.identify(skb);
+    let mut header = emit::header(flow, &packet, false, KIND_SEGMENT);
+    emit::accepted(&mut header, rcv_nxt(sk, packet.ack));
+    header.seq = seq;
+    header.wire_len = len;
+    header.flags |= want as u8;
+    if emit::record(skb, &header, at, (want >> 8) as u32).is_err() {
         count(Counter::RingFullResponse, 1);
         return 0;
     }
-    flow.ack_owed.set(0);
-    flow.mark(MARK_EMITTED);
-    0
+    1
 }
 
 /// What of this segment was never sent before; its turn is begun if the client spoke last.
