@@ -187,9 +187,11 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Asks rules by other settings from now on: their history begins anew. Open alerts go on.
+    /// Asks rules by other settings from now on. Their history and open alerts go on.
     pub fn replace_rules(&mut self, settings: DetectSettings) {
-        self.detect = Detector::new(settings);
+        let mut detect = Detector::new(settings);
+        detect.inherit(&mut self.detect);
+        self.detect = detect;
     }
 
     /// The time of the data: that of the newest input.

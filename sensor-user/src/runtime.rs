@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "the runtime is where clocks are read")]
 
 mod figures;
+mod history;
 mod hosts;
 mod life;
 mod live;

@@ -195,6 +195,7 @@ proptest! {
                     rcv_nxt: frame.rcv_nxt,
                     wire_len: u32::try_from(payload.len()).unwrap() + frame.unseen,
                     payload,
+                    whole: false,
                     in_order: frame.kind % 2 == 0,
                     fin: frame.kind == 3,
                     rst: frame.kind == 4,

@@ -80,6 +80,13 @@ impl Config {
         *place = value;
     }
 
+    /// The same, unless something is set there.
+    pub fn set_missing(&mut self, pointer: &str, value: Value) {
+        if self.value.pointer(pointer).is_none() {
+            self.set(pointer, value);
+        }
+    }
+
     /// Writes config and keys into a directory and returns the config's path.
     ///
     /// # Errors
@@ -227,6 +234,7 @@ impl Sensor {
         let metrics = SocketAddr::from(([127, 0, 0, 1], crate::server::free_port()?));
         let mut config = config.clone();
         config.set("/metrics/listen", json!(metrics.to_string()));
+        config.set_missing("/state/dir", json!(dir.path().join("state")));
         let file = config.write(dir.path())?;
         let mut child = command()?
             .arg("run")

@@ -15,7 +15,7 @@ const STAGES: [&str; 7] = ["capture", "reassembly", "http", "token", "detect", "
 const FREE: [&str; 1] = ["telemetry"];
 
 /// Modules that sit above the stages: no stage may know them.
-const ABOVE: [&str; 5] = ["config", "cli", "pipeline", "runtime", "enrich"];
+const ABOVE: [&str; 6] = ["config", "cli", "pipeline", "runtime", "enrich", "store"];
 
 /// Stages that take time from the data and touch nothing outside.
 const PURE: [&str; 5] = ["reassembly", "http", "token", "detect", "alert"];

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Result, ensure};
 use serde_json::json;
 use tests::attack::Attack;
-use tests::client::{Client, get};
+use tests::client::{Client, get, login};
 use tests::mint::{ISSUER, Mint};
 use tests::sensor::{Config, Sensor, rules};
 use tests::{clock, raw, sensor, skip};
@@ -68,5 +68,61 @@ fn a_reload_takes_what_is_good_and_refuses_what_is_bad() -> Result<()> {
     let seen = sensor.until("psychic-signature")?;
     ensure!(!rules(&seen).contains(&"alg-none"), "a rule that was turned off: {:?}", rules(&seen));
     sensor.stop()?;
+    Ok(())
+}
+
+/// Failed logins before and after a restart are one guessing.
+#[test]
+fn what_was_counted_before_a_restart_counts_after_it() -> Result<()> {
+    if let Some(why) = sensor::missing() {
+        skip("life::what_was_counted_before_a_restart_counts_after_it", &why);
+        return Ok(());
+    }
+    let service = raw::listen(raw::refuse_in_chunks)?;
+    let state = tempfile::tempdir()?;
+    let mut config = Config::new(&Mint::at(clock::now())?)?.ports(&[service.port()]);
+    config.set("/state/dir", json!(state.path()));
+    let fail = |times: u32| -> Result<()> {
+        for _ in 0..times {
+            Client::connect(service)?.ask(&login("alice", "wrong"))?;
+        }
+        Ok(())
+    };
+    let first = Sensor::start(&config)?;
+    fail(6)?;
+    let ended = first.stop()?;
+    ensure!(ended.alerts.is_empty(), "{:?} after six failures", rules(&ended.alerts));
+    let mut second = Sensor::start(&config)?;
+    fail(4)?;
+    let found = second.until("brute-force")?;
+    ensure!(found.len() == 1, "{:?}", rules(&found));
+    second.stop()?;
+    Ok(())
+}
+
+/// A damaged history is named, set aside, and costs nothing but itself.
+#[test]
+fn a_damaged_history_does_not_keep_the_sensor_from_watching() -> Result<()> {
+    if let Some(why) = sensor::missing() {
+        skip("life::a_damaged_history_does_not_keep_the_sensor_from_watching", &why);
+        return Ok(());
+    }
+    let mint = Mint::at(clock::now())?;
+    let service = raw::listen(raw::refuse_in_chunks)?;
+    let state = tempfile::tempdir()?;
+    let history = state.path().join("history.bin");
+    let mut config = Config::new(&mint)?.ports(&[service.port()]);
+    config.set("/state/dir", json!(state.path()));
+    Sensor::start(&config)?.stop()?;
+    let mut bytes = fs::read(&history)?;
+    let middle = bytes.len() / 2;
+    bytes.iter_mut().skip(middle).take(1).for_each(|byte| *byte ^= 0xff);
+    fs::write(&history, bytes)?;
+    let mut sensor = Sensor::start(&config)?;
+    Client::connect(service)?.ask(&get("/orders/1", Some(&Attack::AlgNone.token(&mint, "mallory")?)))?;
+    sensor.until("alg-none")?;
+    let ended = sensor.stop()?;
+    ensure!(ended.stderr.contains("is damaged; it was set aside as"), "{}", ended.stderr);
+    ensure!(state.path().join("history.bin.refused").exists() && history.exists(), "not set aside");
     Ok(())
 }

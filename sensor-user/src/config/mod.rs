@@ -24,7 +24,7 @@ use crate::detect::About;
 use crate::token::settings::TokenSettings;
 
 pub use env::Environment;
-pub use outputs::{Format, Metrics, Stdout};
+pub use outputs::{Format, Metrics, State, Stdout};
 pub use problem::{Level, Problem, Report, Source, Span};
 pub use rules::{Alerts, RuleSettings};
 pub use tokens::{Privacy, SecretRef};
@@ -63,6 +63,8 @@ pub struct Config {
     pub stdout: Stdout,
     /// Metrics.
     pub metrics: Metrics,
+    /// What survives a restart.
+    pub state: State,
 }
 
 /// A configuration and what there is to say about it.
@@ -200,7 +202,22 @@ impl Config {
         let written = s.items("sinks", doc, Stdout::EXAMPLE, Stdout::read);
         let stdout = Stdout::of(s, written);
         let metrics = s.section("metrics", "Where the sensor tells about itself.", Metrics::read);
-        Self { capture, flows, http, tokens, routes, lists, geo, rules, alerts, privacy, stdout, metrics }
+        let state = s.section("state", "What survives a restart of the sensor.", State::read);
+        Self {
+            capture,
+            flows,
+            http,
+            tokens,
+            routes,
+            lists,
+            geo,
+            rules,
+            alerts,
+            privacy,
+            stdout,
+            metrics,
+            state,
+        }
     }
 }
 

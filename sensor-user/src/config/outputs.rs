@@ -1,6 +1,8 @@
 //! The sections about what leaves the sensor: `sinks` and `metrics`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::config::problem::Problem;
 use crate::config::section::Section;
@@ -129,5 +131,39 @@ impl Metrics {
                    password there, so think twice before it leaves loopback.";
         let shipped = Listen(Some(SocketAddr::from(([127, 0, 0, 1], 9464))));
         Self { listen: s.word("listen", shipped, doc).0 }
+    }
+}
+/// What survives a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Where it is kept; none for nowhere.
+    pub dir: Option<PathBuf>,
+    /// How often it is saved.
+    pub save_every: Duration,
+}
+
+/// A directory, or off.
+struct Dir(Option<PathBuf>);
+
+impl Word for Dir {
+    const WHAT: &'static str = "a directory, or off";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        Ok(Self((text != "off").then(|| PathBuf::from(text))))
+    }
+
+    fn show(&self) -> String {
+        self.0.as_ref().map_or_else(|| "off".to_owned(), Word::show)
+    }
+}
+
+impl State {
+    pub(super) fn read(s: &mut Section<'_, '_>) -> Self {
+        let doc = "Directory for what detections have learned and for the drawn fingerprint key, or off. No raw token \
+                   is kept. One sensor at a time can use it.";
+        let dir = s.word("dir", Dir(Some("/var/lib/tokenscope".into())), doc).0;
+        let doc = "Seconds between two savings of what was learned; it is saved at the end as well.";
+        let save_every = Duration::from_secs(s.number("save_every_s", 300, 1..=86_400, doc));
+        Self { dir, save_every }
     }
 }

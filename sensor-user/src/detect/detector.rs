@@ -12,7 +12,7 @@ use crate::http::Exchange;
 use crate::token::{Fingerprint, TokenUse};
 
 /// A rule as it runs here.
-struct Seat {
+pub(super) struct Seat {
     rule: Box<dyn Rule>,
     needs: Needs,
     severity: Option<Severity>,
@@ -49,6 +49,22 @@ impl Detector {
             who: Who::default(),
             ticked_s: 0,
         }
+    }
+
+    pub(super) fn seats(&self) -> &[Seat] {
+        &self.seats
+    }
+
+    pub(super) fn seats_mut(&mut self) -> &mut [Seat] {
+        &mut self.seats
+    }
+
+    pub(super) const fn roster_mut(&mut self) -> &mut Roster {
+        &mut self.roster
+    }
+
+    pub(super) const fn routes_mut(&mut self) -> &mut Routes {
+        &mut self.routes
     }
 
     /// Judges by other outside knowledge from now on.
@@ -173,6 +189,10 @@ impl std::fmt::Debug for Detector {
 }
 
 impl Seat {
+    pub(super) fn rule_mut(&mut self) -> &mut dyn Rule {
+        &mut *self.rule
+    }
+
     fn ask(&mut self, case: &Case<'_>, out: &mut Vec<Finding>) {
         let before = out.len();
         self.rule.judge(case, out);

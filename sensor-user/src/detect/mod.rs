@@ -7,6 +7,7 @@ pub mod family;
 pub mod finding;
 pub mod holder;
 pub mod knowledge;
+pub mod memory;
 pub mod roster;
 pub mod routes;
 pub mod rule;

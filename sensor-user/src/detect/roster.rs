@@ -216,6 +216,9 @@ pub struct Roster {
     trusted: Vec<ipnet::IpNet>,
 }
 
+/// More lives than can begin while a snapshot is taken.
+pub(super) const LATER_LIVES: u32 = 1 << 20;
+
 /// Servers of one node: pods and their ports.
 const MAX_SERVICES: usize = 4096;
 
@@ -333,7 +336,8 @@ impl Roster {
 impl<K: Hash + Eq> Kind<K> {
     fn resume(&mut self, earlier: Self) {
         let cap = self.table.cap();
-        self.lives = earlier.lives;
+        // Columns may have been saved a little later than this, with lives that began in between.
+        self.lives = earlier.lives.wrapping_add(LATER_LIVES);
         self.table = earlier.table;
         self.table.limit(cap);
     }

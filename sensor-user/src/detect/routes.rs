@@ -5,9 +5,13 @@
 //! correct verifier refuses. `Host` is the caller's to choose, so a guard is also learned for all hosts of a server
 //! together: a made-up host must not make a guarded route look unknown.
 
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::detect::cause::must_refuse;
+use crate::detect::roster::LATER_LIVES;
 use crate::detect::settings::Kinds;
 use crate::detect::statement::VERIFIERS_LEEWAY_S;
 use crate::detect::table::Table;
@@ -27,14 +31,21 @@ const ANY_HOST: &[u8] = b"*";
 /// Request headers that carry a credential which is not a token of ours.
 const CREDENTIAL_HEADERS: [&str; 5] = ["authorization", "cookie", "x-api-key", "api-key", "apikey"];
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Key {
     server: SocketAddr,
     host: Box<[u8]>,
     name: Box<str>,
 }
 
-#[derive(Debug)]
+/// As its parts are hashed, so that a route is found without making its key.
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.server, &*self.host, &*self.name).hash(state);
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 struct Entry {
     route: Route,
     /// Refusals since the route was last seen open; saturates.
@@ -51,14 +62,18 @@ enum Evidence {
 }
 
 /// The known routes.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Routes {
     table: Table<Key, Entry>,
-    kinds: Kinds,
-    name: String,
-    host: Vec<u8>,
-    nowhere: Route,
     lives: u32,
+    #[serde(skip)]
+    kinds: Kinds,
+    #[serde(skip)]
+    name: String,
+    #[serde(skip)]
+    host: Vec<u8>,
+    #[serde(skip)]
+    nowhere: Route,
 }
 
 impl Routes {
@@ -77,6 +92,18 @@ impl Routes {
                 slot: Slot::default(),
             },
             lives: 0,
+        }
+    }
+
+    /// Takes over what an earlier run learned; what routes are for, this one's configuration says.
+    pub fn resume(&mut self, earlier: Self) {
+        let cap = self.table.cap();
+        self.table = earlier.table;
+        self.table.limit(cap);
+        self.lives = earlier.lives.wrapping_add(LATER_LIVES);
+        for (key, entry) in self.table.iter_mut() {
+            let (method, path) = key.name.split_once(' ').unwrap_or((&key.name, ""));
+            entry.route.kind = self.kinds.of(method, path);
         }
     }
 

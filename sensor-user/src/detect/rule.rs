@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::capture::{Loss, Time};
 use crate::detect::knowledge::Knowledge;
@@ -43,7 +43,7 @@ pub struct About {
     pub id: &'static str,
     /// A title of a few words.
     pub title: &'static str,
-    /// Raised when the rule's meaning changes.
+    /// Raised when the rule's meaning changes, or the layout of its memory.
     pub version: &'static str,
     /// Severity of the attempt.
     pub severity: Severity,
@@ -77,7 +77,7 @@ impl Thresholds {
 }
 
 /// What is known of how a route treats callers without a good token. Learned from traffic, overridden by config.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Guard {
     /// Nothing was seen yet.
     #[default]
@@ -89,7 +89,7 @@ pub enum Guard {
 }
 
 /// What a route is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RouteKind {
     /// Nothing special.
     #[default]
@@ -115,9 +115,10 @@ pub enum RouteKind {
 }
 
 /// The route of an exchange.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Route {
     /// `GET /orders/{id}`, bounded.
+    #[serde(with = "name")]
     pub name: Arc<str>,
     /// What it is for.
     pub kind: RouteKind,
@@ -126,6 +127,21 @@ pub struct Route {
     pub guard: Guard,
     /// Its place among the known routes, for columns.
     pub slot: Slot,
+}
+
+/// A shared name as text: serde knows `Arc` by a feature only.
+mod name {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(name: &Arc<str>, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(name)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<str>, D::Error> {
+        String::deserialize(from).map(Arc::from)
+    }
 }
 
 /// What a rule is asked about.

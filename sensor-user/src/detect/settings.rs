@@ -49,7 +49,7 @@ impl RouteMatch {
 }
 
 /// Every route match, configured and shipped, taken apart once.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Kinds(Vec<Compiled>);
 
 #[derive(Clone, Debug)]

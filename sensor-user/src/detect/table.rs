@@ -153,6 +153,11 @@ impl<K, V> Table<K, V> {
         self.slots.iter().map(|s| (&s.key, &s.value))
     }
 
+    /// Every entry, by slot, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.slots.iter_mut().map(|s| (&s.key, &mut s.value))
+    }
+
     /// The slot to reuse: the first unused one that the hand meets, or the least used of those it looked at.
     fn victim(&mut self) -> usize {
         let mut best = (u8::MAX, self.hand);

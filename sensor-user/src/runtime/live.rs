@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::figures::{self, Losses};
+use super::history::History;
 use super::hosts::Hosts;
 use super::life::{LAST_ALERTS, LAST_VERDICTS, keep_memory_private};
 use super::services::{News, Services};
@@ -36,11 +37,16 @@ const SHOW: Duration = Duration::from_secs(1);
 pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     keep_memory_private();
     let source = EbpfSource::open(&capture(config))?;
+    let mut config = config.clone();
+    let mut history = History::open(config.state.dir.as_deref(), config.state.save_every);
+    history.name_tokens(&mut config.tokens);
+    let config = &config;
     let services = Services::start(config)?;
     let writer = Writer::start(config, options, Hosts::new(source.cgroup().to_owned()))?;
     let (verdicts, pool) = verify(&config.tokens)?;
     let settings = settings::of(config);
-    let pipeline = Pipeline::new(settings.clone(), Box::new(pool))?;
+    let mut pipeline = Pipeline::new(settings.clone(), Box::new(pool))?;
+    history.restore(&mut pipeline.detect);
     tracing::info!("watching {}", source.cgroup().display());
     let mut live = Live {
         source,
@@ -49,6 +55,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
         verdicts,
         services,
         writer,
+        history,
         losses: Losses::default(),
         out: Output::default(),
         began: Instant::now(),
@@ -85,6 +92,7 @@ struct Live {
     verdicts: Receiver<Verdict>,
     services: Services,
     writer: Writer,
+    history: History,
     losses: Losses,
     out: Output,
     began: Instant,
@@ -108,6 +116,7 @@ impl Live {
             }
             self.services.want(self.pipeline.tokens.take_wanted());
             self.hand_over();
+            self.history.step(&mut self.pipeline.detect);
             self.show();
             if self.writer.is_broken() {
                 return Ok(());
@@ -155,6 +164,8 @@ impl Live {
                 return;
             }
         };
+        let mut config = config;
+        self.history.name_tokens(&mut config.tokens);
         match self.replace(settings::of(&config)) {
             Ok(()) => {
                 tracing::info!(
@@ -208,8 +219,9 @@ impl Live {
         }
         self.pipeline.finish(&mut self.out);
         self.hand_over();
-        let Self { source, pipeline, services, writer, losses, began, .. } = self;
+        let Self { source, mut pipeline, services, writer, history, losses, began, .. } = self;
         drop(source);
+        history.finish(&mut pipeline.detect);
         services.stop();
         let (unread, tally) = (writer.lost, writer.stop(LAST_ALERTS)?);
         if unread > 0 {

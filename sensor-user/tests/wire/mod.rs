@@ -37,7 +37,6 @@ impl Wire {
             now: Time::from_secs(1_700_000_000),
             client_seq: u32::MAX - 10,
             server_seq: u32::MAX - 20,
-            whole: false,
             in_order: false,
         }
     }

@@ -1,0 +1,139 @@
+//! The history on disk: read at the start, written every few minutes and at the end.
+//!
+//! A part is saved at each turn of the capture loop, and a thread packs and writes them all, so that capture is held up
+//! for the largest part at most.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
+
+use crate::detect::Detector;
+use crate::store::snapshot::FILE;
+use crate::store::{self, Part, Snapshot, Store};
+use crate::token::settings::TokenSettings;
+
+/// How long the last writing may take: SIGTERM means stopped within five seconds.
+const LAST_WRITE: Duration = Duration::from_millis(2500);
+
+/// What becomes of the history.
+pub(super) struct History {
+    store: Option<Store>,
+    key: u64,
+    every: Duration,
+    due: Instant,
+    taken: Option<(usize, Vec<Part>)>,
+    writing: Option<Receiver<std::io::Result<()>>>,
+}
+
+impl History {
+    /// Opens the store. Without one the sensor runs all the same, and says what that costs.
+    pub(super) fn open(dir: Option<&Path>, every: Duration) -> Self {
+        let store = dir.and_then(|dir| match Store::open(dir) {
+            Ok(store) => Some(store),
+            Err(error) => {
+                tracing::warn!("{error}; what detections learn is lost at a restart");
+                None
+            }
+        });
+        Self { store, key: 0, every, due: Instant::now() + every, taken: None, writing: None }
+    }
+
+    /// Gives tokens the same names as before the restart, unless a key is configured.
+    pub(super) fn name_tokens(&mut self, tokens: &mut TokenSettings) {
+        if let (Some(store), None) = (&self.store, &tokens.fingerprint_key) {
+            match store.fingerprint_key() {
+                Ok(key) => tokens.fingerprint_key = Some(key),
+                Err(error) => tracing::warn!("{error}; tokens get new names"),
+            }
+        }
+        let key = tokens
+            .fingerprint_key
+            .as_ref()
+            .map(|key| aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key));
+        self.key = key.and_then(|key| key.as_ref().first_chunk::<8>().copied()).map_or(0, u64::from_le_bytes);
+    }
+
+    /// Restores what was saved last.
+    pub(super) fn restore(&self, detect: &mut Detector) {
+        let Some(store) = &self.store else { return };
+        let snapshot = match store.load() {
+            Ok(Some(snapshot)) => snapshot,
+            Ok(None) => return,
+            Err(error) => return tracing::warn!("{error}; detections learn anew"),
+        };
+        if snapshot.key != self.key {
+            let error = store.refuse("names tokens by another fingerprint key");
+            return tracing::warn!("{error}; detections learn anew");
+        }
+        let forgotten = detect.restore(|name| {
+            let part = snapshot.parts.iter().find(|part| part.name == name)?;
+            Some((part.version, part.bytes.as_slice()))
+        });
+        for what in forgotten {
+            tracing::warn!("{what}; it begins anew");
+        }
+    }
+
+    /// Takes the next step of saving, if it is time.
+    pub(super) fn step(&mut self, detect: &mut Detector) {
+        if self.store.is_none() {
+            return;
+        }
+        if let Some(done) = self.writing.as_ref().and_then(|writing| writing.try_recv().ok()) {
+            self.writing = None;
+            tell(done);
+        }
+        if self.taken.is_none() && self.writing.is_none() && Instant::now() >= self.due {
+            self.taken = Some((0, Vec::new()));
+            self.due = Instant::now() + self.every;
+        }
+        let Some((next, parts)) = &mut self.taken else { return };
+        if *next < detect.parts() {
+            parts.extend(detect.save(*next).map(part));
+            *next += 1;
+        } else if let Some((_, parts)) = self.taken.take() {
+            self.write(parts);
+        }
+    }
+
+    /// Saves everything now, and waits for it, for a while.
+    pub(super) fn finish(mut self, detect: &mut Detector) {
+        let deadline = Instant::now() + LAST_WRITE;
+        if self.store.is_none() {
+            return;
+        }
+        if let Some(writing) = self.writing.take() {
+            let _ = writing.recv_timeout(LAST_WRITE);
+        }
+        let parts = (0..detect.parts()).filter_map(|part_of| detect.save(part_of).map(part)).collect();
+        self.write(parts);
+        let Some(writing) = self.writing.take() else { return };
+        match writing.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(done) => tell(done),
+            Err(_) => tracing::warn!("no time was left to save the history; the one saved before stays"),
+        }
+    }
+
+    fn write(&mut self, parts: Vec<Part>) {
+        let Some(store) = &self.store else { return };
+        let (path, key) = (store.path(FILE), self.key);
+        let (tell, done) = sync_channel(1);
+        let write = move || {
+            let _ = tell.send(store::replace(&path, &Snapshot { key, parts }.write()));
+        };
+        match std::thread::Builder::new().name("history".into()).spawn(write) {
+            Ok(_) => self.writing = Some(done),
+            Err(error) => tracing::warn!("the history was not saved: {error}"),
+        }
+    }
+}
+
+fn part(saved: crate::detect::memory::Remembered) -> Part {
+    Part { name: saved.name.to_owned(), version: saved.version, bytes: saved.bytes }
+}
+
+fn tell(done: std::io::Result<()>) {
+    if let Err(error) = done {
+        tracing::warn!("the history was not saved: {error}");
+    }
+}

@@ -1,0 +1,206 @@
+//! What is kept on disk: the history of detections, so that a restart forgets nothing.
+//!
+//! Everything lies in one directory that only its owner may enter, and that one sensor at a time uses. A file that is
+//! damaged or of another version is refused, set aside under another name, and told of; the sensor then starts without
+//! it. No raw token is ever kept: tokens are named by fingerprint. That takes the same key after a restart, so a drawn
+//! key is kept here as well.
+
+pub mod snapshot;
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use zeroize::Zeroizing;
+
+pub use snapshot::{Part, Snapshot};
+
+/// Bytes of a drawn fingerprint key: as many as SHA-256 gives (RFC 2104 section 3).
+const KEY_BYTES: usize = 32;
+
+/// A directory for state, in use by this process.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+    /// Locked while the store is open.
+    _lock: File,
+}
+
+/// Why there is no store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it.
+    #[error("another sensor uses {0}: give this one a `state_dir` of its own")]
+    InUse(PathBuf),
+    /// It cannot be read or written.
+    #[error("{what} {path}: {cause}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{path} {problem}; it was set aside as {aside}")]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+        /// Its new name.
+        aside: PathBuf,
+    },
+}
+
+impl Store {
+    /// Opens the directory, and makes it if need be.
+    ///
+    /// # Errors
+    /// When it cannot be made or written, or another process has it.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let failed = |what, path: &Path| {
+            let path = path.to_owned();
+            move |cause| StoreError::Io { what, path, cause }
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("cannot make", dir))?;
+        let path = dir.join("lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let lock = lock.map_err(failed("cannot open", &path))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(dir.to_owned())),
+            Err(errno) => Err(failed("cannot lock", &path)(errno.into())),
+        }
+    }
+
+    /// Where a file of this store is.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The key of fingerprints, drawn when the store was new.
+    ///
+    /// # Errors
+    /// When it cannot be read or made; when it is not a key, it is set aside.
+    pub fn fingerprint_key(&self) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        let path = self.path("fingerprint.key");
+        match read_bounded(&path, KEY_BYTES as u64) {
+            Ok(key) if key.len() == KEY_BYTES => return Ok(Zeroizing::new(key)),
+            Ok(_) => return Err(set_aside(&path, "is not a key of 32 bytes")),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+            Err(cause) => return Err(StoreError::Io { what: "cannot read", path, cause }),
+        }
+        let mut key = Zeroizing::new(vec![0; KEY_BYTES]);
+        aws_lc_rs::rand::fill(&mut key).map_err(|_unspecified| StoreError::Io {
+            what: "cannot draw",
+            path: path.clone(),
+            cause: io::Error::other("the system has no randomness"),
+        })?;
+        replace(&path, &key).map_err(|cause| StoreError::Io { what: "cannot write", path, cause })?;
+        Ok(key)
+    }
+
+    /// The history that was saved last, if there is any.
+    ///
+    /// # Errors
+    /// When it cannot be read; when it is damaged or of another version, it is set aside.
+    pub fn load(&self) -> Result<Option<Snapshot>, StoreError> {
+        let path = self.path(snapshot::FILE);
+        let bytes = match read_bounded(&path, snapshot::MAX_FILE) {
+            Ok(bytes) => bytes,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(cause) => return Err(StoreError::Io { what: "cannot read", path, cause }),
+        };
+        Snapshot::read(&bytes).map(Some).map_err(|problem| set_aside(&path, problem))
+    }
+
+    /// Sets aside the history that was saved last, because nobody can use it.
+    #[must_use]
+    pub fn refuse(&self, problem: &'static str) -> StoreError {
+        set_aside(&self.path(snapshot::FILE), problem)
+    }
+}
+
+/// Writes a file so that it is there whole or not at all, and survives a loss of power.
+///
+/// # Errors
+/// When a step fails; then the old file is untouched.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let fresh = PathBuf::from(fresh);
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir)?.sync_all()
+}
+
+fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is larger than {most} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Renames a file that cannot be used, so that the next one does not overwrite it.
+fn set_aside(path: &Path, problem: &'static str) -> StoreError {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".refused");
+    let aside = PathBuf::from(aside);
+    match fs::rename(path, &aside) {
+        Ok(()) => StoreError::Refused { path: path.to_owned(), problem, aside },
+        Err(cause) => StoreError::Io { what: "cannot set aside", path: path.to_owned(), cause },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_sensor_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Store::open(dir.path()).unwrap();
+        assert!(matches!(Store::open(dir.path()), Err(StoreError::InUse(_))));
+        drop(first);
+        Store::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_drawn_key_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("a/b")).unwrap();
+        let key = store.fingerprint_key().unwrap();
+        assert_eq!(store.fingerprint_key().unwrap(), key);
+        fs::write(store.path("fingerprint.key"), "short").unwrap();
+        assert!(matches!(store.fingerprint_key(), Err(StoreError::Refused { .. })));
+        assert_ne!(store.fingerprint_key().unwrap(), key);
+    }
+
+    #[test]
+    fn a_damaged_history_is_set_aside_and_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert!(store.load().unwrap().is_none());
+        let snapshot =
+            Snapshot { key: 7, parts: vec![Part { name: "a".into(), version: 1, bytes: vec![1, 2] }] };
+        let mut bytes = snapshot.write();
+        replace(&store.path(snapshot::FILE), &bytes).unwrap();
+        assert_eq!(store.load().unwrap(), Some(snapshot));
+        bytes[40] ^= 1;
+        replace(&store.path(snapshot::FILE), &bytes).unwrap();
+        let told = store.load().unwrap_err().to_string();
+        assert!(told.contains("set aside"), "{told}");
+        assert!(store.load().unwrap().is_none());
+        assert!(dir.path().join("history.bin.refused").exists());
+    }
+}
