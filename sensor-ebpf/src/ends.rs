@@ -32,7 +32,7 @@ impl Ends {
     ///
     /// Two ends in one block count once: no request of so few bytes carries a token. A byte 0x0b or 0x0c after LF may
     /// be taken for a line break.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub const fn then(self, words: [u64; BLOCK / 8]) -> Self {
         let [a, b, c, d] = words;
@@ -52,7 +52,7 @@ impl Ends {
 }
 
 /// Where LF is followed by CR or LF in eight bytes, and whether the last is LF.
-#[inline(always)]
+#[inline]
 const fn pairs(word: u64, feed: u64) -> (u64, u64) {
     let feeds = zero_bytes(word ^ LF);
     let breaks = feeds | zero_bytes(word ^ CR);
@@ -60,7 +60,7 @@ const fn pairs(word: u64, feed: u64) -> (u64, u64) {
 }
 
 /// The high bit of every byte that is zero; of the byte above one, too, if it is one.
-#[inline(always)]
+#[inline]
 const fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(ONES) & !word & HIGH
 }

@@ -113,6 +113,7 @@ pub enum Event<'a> {
 
 /// One TCP segment. Sequence numbers count bytes modulo 2^32 (RFC 9293 section 3.4).
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about a segment")]
 pub struct Segment<'a> {
     /// Which way it went.
     pub side: Side,

@@ -108,9 +108,10 @@ impl History {
         let parts = (0..detect.parts()).filter_map(|part_of| detect.save(part_of).map(part)).collect();
         self.write(parts);
         let Some(writing) = self.writing.take() else { return };
-        match writing.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(done) => tell(done),
-            Err(_) => tracing::warn!("no time was left to save the history; the one saved before stays"),
+        if let Ok(done) = writing.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            tell(done);
+        } else {
+            tracing::warn!("no time was left to save the history; the one saved before stays");
         }
     }
 
