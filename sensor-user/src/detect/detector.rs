@@ -147,6 +147,13 @@ impl Detector {
         self.seats.iter().map(|seat| (seat.rule.about().id, seat.findings))
     }
 
+    /// Participants and routes known now, and how many had to be forgotten, by kind.
+    #[must_use]
+    pub fn sizes(&self) -> [(&'static str, usize, u64); 5] {
+        let [addresses, services, tokens, actors] = self.roster.sizes();
+        [addresses, services, tokens, actors, ("routes", self.routes.len(), self.routes.evicted())]
+    }
+
     /// The routes learned.
     #[must_use]
     pub const fn routes(&self) -> &Routes {

@@ -53,6 +53,14 @@ pub(super) fn metrics(pipeline: &Pipeline, losses: &Losses) -> Vec<Metric> {
     tokens(&mut all, &pipeline.tokens.counters());
     let rules = pipeline.detect.findings();
     labelled(&mut all, "tokenscope_findings_total", "Findings, by rule.", "rule", rules);
+    let sizes = pipeline.detect.sizes();
+    let help = "Whom detections remember, by kind.";
+    for (kind, known, _) in sizes {
+        all.push(gauge("tokenscope_known_entities", help, known as u64).label("kind", kind));
+    }
+    let help = "Whom detections had to forget for want of room, by kind.";
+    let forgotten = sizes.into_iter().map(|(kind, _, evicted)| (kind, evicted));
+    labelled(&mut all, "tokenscope_entities_evicted_total", help, "kind", forgotten);
     let desk = pipeline.desk.counters();
     let desk = [
         ("created", desk.created),
