@@ -7,6 +7,7 @@
 
 mod figures;
 mod hosts;
+mod knowledge;
 mod life;
 mod live;
 mod replay;

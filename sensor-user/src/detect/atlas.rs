@@ -105,9 +105,12 @@ mod tests {
         let list = ["192.0.2.0/24", "2001:db8::7/128"].map(|net| net.parse().unwrap());
         let knowledge = Knowledge { bad_addresses: list.into_iter().collect(), ..Knowledge::default() };
         let mut atlas = Atlas::default();
-        for (place, address, bad) in
-            [(0, "192.0.2.9", true), (1, "192.0.3.9", false), (2, "2001:db8::7", true), (2, "2001:db8::8", false)]
-        {
+        for (place, address, bad) in [
+            (0, "192.0.2.9", true),
+            (1, "192.0.3.9", false),
+            (2, "2001:db8::7", true),
+            (2, "2001:db8::8", false),
+        ] {
             let mut who = at(place);
             atlas.show(&knowledge, address.parse().unwrap(), &mut who);
             assert_eq!((who.place, who.bad_address), (None, bad), "{address}");

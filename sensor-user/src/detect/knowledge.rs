@@ -170,9 +170,11 @@ mod tests {
     #[test]
     fn distances_are_those_of_an_atlas() {
         let berlin = at(52.52, 13.405, 0);
-        for (there, km) in
-            [(at(48.137, 11.575, 0), 504.0), (at(40.713, -74.006, 0), 6_385.0), (at(-33.87, 151.21, 0), 16_090.0)]
-        {
+        for (there, km) in [
+            (at(48.137, 11.575, 0), 504.0),
+            (at(40.713, -74.006, 0), 6_385.0),
+            (at(-33.87, 151.21, 0), 16_090.0),
+        ] {
             let measured = berlin.distance_km(&there).unwrap();
             assert!((measured - km).abs() < km * 0.006, "{measured} {km}");
         }
@@ -188,7 +190,14 @@ mod tests {
     #[test]
     fn networks_join_and_end_at_the_last_address() {
         let nets = |texts: &[&str]| texts.iter().map(|t| t.parse::<IpNet>().unwrap()).collect::<Networks>();
-        let all = nets(&["10.0.0.0/9", "10.128.0.0/9", "255.255.255.255/32", "10.1.0.0/16", "2001:db8::/32", "::1/128"]);
+        let all = nets(&[
+            "10.0.0.0/9",
+            "10.128.0.0/9",
+            "255.255.255.255/32",
+            "10.1.0.0/16",
+            "2001:db8::/32",
+            "::1/128",
+        ]);
         assert_eq!(all.len(), 4);
         for inside in ["10.0.0.0", "10.255.255.255", "255.255.255.255", "2001:db8::9", "::ffff:10.2.3.4"] {
             assert!(all.contains(inside.parse().unwrap()), "{inside}");

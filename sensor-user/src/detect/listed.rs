@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::detect::statement::{Outcome, Statement, Subject, severity, show};
-use crate::detect::{About, Case, Column, Finding, Knowledge, Memory, Report, RouteKind, Rule, Severity, text};
+use crate::detect::{
+    About, Case, Column, Finding, Knowledge, Memory, Report, RouteKind, Rule, Severity, text,
+};
 
 /// Seconds for which one account is told of once, unless it gets worse. The desk counts repeats; this keeps a busy
 /// account from costing more than others.

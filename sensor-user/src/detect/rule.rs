@@ -169,7 +169,8 @@ impl Case<'_> {
     /// The token that names the verified principal of this case.
     #[must_use]
     pub fn acting(&self) -> Option<&TokenUse> {
-        let good = |held: &&TokenUse| must_refuse(&held.token, self.exchange.at, VERIFIERS_LEEWAY_S).is_none();
+        let good =
+            |held: &&TokenUse| must_refuse(&held.token, self.exchange.at, VERIFIERS_LEEWAY_S).is_none();
         let held = self.tokens.iter().filter(|held| held.token.is_settled()).find(good)?;
         (held.token.is_verified() && held.token.subject.is_some()).then_some(held)
     }
