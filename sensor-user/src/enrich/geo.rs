@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use maxminddb::Reader;
 use serde::Deserialize;
+use serde::de::{Deserializer, Visitor};
 
 use crate::detect::Place;
 use crate::detect::knowledge::Geo;
@@ -116,29 +117,76 @@ struct Continent<'a> {
 
 #[derive(Default, Deserialize)]
 struct Location {
-    latitude: Option<f64>,
-    longitude: Option<f64>,
-    accuracy_radius: Option<u16>,
+    latitude: Option<Figure>,
+    longitude: Option<Figure>,
+    accuracy_radius: Option<Figure>,
 }
 
 #[derive(Deserialize)]
 struct AsnRecord {
-    autonomous_system_number: Option<u32>,
+    autonomous_system_number: Option<Figure>,
+}
+
+/// A number of any type: providers differ in which they write.
+struct Figure(f64);
+
+impl<'de> Deserialize<'de> for Figure {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(AnyNumber).map(Self)
+    }
+}
+
+struct AnyNumber;
+
+impl Visitor<'_> for AnyNumber {
+    type Value = f64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number")
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<f64, E> {
+        Ok(value)
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "what is read fits 32 bits, or is nonsense")]
+    fn visit_u64<E>(self, value: u64) -> Result<f64, E> {
+        Ok(value as f64)
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "what is read fits 32 bits, or is nonsense")]
+    fn visit_i64<E>(self, value: i64) -> Result<f64, E> {
+        Ok(value as f64)
+    }
+}
+
+impl Figure {
+    /// As a count; out of range is the nearest that is not.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a float-to-integer `as` saturates"
+    )]
+    const fn count(&self) -> u32 {
+        self.0 as u32
+    }
 }
 
 impl Geo for Databases {
     fn place(&self, address: IpAddr) -> Place {
         let asn = self.asn.as_ref().and_then(|db| db.record::<AsnRecord>(address));
-        let asn = asn.and_then(|record| record.autonomous_system_number);
+        let asn = asn.and_then(|record| record.autonomous_system_number).map(|number| number.count());
         let Some(city) = self.city.as_ref().and_then(|db| db.record::<CityRecord<'_>>(address)) else {
             return Place { asn, ..Place::default() };
         };
         let position = position(&city.location);
+        let radius = city.location.accuracy_radius.as_ref();
+        let radius = radius.map(|km| u16::try_from(km.count()).unwrap_or(u16::MAX));
         Place {
             country: code(city.country.iso_code),
             continent: code(city.continent.code),
             position,
-            radius_km: position.and(city.location.accuracy_radius),
+            radius_km: position.and(radius),
             asn,
         }
     }
@@ -151,7 +199,7 @@ fn code(text: Option<&str>) -> Option<[u8; 2]> {
 
 #[allow(clippy::cast_possible_truncation, reason = "a position of an address is never exact to a metre")]
 fn position(location: &Location) -> Option<(f32, f32)> {
-    let (north, east) = (location.latitude?, location.longitude?);
+    let (north, east) = (location.latitude.as_ref()?.0, location.longitude.as_ref()?.0);
     let on_earth = (-90.0..=90.0).contains(&north) && (-180.0..=180.0).contains(&east);
     on_earth.then_some((north as f32, east as f32))
 }

@@ -7,11 +7,13 @@ pub(crate) enum Record {
     Map(Vec<(&'static str, Record)>),
     Text(String),
     Double(f64),
+    Short(u16),
     Number(u32),
+    Long(u64),
 }
 
 /// A record as city databases hold it.
-pub(crate) fn city(country: &str, continent: &str, north: f64, east: f64, radius: u32) -> Record {
+pub(crate) fn city(country: &str, continent: &str, north: f64, east: f64, radius: u16) -> Record {
     let text = |text: &str| Record::Text(text.to_owned());
     Record::Map(vec![
         ("continent", Record::Map(vec![("code", text(continent))])),
@@ -19,7 +21,7 @@ pub(crate) fn city(country: &str, continent: &str, north: f64, east: f64, radius
         (
             "location",
             Record::Map(vec![
-                ("accuracy_radius", Record::Number(radius)),
+                ("accuracy_radius", Record::Short(radius)),
                 ("latitude", Record::Double(north)),
                 ("longitude", Record::Double(east)),
             ]),
@@ -96,20 +98,19 @@ impl Writer {
         out.extend([0; 16]);
         out.extend(&self.data);
         out.extend(b"\xab\xcd\xefMaxMind.com");
-        let number = |value: usize| Record::Number(u32::try_from(value).unwrap());
         let text = |text: &str| Record::Text(text.to_owned());
         write(
             &mut out,
             &Record::Map(vec![
-                ("binary_format_major_version", number(2)),
-                ("binary_format_minor_version", number(0)),
-                ("build_epoch", number(1_795_000_000)),
+                ("binary_format_major_version", Record::Short(2)),
+                ("binary_format_minor_version", Record::Short(0)),
+                ("build_epoch", Record::Long(1_795_000_000)),
                 ("database_type", text(self.kind)),
                 ("description", Record::Map(vec![("en", text("made by a test"))])),
-                ("ip_version", number(6)),
+                ("ip_version", Record::Short(6)),
                 ("languages", Record::Map(Vec::new())),
-                ("node_count", number(count)),
-                ("record_size", number(24)),
+                ("node_count", Record::Number(u32::try_from(count).unwrap())),
+                ("record_size", Record::Short(24)),
             ]),
         );
         out
@@ -137,6 +138,15 @@ fn write(out: &mut Vec<u8>, record: &Record) {
         }
         Record::Double(value) => {
             out.push(0x68);
+            out.extend(value.to_be_bytes());
+        }
+        Record::Short(value) => {
+            out.push(0xa2);
+            out.extend(value.to_be_bytes());
+        }
+        // An extended type: 9, less 7.
+        Record::Long(value) => {
+            out.extend([0x08, 2]);
             out.extend(value.to_be_bytes());
         }
         Record::Number(value) => {
