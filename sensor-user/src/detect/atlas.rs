@@ -1,6 +1,6 @@
 //! Places of addresses, looked up once for each and kept until other knowledge comes.
 //!
-//! Memory: 44 bytes an address, and nothing without a database and a list.
+//! Memory: 40 bytes an address, and nothing without a database and a list.
 
 use std::net::IpAddr;
 

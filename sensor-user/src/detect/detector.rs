@@ -432,6 +432,22 @@ mod tests {
     }
 
     #[test]
+    fn other_knowledge_counts_from_the_next_exchange() {
+        let mut detector = detector();
+        let stage = Stage::new().status(200);
+        assert_eq!(judged(&mut detector, &stage, [token(1)]), [""; 0]);
+        let bad = || ["10.0.3.0/24".parse().unwrap()].into_iter().collect();
+        let known = Knowledge { revision: 1, bad_addresses: bad(), ..Knowledge::default() };
+        detector.know(Arc::new(known));
+        assert_eq!(judged(&mut detector, &stage, [token(1)]), ["known-bad-address"]);
+        let denied_accounts = ["alice".into()].into();
+        detector.know(Arc::new(Knowledge { revision: 2, denied_accounts, ..Knowledge::default() }));
+        assert_eq!(judged(&mut detector, &stage, [token(1)]), ["listed-account"]);
+        detector.know(Arc::new(Knowledge { revision: 3, ..Knowledge::default() }));
+        assert_eq!(judged(&mut detector, &stage.clone().after_ms(90_000), [token(1)]), [""; 0]);
+    }
+
+    #[test]
     fn time_is_told_once_a_second() {
         let mut detector = detector();
         let mut found = Vec::new();

@@ -213,16 +213,16 @@ mod tests {
 
     fn cities() -> Vec<u8> {
         Writer::new("Test-City")
-            .network("203.0.113.0/24", city("DE", "EU", 52.52, 13.405, 20))
-            .network("198.51.100.128/25", city("US", "NA", 40.7, -74.0, 100))
-            .network("2001:db8:1::/48", city("JP", "AS", 35.68, 139.69, 5))
-            .network("192.0.2.0/24", city("d", "Europe", 123.0, 13.0, 5))
-            .network("192.0.3.0/24", Record::Text("no map at all".into()))
+            .network("203.0.113.0/24", &city("DE", "EU", 52.52, 13.405, 20))
+            .network("198.51.100.128/25", &city("US", "NA", 40.7, -74.0, 100))
+            .network("2001:db8:1::/48", &city("JP", "AS", 35.68, 139.69, 5))
+            .network("192.0.2.0/24", &city("d", "Europe", 123.0, 13.0, 5))
+            .network("192.0.3.0/24", &Record::Text("no map at all".into()))
             .bytes()
     }
 
     fn databases() -> Databases {
-        let numbers = Writer::new("Test-ASN").network("203.0.113.0/24", asn(64_500)).bytes();
+        let numbers = Writer::new("Test-ASN").network("203.0.113.0/24", &asn(64_500)).bytes();
         Databases {
             city: Some(Arc::new(Database::read(cities(), Kind::City).unwrap())),
             asn: Some(Arc::new(Database::read(numbers, Kind::Asn).unwrap())),

@@ -55,14 +55,14 @@ impl Writer {
     }
 
     /// Adds a network that lies in no other. IPv4 lies in `::/96`, as in every database of both.
-    pub(crate) fn network(mut self, network: &str, record: Record) -> Self {
+    pub(crate) fn network(mut self, network: &str, record: &Record) -> Self {
         let network: ipnet::IpNet = network.parse().unwrap();
         let (bits, length) = match network.addr() {
             IpAddr::V4(v4) => (u128::from(v4.to_bits()), 96 + network.prefix_len()),
             IpAddr::V6(v6) => (v6.to_bits(), network.prefix_len()),
         };
         let offset = self.data.len();
-        write(&mut self.data, &record);
+        write(&mut self.data, record);
         let mut node = 0;
         for depth in 0..length {
             let side = usize::from(bits >> (127 - depth) & 1 == 1);
@@ -70,14 +70,13 @@ impl Writer {
                 self.nodes[node][side] = Side::Data(offset);
                 break;
             }
-            node = match self.nodes[node][side] {
-                Side::Node(next) => next,
-                _ => {
-                    self.nodes.push([Side::Nothing; 2]);
-                    let next = self.nodes.len() - 1;
-                    self.nodes[node][side] = Side::Node(next);
-                    next
-                }
+            node = if let Side::Node(next) = self.nodes[node][side] {
+                next
+            } else {
+                self.nodes.push([Side::Nothing; 2]);
+                let next = self.nodes.len() - 1;
+                self.nodes[node][side] = Side::Node(next);
+                next
             };
         }
         self
@@ -133,7 +132,7 @@ fn write(out: &mut Vec<u8>, record: &Record) {
             out.extend(text.as_bytes());
         }
         Record::Text(text) => {
-            out.extend([0x40 | 29, u8::try_from(text.len() - 29).unwrap()]);
+            out.extend([0x5d, u8::try_from(text.len() - 29).unwrap()]);
             out.extend(text.as_bytes());
         }
         Record::Double(value) => {

@@ -231,7 +231,7 @@ impl Reader {
         self.revision = self.revision.wrapping_add(1);
         let account = |name: &str| name.trim().to_lowercase().into_boxed_str();
         let names = |inline: &[String], use_, as_: &dyn Fn(&str) -> Box<str>| {
-            let files = self.names(use_).map(|name| as_(name));
+            let files = self.names(use_).map(as_);
             inline.iter().map(|name| as_(name)).chain(files).collect()
         };
         let lists = &self.lists;
@@ -249,7 +249,7 @@ impl Reader {
         })
     }
 
-    fn contents<'a>(&'a self, use_: Use) -> impl Iterator<Item = &'a Content> {
+    fn contents(&self, use_: Use) -> impl Iterator<Item = &Content> {
         self.files.iter().filter(move |file| file.use_ == use_).map(|file| &file.content)
     }
 
@@ -413,7 +413,7 @@ mod tests {
     fn a_broken_database_leaves_the_old_one() {
         let dir = tempfile::tempdir().unwrap();
         let database = |country| {
-            Writer::new("Test-City").network("203.0.113.0/24", city(country, "EU", 52.5, 13.4, 20)).bytes()
+            Writer::new("Test-City").network("203.0.113.0/24", &city(country, "EU", 52.5, 13.4, 20)).bytes()
         };
         let mut reader = reader(dir.path(), "geo: {city: city.mmdb, allowed_countries: [de, FR]}\n");
         let country = |reader: &mut Reader| {

@@ -106,8 +106,8 @@ impl Knowing {
         let mut reader = Reader::new(config);
         reader.read_lists();
         let (publish, knowledge) = watch::channel(reader.knowledge());
-        let (changes, changed) = mpsc::channel(CHANGES);
-        events.spawn(knowledge::tend(reader, publish, changed));
+        let (changes, asked) = mpsc::channel(CHANGES);
+        events.spawn(knowledge::tend(reader, publish, asked));
         Self { knowledge, changes }
     }
 }

@@ -24,7 +24,7 @@ not count.\n\nThe list says from where your users are meant to come; what comes 
 list is not complete. Benign sources: travellers, and addresses that the database places wrongly. \
 `lists.trusted_addresses` are allowed wherever they are.\n\nSilent without a city or country database (`geo.city`) and \
 with an empty list. It does not see who hides behind a proxy in an allowed country. One finding a minute of each \
-principal, and of each address where nobody is named. 4 bytes a principal and an address.",
+principal, and of each address where nobody is named. 8 bytes a principal and an address.",
     cooling_s: 600,
     thresholds: &[Threshold {
         key: "repeat_s",

@@ -29,8 +29,7 @@ longer.\n\nForgotten accounts are what attackers like best: nobody misses their 
 sensor must have seen the account before, and must have been watching: of the days in between, it needs traffic on \
 two thirds, or it cannot tell silence of the account from its own. So nothing is told in its first two months, or after \
 it was off. Benign sources: long leave, quarterly batch jobs. A clock that jumps ahead by months is its own silence. It \
-does not see accounts that never were active while it watched. 16 bytes in all, and 48 for each account that logs in \
-by name.",
+does not see accounts that never were active while it watched. 32 bytes in all, and 32 for each account that logs in by name.",
     cooling_s: 86_400,
     thresholds: &[
         Threshold {

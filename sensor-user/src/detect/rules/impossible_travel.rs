@@ -34,8 +34,7 @@ continents within five minutes are told of anybody. Silent for `lists.trusted_ad
 more principals use (VPN, gateways: they are learned), and for networks (autonomous systems with `geo.asn`, else /16 \
 and IPv6 /32) that the principal has used on two days: telephones and VPNs leave the internet far from where they are. \
 A network that was told of needs 14 days. A gateway that passes tokens on to other services is no second place.\n\nIt \
-does not see a thief near the owner, behind the same provider, or one who waits for an hour. 244 bytes a principal, \
-24 an address.",
+does not see a thief near the owner, behind the same provider, or one who waits for an hour. 180 bytes a principal, 32 an address.",
     cooling_s: 600,
     thresholds: &[
         Threshold {

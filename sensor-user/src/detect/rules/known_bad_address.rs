@@ -25,7 +25,7 @@ events of `lists.files.bad_addresses`). It is high when a token that nothing ref
 succeeds.\n\nLists of scanners, botnets and anonymisers tell early what one host alone cannot know.\n\nThey age, and an \
 address changes hands: benign sources are the next customer of a provider, and researchers. Nothing is told of \
 `lists.trusted_addresses`. One finding a minute of each address, unless it gets worse. It does not see an attacker \
-behind a proxy that is not in `http.trusted_proxies`. 5 bytes an address.",
+behind a proxy that is not in `http.trusted_proxies`. 12 bytes an address.",
     cooling_s: 3600,
     thresholds: &[Threshold {
         key: "repeat_s",

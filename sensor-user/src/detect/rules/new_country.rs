@@ -28,8 +28,7 @@ it was never seen. On routes tagged sensitive, pii, financial or admin it is med
 countries; a thief is elsewhere. Travellers are the benign source, hence low: it is worth most in an incident with \
 other alerts. Once told of, the country is known.\n\nSilent without a city or country database (`geo.city`), for \
 `lists.trusted_addresses`, and for addresses that eight or more principals use (VPN, gateways: they are learned). \
-After 60 days of silence a principal is learned anew. It does not see a thief in the owner's country. 84 bytes a \
-principal, 24 an address.",
+After 60 days of silence a principal is learned anew. It does not see a thief in the owner's country. 72 bytes a principal, 32 an address.",
     cooling_s: 600,
     thresholds: &[
         Threshold {

@@ -27,7 +27,7 @@ sensitive, pii, financial or admin with a client family (Firefox, curl, okhttp, 
 first used on this same day. Once a family.\n\nPeople keep their programs for years; a thief brings his own, and goes \
 where the money is.\n\nBenign source: a new telephone or browser, which a day of use on other routes makes known. It \
 does not see a thief with the owner's kind of client, nor clients that do not say what they are. After 60 days of \
-silence a principal is learned anew. 72 bytes a principal.",
+silence a principal is learned anew. 80 bytes a principal.",
     cooling_s: 3600,
     thresholds: &[
         Threshold {
@@ -81,10 +81,9 @@ impl Devices {
     /// Notes a use of a family.
     fn see(&mut self, family: Family, day: u16, learned: bool) -> Option<&mut Device> {
         if let Some(at) = self.known.iter().position(|device| device.family == family) {
-            return self.known.get_mut(at).map(|device| {
-                device.newest = day;
-                device
-            });
+            let device = self.known.get_mut(at)?;
+            device.newest = day;
+            return Some(device);
         }
         if self.known.is_full() {
             let oldest = (0..).zip(&self.known).min_by_key(|(_, device)| device.newest);

@@ -27,7 +27,7 @@ pub static ABOUT: About = About {
 of the world work. Alone it proves nothing, hence low; it gives weight to an incident.\n\nBenign sources, which are \
 learned: night shifts, batch jobs and colleagues in other time zones. An hour in which a principal worked on three \
 nights, or the hour beside it, is its own. It knows no weekends and holidays, and does not see routes that nobody has \
-tagged. 40 bytes a principal.",
+tagged. 44 bytes a principal.",
     cooling_s: 3600,
     thresholds: &[
         Threshold {

@@ -32,7 +32,7 @@ connection. So a connection is judged only if the client is direct (no Forwarded
 `lists.trusted_addresses`), its address is known for ten minutes and twenty exchanges with one principal only, and the \
 switch comes within five seconds. An address that ever carried three principals is shared for good. A connection and \
 a session are told once. Benign sources: people with two accounts that are both logged in, tests. It does not see a \
-switch without verified tokens. 48 bytes a connection and a session (65,536 of each), 28 an address.",
+switch without verified tokens. 48 bytes a connection and a session (65,536 of each), 40 an address.",
     cooling_s: 600,
     thresholds: &[
         Threshold {
