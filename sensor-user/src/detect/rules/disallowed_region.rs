@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use crate::detect::cause::cause;
 use crate::detect::knowledge::letters;
 use crate::detect::statement::{Statement, Subject, is_guardable};
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold,
 };
+use crate::token::TokenUse;
 
 /// The card.
 pub static ABOUT: About = About {
@@ -91,7 +93,8 @@ fn finding(case: &Case<'_>, country: [u8; 2]) -> Finding {
         brief: format!("success from {country}"),
         facts: vec![("country", country.into())],
     };
-    match case.tokens.first().filter(|_| case.who.actor.is_some()) {
+    let good = |held: &&TokenUse| cause(&held.token).is_none();
+    match case.tokens.iter().find(good).filter(|_| case.who.actor.is_some()) {
         Some(held) => statement.into_finding(&ABOUT, &Subject::new(case, case.acting().unwrap_or(held))),
         None => statement.into_address_finding(&ABOUT, case),
     }

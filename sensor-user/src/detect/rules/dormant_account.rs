@@ -11,7 +11,7 @@ use crate::detect::roster::stable_hash;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::table::Table;
 use crate::detect::{
-    About, Case, DetectSettings, Finding, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold,
+    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold,
 };
 
 /// The card.
@@ -29,7 +29,8 @@ longer.\n\nForgotten accounts are what attackers like best: nobody misses their 
 sensor must have seen the account before, and must have been watching: of the days in between, it needs traffic on \
 two thirds, or it cannot tell silence of the account from its own. So nothing is told in its first two months, or after \
 it was off. Benign sources: long leave, quarterly batch jobs. A clock that jumps ahead by months is its own silence. It \
-does not see accounts that never were active while it watched. 32 bytes in all, and 32 for each account that logs in by name.",
+does not see accounts that never were active while it watched. 32 bytes in all, 32 for each \
+account that logs in by name, and 8 a principal.",
     cooling_s: 86_400,
     thresholds: &[
         Threshold {
@@ -53,7 +54,11 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     Box::new(DormantAccount {
         days: settings.count(&ABOUT, "days"),
         watched_share: settings.threshold(&ABOUT, "watched_share"),
-        memory: (Watch::default(), Table::new(settings.max_principals)),
+        memory: Memories {
+            watch: Watch::default(),
+            logins: Table::new(settings.max_principals),
+            woken: Column::default(),
+        },
         cap: settings.max_principals,
     })
 }
@@ -81,11 +86,19 @@ impl Watch {
     }
 }
 
+#[derive(Serialize, Deserialize)]
+struct Memories {
+    watch: Watch,
+    /// Of accounts that log in by name, by the hash of it, when they did last.
+    logins: Table<u64, u32>,
+    /// Days of silence of principals that are back and have not succeeded yet; 0 of others.
+    woken: Column<u16>,
+}
+
 struct DormantAccount {
     days: u32,
     watched_share: f64,
-    /// The days with traffic; of accounts that log in by name, by the hash of it, when they did last.
-    memory: (Watch, Table<u64, u32>),
+    memory: Memories,
     cap: usize,
 }
 
@@ -93,7 +106,7 @@ impl DormantAccount {
     /// Days of silence, if there were enough and the sensor was there to hear them.
     fn silence(&self, last_s: u32, at_s: u32) -> Option<u32> {
         let days = at_s.saturating_sub(last_s) / DAY_S;
-        let watched = f64::from(self.memory.0.watched(self.days));
+        let watched = f64::from(self.memory.watch.watched(self.days));
         let needed = self.watched_share * f64::from(self.days);
         (days >= self.days && watched >= needed).then_some(days)
     }
@@ -104,9 +117,9 @@ impl DormantAccount {
         }
         let account = case.exchange.account()?;
         let at_s = case.second();
-        self.memory.1.keep_to(self.cap);
+        self.memory.logins.keep_to(self.cap);
         let name = stable_hash(account.trim().to_lowercase().as_str());
-        let last = self.memory.1.get_or(name, || at_s)?;
+        let last = self.memory.logins.get_or(name, || at_s)?;
         let before = std::mem::replace(last, at_s.max(*last));
         let days = self.silence(before, at_s)?;
         let statement = Statement {
@@ -119,9 +132,17 @@ impl DormantAccount {
         Some(statement.into_address_finding(&ABOUT, case))
     }
 
-    fn principal(&self, case: &Case<'_>) -> Option<Finding> {
+    /// A principal that is back is told of at its first success: the requests before may have failed.
+    fn principal(&mut self, case: &Case<'_>) -> Option<Finding> {
         let known = case.who.principal().filter(|known| !known.is_new())?;
-        let days = self.silence(known.last_s, case.second())?;
+        if let Some(days) = self.silence(known.last_s, case.second()) {
+            *self.memory.woken.of(known.slot) = u16::try_from(days).unwrap_or(u16::MAX);
+        }
+        let days = self.memory.woken.peek(known.slot).copied().filter(|days| *days > 0)?;
+        if !case.exchange.is_success() {
+            return None;
+        }
+        *self.memory.woken.of(known.slot) = 0;
         let subject = Subject::new(case, case.acting()?);
         let statement = Statement {
             severity: ABOUT.severity,
@@ -144,9 +165,9 @@ impl Rule for DormantAccount {
     }
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
-        self.memory.0.note(case.second() / DAY_S);
+        self.memory.watch.note(case.second() / DAY_S);
+        report.extend(self.principal(case));
         if case.exchange.is_success() {
-            report.extend(self.principal(case));
             report.extend(self.login(case));
         }
     }
@@ -217,6 +238,11 @@ mod tests {
         let forged = Token { signature: Signature::Invalid, ..lasting("alice", 3) };
         assert!(play.ask(&on(60, Stage::new().status(200)), [forged]).is_empty());
         assert!(play.ask(&on(60, Stage::new().status(403)), [lasting("alice", 4)]).is_empty());
+        assert_eq!(
+            play.ask(&on(60, Stage::new().status(200)), [lasting("alice", 4)]).len(),
+            1,
+            "now it is in"
+        );
     }
 
     #[test]
