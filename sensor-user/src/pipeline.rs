@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::alert::{Alert, AlertSettings, Desk};
 use crate::capture::{Frame, Grant, Input, Loss, Time};
-use crate::detect::{DetectSettings, Detector, Finding};
+use crate::detect::{DetectSettings, Detector, Finding, Knowledge};
 use crate::http::{Connection, Exchange, Exchanges, HttpLimits};
 use crate::parked::Parked;
 use crate::reassembly::{FlowLimits, Flows};
@@ -191,7 +191,13 @@ impl Pipeline {
     pub fn replace_rules(&mut self, settings: DetectSettings) {
         let mut detect = Detector::new(settings);
         detect.inherit(&mut self.detect);
+        detect.know(self.detect.knowledge());
         self.detect = detect;
+    }
+
+    /// Judges by other lists and places from now on.
+    pub fn know(&mut self, knowledge: Arc<Knowledge>) {
+        self.detect.know(knowledge);
     }
 
     /// The time of the data: that of the newest input.

@@ -8,6 +8,7 @@
 mod figures;
 mod history;
 mod hosts;
+mod knowledge;
 mod life;
 mod live;
 mod replay;

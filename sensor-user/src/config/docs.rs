@@ -30,10 +30,18 @@ alone: Kubernetes sets `TOKENSCOPE_PORT` and its like by itself.
 
 **Secrets** are named and never written: `env:NAME` or `file:PATH`.
 
+**Lists and databases** may be files (`lists.files`, `geo`). They are looked at every five seconds and read again when
+they have changed. Replace a file by renaming a new one over it, so that it is never read half-written. One that is
+missing or broken is refused with a message, and what it held before stays. A list has one entry a line, at most a
+million and 64 MiB; `#` begins a comment, and in lists of addresses so does `;`. Lines that make no sense are passed
+over, counted and named. A list of addresses may also be JSON of MISP: an event, a list of events, or what a search
+returns; of it count the attributes `ip-src` and `ip-dst`, with or without port, that are not withdrawn and not marked
+`to_ids: false`. Databases are of the MaxMind format, at most 1 GiB; they are held in memory.
+
 **Limits.** A file of 1 MiB, 16 levels, 250,000 values with aliases expanded, one document, no tags.
 
-**Keys to come.** Some keys are accepted and have no effect in this version (`geo`, some `lists`, `principal` of routes,
-rules of later versions): each gives a warning. Any sink but stdout is an error, because its silence would do harm.
+**Keys to come.** Some keys are accepted and have no effect in this version (`principal` of routes, rules of later
+versions): each gives a warning. Any sink but stdout is an error, because its silence would do harm.
 
 ## Every key
 

@@ -28,7 +28,7 @@ pub use outputs::{Format, Metrics, State, Stdout};
 pub use problem::{Level, Problem, Report, Source, Span};
 pub use rules::{Alerts, RuleSettings};
 pub use tokens::{Privacy, SecretRef};
-pub use traffic::{Capture, Flows, Geo, Http, Lists, PrincipalSource, RouteMatch};
+pub use traffic::{Capture, Country, Flows, Geo, Http, ListFiles, Lists, PrincipalSource, RouteMatch, Zone};
 pub use word::Cgroup;
 
 use section::{Reader, Section};
@@ -53,6 +53,8 @@ pub struct Config {
     pub lists: Lists,
     /// Places of addresses.
     pub geo: Geo,
+    /// Where working hours are measured.
+    pub time_zone: Zone,
     /// Every rule of the catalogue, in its order.
     pub rules: Vec<RuleSettings>,
     /// What becomes of findings.
@@ -191,9 +193,13 @@ impl Config {
         let doc = "What routes are for, where it cannot be guessed. Login, logout, token and health routes of usual \
                    names are known without this.";
         let routes = s.items("routes", doc, RouteMatch::EXAMPLE, RouteMatch::read);
-        let lists =
-            s.section("lists", "Names and addresses that the sensor cannot know by itself.", Lists::read);
-        let geo = s.section("geo", "Databases of places. They have no effect in this version.", Geo::read);
+        let lists = s.section("lists", "Names and addresses that the sensor cannot know by itself.", |s| {
+            Lists::read(s, base)
+        });
+        let doc = "Databases of places. Without them, what is about places keeps silent.";
+        let geo = s.section("geo", doc, |s| Geo::read(s, base));
+        let doc = "Where working hours are measured: system, or a name such as Europe/Berlin. Replay takes UTC for system.";
+        let time_zone = s.word("time_zone", Zone::System, doc);
         let doc = "Every rule by its id; docs/rules.md says what each sees.";
         let rules = s.section("rules", doc, |s| rules::read(s, cards));
         let alerts = s.section("alerts", "What becomes of findings.", |s| Alerts::read(s, cards));
@@ -211,6 +217,7 @@ impl Config {
             routes,
             lists,
             geo,
+            time_zone,
             rules,
             alerts,
             privacy,

@@ -1,6 +1,6 @@
-//! The sections about traffic: `capture`, `flows`, `http`, `routes`, `lists`, `geo`.
+//! The sections about traffic: `capture`, `flows`, `http`, `routes`, `lists`, `geo`; and `time_zone`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -9,6 +9,7 @@ use crate::config::problem::Problem;
 use crate::config::section::Section;
 use crate::config::word::{Cgroup, Port, Word, Wrong, choose, excerpt, quote};
 use crate::detect::rule::RouteKind;
+use crate::detect::settings::private_networks;
 
 /// What is captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -244,6 +245,10 @@ impl RouteMatch {
 pub struct Lists {
     /// Addresses that many people share, or that are ours: VPN, NAT, load balancers.
     pub trusted_addresses: Vec<IpNet>,
+    /// Where nodes and pods are.
+    pub cluster_networks: Vec<IpNet>,
+    /// Addresses of known attackers.
+    pub bad_addresses: Vec<IpNet>,
     /// Accounts that must not be used.
     pub denied_accounts: Vec<String>,
     /// Accounts of people who have left.
@@ -252,27 +257,82 @@ pub struct Lists {
     pub revoked_ids: Vec<String>,
     /// Roles that give power over others.
     pub privileged_roles: Vec<String>,
+    /// More of them, in files.
+    pub files: ListFiles,
+}
+
+/// Files whose entries are added to a list, read again when they change. Paths are absolute, or start where the
+/// sensor does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListFiles {
+    /// Plain lists of addresses and networks, or events of MISP.
+    pub bad_addresses: Vec<PathBuf>,
+    /// Accounts, one a line.
+    pub denied_accounts: Vec<PathBuf>,
+    /// Accounts, one a line.
+    pub departed_accounts: Vec<PathBuf>,
+    /// `jti`, one a line.
+    pub revoked_ids: Vec<PathBuf>,
 }
 
 impl Lists {
-    pub(super) fn read(s: &mut Section<'_, '_>) -> Self {
+    pub(super) fn read(s: &mut Section<'_, '_>, base: &Path) -> Self {
         let doc = "Networks whose addresses many clients share: VPN, NAT, load balancers. One token from several of \
                    them is not a theft.";
         let trusted_addresses = s.words("trusted_addresses", Vec::new(), doc);
-        let denied_accounts = s.words("denied_accounts", Vec::new(), "Accounts that must not be used.");
-        let departed_accounts = s.words("departed_accounts", Vec::new(), "Accounts of people who have left.");
+        let doc = "Networks of nodes and pods: a service-account token from elsewhere is stolen. Left out: the private \
+                   networks.";
+        let cluster_networks = s.words("cluster_networks", private_networks(), doc);
+        let doc = "Addresses and networks of known attackers.";
+        let bad_addresses = s.words("bad_addresses", Vec::new(), doc);
+        let doc = "Accounts that must not be used; case is ignored.";
+        let denied_accounts = s.words("denied_accounts", Vec::new(), doc);
+        let doc = "Accounts of people who have left; case is ignored.";
+        let departed_accounts = s.words("departed_accounts", Vec::new(), doc);
         let revoked_ids = s.words("revoked_ids", Vec::new(), "The jti of tokens that were revoked.");
         let roles = vec!["ADMIN".to_owned(), "SUPER_ADMIN".to_owned()];
-        let privileged_roles = s.words("privileged_roles", roles, "Roles that give power over others.");
-        for key in ["denied_accounts", "departed_accounts", "revoked_ids"] {
-            if s.is_set(key) {
-                let message = format!("`lists.{key}` has no effect in this version");
-                s.report(Problem::warning(s.span_of(key), message));
-            }
+        let doc = "Roles and scopes that give power over others; case and a ROLE_ in front are ignored.";
+        let privileged_roles = s.words("privileged_roles", roles, doc);
+        let doc = "Files with more entries, one a line, # begins a comment. A file that changes is read again within \
+                   five seconds; one that is missing or broken is refused, and what it held stays.";
+        let files = s.section("files", doc, |s| ListFiles::read(s, base));
+        Self {
+            trusted_addresses,
+            cluster_networks,
+            bad_addresses,
+            denied_accounts,
+            departed_accounts,
+            revoked_ids,
+            privileged_roles,
+            files,
         }
-        Self { trusted_addresses, denied_accounts, departed_accounts, revoked_ids, privileged_roles }
     }
 }
+
+impl ListFiles {
+    fn read(s: &mut Section<'_, '_>, base: &Path) -> Self {
+        let mut paths = |key: &str, doc: &str| {
+            let paths = s.words::<PathBuf>(key, Vec::new(), doc);
+            if paths.len() > MAX_LIST_FILES {
+                let message = format!("`lists.files.{key}` names more than {MAX_LIST_FILES} files");
+                s.report(Problem::error(s.span_of(key), message));
+            }
+            paths.into_iter().map(|path| base.join(path)).collect()
+        };
+        Self {
+            bad_addresses: paths(
+                "bad_addresses",
+                "Addresses and networks, or events of MISP (JSON), of which ip-src and ip-dst for detection are taken.",
+            ),
+            denied_accounts: paths("denied_accounts", "Accounts that must not be used."),
+            departed_accounts: paths("departed_accounts", "Accounts of people who have left."),
+            revoked_ids: paths("revoked_ids", "The jti of tokens that were revoked."),
+        }
+    }
+}
+
+/// Most files of one list: they are looked at every few seconds.
+const MAX_LIST_FILES: usize = 64;
 
 /// Where places of addresses are looked up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -281,18 +341,76 @@ pub struct Geo {
     pub city: Option<PathBuf>,
     /// A database of networks.
     pub asn: Option<PathBuf>,
+    /// Countries that may be used; empty means all.
+    pub allowed_countries: Vec<Country>,
+}
+
+/// A country by its two letters (ISO 3166-1 alpha-2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Country(pub [u8; 2]);
+
+impl Word for Country {
+    const WHAT: &'static str = "a country of two letters";
+    const WHAT_MANY: &'static str = "countries of two letters";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let letters = <[u8; 2]>::try_from(text.as_bytes()).ok().filter(|code| code.is_ascii());
+        match letters.map(|code| code.map(|b| b.to_ascii_uppercase())) {
+            Some(code) if code.iter().all(u8::is_ascii_alphabetic) && code != *b"UK" => Ok(Self(code)),
+            Some(code) if code == *b"UK" => {
+                Err(Wrong::new("holds `UK`, which is no code of ISO 3166-1").hint("did you mean `GB`?"))
+            }
+            _ => Err(Wrong::new(format!("holds {}; a country has two letters: DE, US", excerpt(text)))),
+        }
+    }
+
+    fn show(&self) -> String {
+        // `NO` would be read as false.
+        format!("\"{}\"", crate::detect::knowledge::letters(self.0))
+    }
 }
 
 impl Geo {
-    pub(super) fn read(s: &mut Section<'_, '_>) -> Self {
-        let city = s.optional("city", "A MaxMind city database (.mmdb).");
-        let asn = s.optional("asn", "A MaxMind ASN database (.mmdb).");
-        for key in ["city", "asn"] {
-            if s.is_set(key) {
-                let message = format!("`geo.{key}` has no effect in this version");
-                s.report(Problem::warning(s.span_of(key), message));
-            }
+    pub(super) fn read(s: &mut Section<'_, '_>, base: &Path) -> Self {
+        let doc = "A city or country database in the MaxMind format (.mmdb).";
+        let city = s.optional::<PathBuf>("city", doc).map(|path| base.join(path));
+        let doc = "A database of autonomous systems in the MaxMind format (.mmdb).";
+        let asn = s.optional::<PathBuf>("asn", doc).map(|path| base.join(path));
+        let doc = "Countries from which users may come, two letters each; empty means all. Needs `city`.";
+        let allowed_countries = s.words("allowed_countries", Vec::new(), doc);
+        if city.is_none() && !allowed_countries.is_empty() {
+            let message = "`geo.allowed_countries` has no effect without `geo.city`";
+            s.report(Problem::warning(s.span_of("allowed_countries"), message));
         }
-        Self { city, asn }
+        Self { city, asn, allowed_countries }
+    }
+}
+
+/// The time zone in which working hours are measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Zone {
+    /// That of the host; replay, whose output must not depend on the host, takes UTC.
+    System,
+    /// By its name in the IANA database.
+    Named(String),
+}
+
+impl Word for Zone {
+    const WHAT: &'static str = "system, or a time zone such as Europe/Berlin";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        match text {
+            "system" => Ok(Self::System),
+            name if jiff::tz::TimeZone::get(name).is_ok() => Ok(Self::Named(name.to_owned())),
+            name => Err(Wrong::new(format!("is {}, which is no time zone", excerpt(name)))
+                .hint("write system, UTC or a name such as Europe/Berlin")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::System => "system".to_owned(),
+            Self::Named(name) => quote(name),
+        }
     }
 }

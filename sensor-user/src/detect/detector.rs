@@ -5,6 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::capture::{Loss, Time};
+use crate::detect::atlas::Atlas;
 use crate::detect::roster::Roster;
 use crate::detect::routes::Routes;
 use crate::detect::{Case, DetectSettings, Finding, Knowledge, Needs, Report, Rule, Severity, Who, rules};
@@ -25,6 +26,7 @@ pub struct Detector {
     routes: Routes,
     roster: Roster,
     knowledge: Arc<Knowledge>,
+    atlas: Atlas,
     who: Who,
     ticked_s: u64,
 }
@@ -46,6 +48,7 @@ impl Detector {
             routes: Routes::new(&settings),
             roster: Roster::new(&settings),
             knowledge: Arc::default(),
+            atlas: Atlas::default(),
             who: Who::default(),
             ticked_s: 0,
         }
@@ -70,16 +73,24 @@ impl Detector {
     /// Judges by other outside knowledge from now on.
     pub fn know(&mut self, knowledge: Arc<Knowledge>) {
         self.knowledge = knowledge;
+        self.atlas.clear();
+    }
+
+    /// What is known from outside.
+    #[must_use]
+    pub fn knowledge(&self) -> Arc<Knowledge> {
+        Arc::clone(&self.knowledge)
     }
 
     /// Judges a new exchange with its tokens as they are now. Rules that need a verdict see the settled ones;
     /// [`Self::judge_late`] shows them the others.
     pub fn judge(&mut self, exchange: &Exchange, tokens: &[TokenUse], now: Time, out: &mut Report) {
-        let Self { seats, routes, roster, knowledge, who, .. } = self;
+        let Self { seats, routes, roster, knowledge, atlas, who, .. } = self;
         let before = out.len();
         let route = routes.look_up(exchange, tokens);
         roster.see(exchange, tokens, who);
-        let every = Case { exchange, tokens, all: tokens, route, who, knowledge, now };
+        atlas.show(knowledge, exchange.client, who);
+        let every = Case { exchange, tokens, all: tokens, route, who, knowledge, now, again: false };
         if tokens.iter().all(|held| held.token.is_settled()) {
             for seat in seats {
                 seat.ask(&every, out);
@@ -109,10 +120,11 @@ impl Detector {
         let asked: SmallVec<[TokenUse; 2]> =
             tokens.iter().filter(|held| held.token.fingerprint == settled).cloned().collect();
         let before = out.len();
-        let Self { seats, routes, roster, knowledge, who, .. } = self;
+        let Self { seats, routes, roster, knowledge, atlas, who, .. } = self;
         let route = routes.look_up(exchange, tokens);
         roster.see_late(exchange, tokens, &asked, who);
-        let case = Case { exchange, tokens: &asked, all: tokens, route, who, knowledge, now };
+        atlas.show(knowledge, exchange.client, who);
+        let case = Case { exchange, tokens: &asked, all: tokens, route, who, knowledge, now, again: true };
         for seat in seats.iter_mut().filter(|seat| seat.needs == Needs::Verdict) {
             seat.ask(&case, out);
         }
@@ -444,6 +456,22 @@ mod tests {
             detector.findings().filter(|(_, n)| *n > 0).collect::<Vec<_>>(),
             [("signature-invalid", 1)]
         );
+    }
+
+    #[test]
+    fn other_knowledge_counts_from_the_next_exchange() {
+        let mut detector = detector();
+        let stage = Stage::new().status(200);
+        assert_eq!(judged(&mut detector, &stage, [token(1)]), [""; 0]);
+        let bad = || ["10.0.3.0/24".parse().unwrap()].into_iter().collect();
+        let known = Knowledge { revision: 1, bad_addresses: bad(), ..Knowledge::default() };
+        detector.know(Arc::new(known));
+        assert_eq!(judged(&mut detector, &stage, [token(1)]), ["known-bad-address"]);
+        let denied_accounts = ["alice".into()].into();
+        detector.know(Arc::new(Knowledge { revision: 2, denied_accounts, ..Knowledge::default() }));
+        assert_eq!(judged(&mut detector, &stage, [token(1)]), ["listed-account"]);
+        detector.know(Arc::new(Knowledge { revision: 3, ..Knowledge::default() }));
+        assert_eq!(judged(&mut detector, &stage.clone().after_ms(90_000), [token(1)]), [""; 0]);
     }
 
     #[test]

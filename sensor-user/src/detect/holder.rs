@@ -12,6 +12,15 @@ pub fn holder(address: IpAddr) -> IpAddr {
     }
 }
 
+/// The network that an address counts to: /16 of IPv4, /32 of IPv6. Whoever moves inside one is not far away.
+#[must_use]
+pub fn network(address: IpAddr) -> (bool, u32) {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => (true, v4.to_bits() >> 16),
+        IpAddr::V6(v6) => (false, u32::try_from(v6.to_bits() >> 96).unwrap_or_default()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,12 +1,16 @@
 //! Detections: what an exchange, its tokens and their history say about an attack.
 
+pub mod atlas;
 pub mod cause;
+pub mod crowd;
 pub mod detector;
 pub mod docs;
 pub mod family;
 pub mod finding;
 pub mod holder;
 pub mod knowledge;
+pub mod learning;
+pub mod listed;
 pub mod memory;
 pub mod roster;
 pub mod routes;
@@ -24,7 +28,7 @@ pub(crate) mod staging;
 
 pub use detector::Detector;
 pub use finding::{Finding, Principal, Scene, Severity};
-pub use knowledge::Knowledge;
+pub use knowledge::{Knowledge, Networks, Place};
 pub use roster::{Column, Known, Slot, Who};
 pub use rule::{About, Case, Guard, Memory, Needs, Report, Route, RouteKind, Rule, Threshold, Thresholds};
 pub use settings::{DetectSettings, RouteMatch, RuleSettings};

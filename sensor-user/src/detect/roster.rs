@@ -17,6 +17,7 @@ use crate::detect::DetectSettings;
 use crate::detect::cause::{cause, must_refuse};
 use crate::detect::family::{Families, Family};
 use crate::detect::holder::holder;
+use crate::detect::knowledge::Place;
 use crate::detect::statement::VERIFIERS_LEEWAY_S;
 use crate::detect::table::Table;
 use crate::http::Exchange;
@@ -112,6 +113,10 @@ pub struct Who {
     pub address: Known,
     /// Whether the address is known to be shared by many callers.
     pub trusted_address: bool,
+    /// Where the address is, as far as it is known; none without a database of places.
+    pub place: Option<Place>,
+    /// Whether the address is on the list of known attackers.
+    pub bad_address: bool,
     /// The server's socket address.
     pub service: Known,
     /// What kind of client it says it is.
@@ -127,6 +132,12 @@ impl Who {
     #[must_use]
     pub fn token(&self, fingerprint: Fingerprint) -> Option<Known> {
         self.tokens.iter().find(|(name, _)| *name == fingerprint).map(|(_, known)| *known)
+    }
+
+    /// The place of the request's first token.
+    #[must_use]
+    pub fn first_token(&self) -> Slot {
+        self.tokens.first().map(|(_, known)| known.slot).unwrap_or_default()
     }
 
     /// The actor, if a verified signature names it.

@@ -6,8 +6,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::{Loss, Time};
-use crate::detect::knowledge::Knowledge;
+use crate::detect::cause::must_refuse;
+use crate::detect::knowledge::{Knowledge, Place};
 use crate::detect::roster::{Slot, Who};
+use crate::detect::statement::VERIFIERS_LEEWAY_S;
 use crate::detect::{Finding, Severity};
 use crate::http::Exchange;
 use crate::token::TokenUse;
@@ -161,6 +163,9 @@ pub struct Case<'a> {
     pub knowledge: &'a Knowledge,
     /// Now, in the time of the data.
     pub now: Time,
+    /// Whether the exchange was judged before, without the verdict that has come now: what is not about `tokens` was
+    /// told then.
+    pub again: bool,
 }
 
 impl Case<'_> {
@@ -168,6 +173,22 @@ impl Case<'_> {
     #[must_use]
     pub fn second(&self) -> u32 {
         u32::try_from(self.exchange.at.secs()).unwrap_or(u32::MAX)
+    }
+
+    /// Where the client is; none without a database of places. Looked up once an address.
+    #[inline]
+    #[must_use]
+    pub const fn place(&self) -> Option<&Place> {
+        self.who.place.as_ref()
+    }
+
+    /// The token that names the verified principal of this case.
+    #[must_use]
+    pub fn acting(&self) -> Option<&TokenUse> {
+        let good =
+            |held: &&TokenUse| must_refuse(&held.token, self.exchange.at, VERIFIERS_LEEWAY_S).is_none();
+        let held = self.tokens.iter().filter(|held| held.token.is_settled()).find(good)?;
+        (held.token.is_verified() && held.token.subject.is_some()).then_some(held)
     }
 }
 

@@ -122,6 +122,10 @@ pub struct DetectSettings {
     pub routes: Vec<RouteMatch>,
     /// Addresses that many callers share: NAT, VPN, load balancers.
     pub trusted_addresses: Vec<IpNet>,
+    /// Networks of the nodes and pods that service-account tokens are made for.
+    pub cluster_networks: Vec<IpNet>,
+    /// Where working hours are measured.
+    pub time_zone: jiff::tz::TimeZone,
     /// Principals, and tokens that nobody can check, whose history is remembered.
     pub max_principals: usize,
     /// Routes remembered. A service has hundreds; a node runs tens of services.
@@ -132,12 +136,33 @@ pub struct DetectSettings {
     pub max_addresses: usize,
 }
 
+/// Networks that are nobody's on the internet (RFC 1918, 3927, 4193, 4291, 6598): where clusters live unless said otherwise.
+const PRIVATE: [&str; 9] = [
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+    "169.254.0.0/16",
+    "127.0.0.0/8",
+    "fc00::/7",
+    "fe80::/10",
+    "::1/128",
+];
+
+/// [`PRIVATE`], read.
+#[must_use]
+pub fn private_networks() -> Vec<IpNet> {
+    PRIVATE.iter().filter_map(|net| net.parse().ok()).collect()
+}
+
 impl Default for DetectSettings {
     fn default() -> Self {
         Self {
             rules: BTreeMap::new(),
             routes: Vec::new(),
             trusted_addresses: Vec::new(),
+            cluster_networks: private_networks(),
+            time_zone: jiff::tz::TimeZone::UTC,
             max_principals: 200_000,
             max_routes: 10_000,
             max_tokens: 100_000,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::capture::{Endpoints, Origin, SocketId, Time};
+use crate::detect::atlas::Atlas;
 use crate::detect::holder::holder;
 use crate::detect::roster::{Roster, stable_hash};
 use crate::detect::{
@@ -222,6 +223,7 @@ impl Stage {
             who,
             knowledge,
             now: self.exchange.ended_at,
+            again: false,
         };
         rule.judge(&case, &mut report);
         report
@@ -249,6 +251,7 @@ impl Play {
         let tokens = uses(tokens);
         let mut who = Who::default();
         self.roster.see(&stage.exchange, &tokens, &mut who);
+        Atlas::default().show(&self.knowledge, stage.exchange.client, &mut who);
         stage.ask_as(&mut *self.rule, &tokens, &who, &self.knowledge)
     }
 

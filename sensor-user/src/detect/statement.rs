@@ -136,6 +136,25 @@ impl Statement {
     }
 }
 
+impl Statement {
+    /// Makes a finding about the client's address of it: no token, nobody named.
+    #[must_use]
+    pub fn into_address_finding(self, about: &'static About, case: &Case<'_>) -> Finding {
+        Finding {
+            rule: about,
+            at: case.exchange.ended_at,
+            severity: self.severity,
+            confidence: self.confidence,
+            principal: None,
+            token: None,
+            message: self.message,
+            brief: self.brief,
+            facts: self.facts,
+            scene: Some(Box::new(scene::of(case))),
+        }
+    }
+}
+
 /// The facts that every finding about a token carries.
 fn token_facts(subject: &Subject<'_>) -> Facts {
     let shown = |text: &Option<Box<str>>| text.as_deref().map(|t| Value::from(show(t)));

@@ -195,6 +195,14 @@ impl<K: Hash + Eq, V> Table<K, V> {
         self.hand = 0;
     }
 
+    /// [`Self::limit`] if the cap is another: for tables that may have come out of a snapshot, which has none.
+    #[inline]
+    pub fn keep_to(&mut self, cap: usize) {
+        if self.cap != cap.clamp(1, u32::MAX as usize) {
+            self.limit(cap);
+        }
+    }
+
     /// The value of `key`, marked as used.
     pub fn get(&mut self, key: &K) -> Option<&mut V> {
         let hash = self.hash_of(key);

@@ -6,7 +6,12 @@
 //! Not seen: names of pods, which only the cluster knows; processes that came and went between two scans.
 
 pub mod cgroup;
+pub mod geo;
+pub mod lists;
 pub mod process;
+
+#[cfg(test)]
+pub(crate) mod mmdb;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -93,6 +93,17 @@ pub(super) fn metrics(pipeline: &Pipeline, losses: &Losses) -> Vec<Metric> {
         "Exchanges whose verdict came too late, or that found no room to wait.",
         pipeline.parked.given_up,
     ));
+    let known = pipeline.detect.knowledge();
+    let lists = [
+        ("denied_accounts", known.denied_accounts.len()),
+        ("departed_accounts", known.departed_accounts.len()),
+        ("revoked_ids", known.revoked_ids.len()),
+        ("bad_addresses", known.bad_addresses.len()),
+    ];
+    for (list, entries) in lists {
+        let entries = gauge("tokenscope_list_entries", "Entries of lists, by list.", entries as u64);
+        all.push(entries.label("list", list));
+    }
     all.extend(losses.metrics());
     all
 }

@@ -41,12 +41,13 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     let mut history = History::open(config.state.dir.as_deref(), config.state.save_every);
     history.name_tokens(&mut config.tokens);
     let config = &config;
-    let services = Services::start(config)?;
+    let mut services = Services::start(config)?;
     let writer = Writer::start(config, options, Hosts::new(source.cgroup().to_owned()))?;
     let (verdicts, pool) = verify(&config.tokens)?;
     let settings = settings::of(config);
     let mut pipeline = Pipeline::new(settings.clone(), Box::new(pool))?;
     history.restore(&mut pipeline.detect);
+    pipeline.know(services.knowledge());
     tracing::info!("watching {}", source.cgroup().display());
     let mut live = Live {
         source,
@@ -114,6 +115,9 @@ impl Live {
             if let Some(keys) = self.services.new_keys() {
                 self.pipeline.on_keys(keys, &mut self.out);
             }
+            if let Some(knowledge) = self.services.new_knowledge() {
+                self.pipeline.know(knowledge);
+            }
             self.services.want(self.pipeline.tokens.take_wanted());
             self.hand_over();
             self.history.step(&mut self.pipeline.detect);
@@ -166,7 +170,7 @@ impl Live {
         };
         let mut config = config;
         self.history.name_tokens(&mut config.tokens);
-        match self.replace(settings::of(&config)) {
+        match self.replace(&config, settings::of(&config)) {
             Ok(()) => {
                 tracing::info!(
                     "configuration reloaded; capture, flows, http, alerts, sinks and metrics change at the next start"
@@ -177,7 +181,7 @@ impl Live {
     }
 
     /// Replaces what has changed, so that verdicts and the history of rules outlive a reload that is not about them.
-    fn replace(&mut self, new: Settings) -> Result<(), RuntimeError> {
+    fn replace(&mut self, config: &Config, new: Settings) -> Result<(), RuntimeError> {
         if new.tokens != self.settings.tokens {
             let (verdicts, pool) = verify(&new.tokens)?;
             self.services.reconfigure(&new.tokens)?;
@@ -188,6 +192,7 @@ impl Live {
             self.pipeline.replace_rules(new.detect.clone());
         }
         self.settings = new;
+        self.services.know_by(config);
         Ok(())
     }
 

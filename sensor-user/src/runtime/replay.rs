@@ -10,7 +10,7 @@ use super::writer::Tally;
 use super::{Options, RuntimeError};
 use crate::capture::pcap::PcapSource;
 use crate::capture::{Input, Progress as Polled, Source as _};
-use crate::config::Config;
+use crate::config::{Config, Zone};
 use crate::pipeline::{Output, Pipeline};
 use crate::sink::{Sink as _, Stdout};
 use crate::telemetry::{Progress, Totals};
@@ -32,11 +32,15 @@ pub fn replay(
 ) -> Result<Totals, RuntimeError> {
     let began = Instant::now();
     config.tokens.fingerprint_key.get_or_insert_with(|| REPLAY_KEY.to_vec().into());
+    if config.time_zone == Zone::System {
+        config.time_zone = Zone::Named("UTC".to_owned());
+    }
     let keys = super::services::fetch_once(&config.tokens)?;
     let verifier = Box::new(InStep::new(&config.tokens));
     let mut pipeline = Pipeline::new(settings::of(&config), verifier)?;
     let mut out = Output::default();
     pipeline.on_keys(keys, &mut out);
+    pipeline.know(super::knowledge::read_once(&config));
     let mut writer = Writer::new(&config, options);
     let mut losses = Losses::default();
     for (index, file) in files.iter().enumerate() {

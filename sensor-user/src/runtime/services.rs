@@ -12,7 +12,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::RuntimeError;
+use super::knowledge::{self, Change, Reader};
 use crate::config::Config;
+use crate::detect::Knowledge;
 use crate::telemetry::server::{self, Status};
 use crate::telemetry::{Metric, metrics};
 use crate::token::fetch::{self, Fetcher};
@@ -25,6 +27,9 @@ const NEWS: usize = 16;
 
 /// Keys that may be asked for while the fetcher is busy; the token stage bounds them per round.
 const WANTED: usize = 256;
+
+/// Configurations that may wait while a database is read, which takes seconds.
+const CHANGES: usize = 8;
 
 /// Without a sign of life for so long, `/healthz` says so: the capture thread gives one at least every 200 ms.
 const STALLED: Duration = Duration::from_secs(10);
@@ -89,11 +94,30 @@ impl Fetching {
     }
 }
 
+/// Reads lists and databases.
+struct Knowing {
+    knowledge: watch::Receiver<Arc<Knowledge>>,
+    changes: mpsc::Sender<Change>,
+}
+
+impl Knowing {
+    /// Lists are read at once, databases soon: those are large, and capture must not wait.
+    fn start(events: &Handle, config: &Config) -> Self {
+        let mut reader = Reader::new(config);
+        reader.read_lists();
+        let (publish, knowledge) = watch::channel(reader.knowledge());
+        let (changes, asked) = mpsc::channel(CHANGES);
+        events.spawn(knowledge::tend(reader, publish, asked));
+        Self { knowledge, changes }
+    }
+}
+
 /// The thread, from the capture thread's side.
 pub(super) struct Services {
     pub(super) news: Receiver<News>,
     pub(super) board: Arc<Board>,
     fetching: Fetching,
+    knowing: Knowing,
     events: Handle,
     stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
@@ -113,6 +137,7 @@ impl Services {
             Signals::new().map_err(|cause| RuntimeError::Start { what: "the signal handlers", cause })?
         };
         let fetching = Fetching::start(&events, &config.tokens)?;
+        let knowing = Knowing::start(&events, config);
         if let Some(address) = config.metrics.listen {
             events.spawn(serve(address, Arc::clone(&board)));
         }
@@ -121,13 +146,32 @@ impl Services {
             runtime.shutdown_timeout(Duration::from_millis(100));
         };
         let thread = std::thread::Builder::new().name("services".into()).spawn(run).map_err(started)?;
-        Ok(Self { news, board, fetching, events, stop, thread })
+        Ok(Self { news, board, fetching, knowing, events, stop, thread })
     }
 
     /// Keys that have come or changed since the last call.
     pub(super) fn new_keys(&mut self) -> Option<Arc<KeyRing>> {
         let keys = &mut self.fetching.keys;
         keys.has_changed().unwrap_or(false).then(|| Arc::clone(&keys.borrow_and_update()))
+    }
+
+    /// Lists and places as they are now.
+    pub(super) fn knowledge(&mut self) -> Arc<Knowledge> {
+        Arc::clone(&self.knowing.knowledge.borrow_and_update())
+    }
+
+    /// Lists and places that have changed since the last call.
+    pub(super) fn new_knowledge(&mut self) -> Option<Arc<Knowledge>> {
+        let changed = self.knowing.knowledge.has_changed().unwrap_or(false);
+        changed.then(|| self.knowledge())
+    }
+
+    /// Reads the lists and databases of another configuration from now on.
+    pub(super) fn know_by(&self, config: &Config) {
+        let change = (config.lists.clone(), config.geo.clone());
+        if self.knowing.changes.try_send(change).is_err() {
+            tracing::error!("the lists and databases are being read: reload again to have the new ones");
+        }
     }
 
     /// Asks for keys that tokens name and nobody has. What the fetcher cannot take now is asked for again later.

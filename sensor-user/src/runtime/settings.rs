@@ -1,7 +1,9 @@
 //! From the configuration as users know it to each stage's own settings.
 
+use jiff::tz::TimeZone;
+
 use crate::alert::AlertSettings;
-use crate::config::Config;
+use crate::config::{Config, Zone};
 use crate::detect::{DetectSettings, settings::RouteMatch, settings::RuleSettings};
 use crate::http::HttpLimits;
 use crate::pipeline::Settings;
@@ -38,6 +40,14 @@ pub(super) fn privacy(config: &Config) -> Privacy {
     Privacy::new(config.privacy.mask_addresses, key.map(|key| key.as_slice()))
 }
 
+/// The host's time zone is read here: what runs in it may be moved, but seldom while it runs.
+fn zone(zone: &Zone) -> TimeZone {
+    match zone {
+        Zone::System => TimeZone::system(),
+        Zone::Named(name) => TimeZone::get(name).unwrap_or(TimeZone::UTC),
+    }
+}
+
 fn detect(config: &Config) -> DetectSettings {
     let rule = |rule: &crate::config::RuleSettings| {
         let settings = RuleSettings {
@@ -56,6 +66,8 @@ fn detect(config: &Config) -> DetectSettings {
         rules: config.rules.iter().map(rule).collect(),
         routes: config.routes.iter().map(route).collect(),
         trusted_addresses: config.lists.trusted_addresses.clone(),
+        cluster_networks: config.lists.cluster_networks.clone(),
+        time_zone: zone(&config.time_zone),
         max_tokens: config.tokens.max_tokens,
         ..DetectSettings::default()
     }

@@ -157,7 +157,7 @@ fn a_grant_makes_an_upload_cheap_and_loses_nothing_behind_it() {
         })
         .unwrap();
     let skip_until = first.wrapping_add(u32::try_from(head.len() + BODY).unwrap());
-    lab.source.grant(Grant { socket: SocketId(socket), skip_until });
+    lab.source.grant(Grant { socket: SocketId(socket), side: Side::Request, skip_until });
     let mut client = pair.client.try_clone().unwrap();
     let writer = thread::spawn(move || {
         let mut bytes = vec![b'x'; BODY];
@@ -316,7 +316,11 @@ fn tells_the_end_behind_bytes_that_were_not_wanted() {
     pair.ask(head);
     lab.expect_request(head);
     let (socket, What::Open { first_seq }) = (lab.seen[0].socket, &lab.seen[0].what) else { panic!() };
-    lab.source.grant(Grant { socket: SocketId(socket), skip_until: first_seq.wrapping_add(1 << 20) });
+    lab.source.grant(Grant {
+        socket: SocketId(socket),
+        side: Side::Request,
+        skip_until: first_seq.wrapping_add(1 << 20),
+    });
     pair.ask(&[b'x'; 1000]);
     pair.finish();
     let ended = |lab: &Lab| {

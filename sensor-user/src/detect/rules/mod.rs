@@ -49,8 +49,21 @@ rules! {
     forged_token_accepted,
     // B. Sessions and theft.
     token_many_sources,
+    device_change,
+    impossible_travel,
+    new_country,
+    disallowed_region,
+    workload_token_abroad,
+    subject_switch,
+    privilege_change,
+    known_bad_address,
     // C. Logins and accounts.
     brute_force,
+    off_hours,
+    dormant_account,
+    departed_account,
+    listed_account,
+    new_device_sensitive,
     // D. Authorisation and data.
     // E. Volume, health and the unusual.
     token_rate,
@@ -58,7 +71,8 @@ rules! {
 }
 
 /// Rules whose finding about a token says all that another's says, and more: `(said less, said more)`.
-pub(crate) const EXPLAINED_BY: &[(&str, &str)] = &[("signature-invalid", "claims-tampered")];
+pub(crate) const EXPLAINED_BY: &[(&str, &str)] =
+    &[("signature-invalid", "claims-tampered"), ("device-change", "token-many-sources")];
 
 #[cfg(test)]
 mod tests {

@@ -1,14 +1,14 @@
 //! `token-many-sources`: one token that several clients use at the same time.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
 use crate::detect::cause::cause;
+use crate::detect::crowd::Crowd;
 use crate::detect::family::Family;
-use crate::detect::roster::stable_hash;
+use crate::detect::holder::network;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::{
     About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Slot, Threshold,
@@ -55,9 +55,6 @@ compared. It compares the newest four places of a token.",
 /// Places remembered of one token. The owner and a thief need two; two more are for a little roaming.
 const MAX_PLACES: usize = 4;
 
-/// Seconds in which the tokens of an address are gathered; the gathering before still counts.
-const LEARNING_S: u32 = 3600;
-
 pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     Box::new(TokenManySources {
         window_s: settings.count(&ABOUT, "window_s"),
@@ -90,14 +87,6 @@ struct Visits {
     newest: u8,
 }
 
-/// The tokens of one address as two sketches: one bit of 64 a token, so that `n` set bits mean at least `n` tokens.
-#[derive(Clone, Copy, Default, Serialize, Deserialize)]
-struct Crowd {
-    since_s: u32,
-    now: u64,
-    before: u64,
-}
-
 struct TokenManySources {
     window_s: u32,
     shared_after: u32,
@@ -128,7 +117,7 @@ impl TokenManySources {
         let (returned, is_new) = visits.go_to(place, at_s);
         let others: ArrayVec<Place, MAX_PLACES> = visits.others(place, at_s, window_s);
         if is_new {
-            note(addresses.of(place.address), token, at_s);
+            addresses.of(place.address).note(token, at_s);
         }
         let shared = |place: &Place| {
             place.trusted || addresses.peek(place.address).is_some_and(|crowd| crowd.size() >= shared_after)
@@ -174,27 +163,6 @@ impl Visits {
             v.place != place && v.place.service == place.service && at_s.saturating_sub(v.at_s) <= window_s
         };
         self.visits.iter().filter(comparable).map(|v| v.place).collect()
-    }
-}
-
-impl Crowd {
-    const fn size(&self) -> u32 {
-        (self.now | self.before).count_ones()
-    }
-}
-
-fn note(crowd: &mut Crowd, token: Slot, at_s: u32) {
-    if crowd.since_s == 0 || at_s.saturating_sub(crowd.since_s) > LEARNING_S {
-        *crowd = Crowd { since_s: at_s, now: 0, before: crowd.now };
-    }
-    crowd.now |= 1 << (stable_hash(&(token.at, token.life)) >> 58);
-}
-
-/// The network that an address counts to: /16 of IPv4, /32 of IPv6. Whoever moves inside one is not far away.
-fn network(address: IpAddr) -> (bool, u32) {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => (true, v4.to_bits() >> 16),
-        IpAddr::V6(v6) => (false, u32::try_from(v6.to_bits() >> 96).unwrap_or_default()),
     }
 }
 

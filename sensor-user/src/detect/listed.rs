@@ -1,0 +1,126 @@
+//! The frame of rules that look an account up in a list: who left, who is denied.
+//!
+//! An account is a verified principal's subject, or the name in a login. A name in a login that fails is anybody's
+//! claim: it is told of as low, and names nobody.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::detect::statement::{Outcome, Statement, Subject, severity, show};
+use crate::detect::{
+    About, Case, Column, Finding, Knowledge, Memory, Report, RouteKind, Rule, Severity, text,
+};
+
+/// Seconds for which one account is told of once, unless it gets worse. The desk counts repeats; this keeps a busy
+/// account from costing more than others.
+const REPEAT_S: u32 = 60;
+
+/// What is known of a principal: 16 bytes.
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    /// The knowledge that it was looked up in, plus one.
+    revision: u32,
+    listed: bool,
+    told_s: u32,
+    worst: Option<Severity>,
+}
+
+/// A rule about accounts of one list.
+pub struct Listed {
+    about: &'static About,
+    /// What the account is, for sentences: `of somebody who has left`.
+    what: &'static str,
+    list: fn(&Knowledge) -> &BTreeSet<Box<str>>,
+    /// Looked up once a principal and list; a restart only costs looking again.
+    principals: Column<Entry>,
+}
+
+impl Listed {
+    /// A rule about accounts of one list.
+    #[must_use]
+    pub fn new(
+        about: &'static About,
+        what: &'static str,
+        list: fn(&Knowledge) -> &BTreeSet<Box<str>>,
+    ) -> Self {
+        Self { about, what, list, principals: Column::default() }
+    }
+
+    fn is_listed(&self, knowledge: &Knowledge, account: &str) -> bool {
+        (self.list)(knowledge).contains(account.trim().to_lowercase().as_str())
+    }
+
+    fn principal(&mut self, case: &Case<'_>) -> Option<Finding> {
+        let slot = case.who.principal()?.slot;
+        let revision = case.knowledge.revision.wrapping_add(1);
+        let entry = *self.principals.of(slot);
+        if entry.revision == revision && !entry.listed {
+            return None;
+        }
+        let held = case.acting()?;
+        let listed = entry.revision == revision
+            || held.token.subject.as_deref().is_some_and(|subject| self.is_listed(case.knowledge, subject));
+        let entry = self.principals.of(slot);
+        (entry.revision, entry.listed) = (revision, listed);
+        let subject = Subject::new(case, held);
+        let outcome = subject.outcome();
+        let severity = severity(self.about, outcome);
+        let at_s = case.second();
+        let is_old = entry.told_s == 0 || at_s.abs_diff(entry.told_s) >= REPEAT_S;
+        if !listed || (!is_old && Some(severity) <= entry.worst) {
+            return None;
+        }
+        (entry.told_s, entry.worst) = (at_s, Some(severity));
+        let statement = Statement {
+            severity,
+            confidence: 95,
+            message: format!("A token of an account {} {}.", self.what, subject.told()),
+            brief: format!("{} {}", self.about.id.replace('-', " "), outcome.verb()),
+            facts: Vec::new(),
+        };
+        Some(statement.into_finding(self.about, &subject))
+    }
+
+    fn login(&self, case: &Case<'_>) -> Option<Finding> {
+        if case.again || !matches!(case.route.kind, RouteKind::Login | RouteKind::Token) {
+            return None;
+        }
+        let account = case.exchange.account().filter(|account| self.is_listed(case.knowledge, account))?;
+        let success = case.exchange.is_success();
+        let outcome = if success { Outcome::Accepted } else { Outcome::Refused };
+        let how = if success { "succeeded" } else { "was tried" };
+        let statement = Statement {
+            severity: if success { severity(self.about, outcome) } else { Severity::Low },
+            confidence: if success { 95 } else { 60 },
+            message: format!("A login with an account {} {how} on {}.", self.what, case.route.name),
+            brief: format!("login of {} {how}", self.about.id.replace('-', " ")),
+            facts: vec![("account", Value::from(shown(account)))],
+        };
+        Some(statement.into_address_finding(self.about, case))
+    }
+}
+
+/// An account as an alert may show it.
+#[must_use]
+pub fn shown(account: &str) -> String {
+    show(&text::mask_segment(account))
+}
+
+impl Rule for Listed {
+    fn about(&self) -> &'static About {
+        self.about
+    }
+
+    fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
+        if (self.list)(case.knowledge).is_empty() {
+            return;
+        }
+        report.extend(self.principal(case));
+        report.extend(self.login(case));
+    }
+
+    fn memory(&mut self) -> Option<&mut dyn Memory> {
+        None
+    }
+}
