@@ -24,6 +24,8 @@ pub mod text;
 pub mod window;
 
 #[cfg(test)]
+mod benign;
+#[cfg(test)]
 pub(crate) mod staging;
 
 pub use detector::Detector;
