@@ -32,8 +32,8 @@ alone: Kubernetes sets `TOKENSCOPE_PORT` and its like by itself.
 
 **Limits.** A file of 1 MiB, 16 levels, 250,000 values with aliases expanded, one document, no tags.
 
-**Keys to come.** Some keys are accepted and have no effect in this version (`geo`, some `lists`, `principal` of routes,
-rules of later versions): each gives a warning. Any sink but stdout is an error, because its silence would do harm.
+**Keys to come.** Some keys are accepted and have no effect in this version (`geo`, some `lists`, rules of later
+versions): each gives a warning. Any sink but stdout is an error, because its silence would do harm.
 
 ## Every key
 

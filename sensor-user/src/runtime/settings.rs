@@ -1,9 +1,9 @@
 //! From the configuration as users know it to each stage's own settings.
 
 use crate::alert::AlertSettings;
-use crate::config::Config;
-use crate::detect::{DetectSettings, settings::RouteMatch, settings::RuleSettings};
-use crate::http::HttpLimits;
+use crate::config::{Config, PrincipalSource};
+use crate::detect::{DetectSettings, RouteKind, settings::RouteMatch, settings::RuleSettings};
+use crate::http::{AccountSource, Bodies, BodyKey, BodyUse, HttpLimits};
 use crate::pipeline::Settings;
 use crate::reassembly::FlowLimits;
 use crate::sink::Privacy;
@@ -21,6 +21,7 @@ pub(super) fn of(config: &Config) -> Settings {
             max_head_bytes: config.capture.max_head_bytes,
             exchange_timeout: config.flows.exchange_timeout,
             trusted_proxies: config.http.trusted_proxies.clone(),
+            bodies: bodies(config),
         },
         tokens: config.tokens.clone(),
         detect: detect(config),
@@ -30,6 +31,28 @@ pub(super) fn of(config: &Config) -> Settings {
             ..AlertSettings::default()
         },
     }
+}
+
+/// Which bodies are read. Hashes of refresh tokens are the same in every run that has a fingerprint key.
+fn bodies(config: &Config) -> Bodies {
+    let route = |route: &crate::config::RouteMatch| {
+        let source = match &route.principal {
+            None => AccountSource::Usual,
+            Some(PrincipalSource::Body(name)) => AccountSource::Body(name.as_str().into()),
+            Some(PrincipalSource::Header(name)) => AccountSource::Header(name.as_str().into()),
+            Some(PrincipalSource::Query(name)) => AccountSource::Query(name.as_str().into()),
+        };
+        match route.kind {
+            RouteKind::Token => BodyUse::Token(source),
+            RouteKind::Login => BodyUse::Account(source),
+            _ if route.principal.is_some() => BodyUse::Account(source),
+            _ => BodyUse::Ignored,
+        }
+    };
+    let routes = config.routes.iter().map(|r| (r.method.as_deref(), r.path.as_str(), route(r)));
+    let graphql = config.http.graphql.iter().map(String::as_str);
+    let key = config.tokens.fingerprint_key.as_ref().map(|key| key.as_slice());
+    Bodies::new(routes, graphql, BodyKey::derived(key))
 }
 
 /// What sinks hide.
