@@ -1,21 +1,27 @@
 //! Detections: what an exchange, its tokens and their history say about an attack.
 
+pub mod accounts;
 pub mod cause;
+pub mod climate;
 pub mod detector;
 pub mod docs;
 pub mod family;
 pub mod finding;
 pub mod holder;
 pub mod knowledge;
+pub mod login;
+pub mod recent;
 pub mod roster;
 pub mod routes;
 pub mod rule;
 pub mod rules;
 pub mod scene;
 pub mod settings;
+pub mod share;
 pub mod statement;
 pub mod table;
 pub mod text;
+pub mod told;
 pub mod window;
 
 #[cfg(test)]

@@ -51,6 +51,13 @@ rules! {
     token_many_sources,
     // C. Logins and accounts.
     brute_force,
+    password_spray,
+    credential_stuffing,
+    account_guessing,
+    login_failure_rate,
+    token_failure_rate,
+    frequent_login,
+    many_failing_accounts,
     // D. Authorisation and data.
     // E. Volume, health and the unusual.
     token_rate,
