@@ -185,17 +185,21 @@ mod tests {
         if cookie {
             headers.push(Header { name: end..end + 10, value: 0..1 });
         }
-        let response =
-            ResponseHead { status: 302, minor_version: 1, bytes: text.into_bytes(), headers };
+        let response = ResponseHead { status: 302, minor_version: 1, bytes: text.into_bytes(), headers };
         stage.exchange.response = Some(response);
         stage
     }
 
     #[test]
     fn answers_tell_failure_from_success() {
-        for (status, found) in
-            [(200, Some(false)), (401, Some(true)), (403, Some(true)), (423, Some(true)), (400, None), (500, None)]
-        {
+        for (status, found) in [
+            (200, Some(false)),
+            (401, Some(true)),
+            (403, Some(true)),
+            (423, Some(true)),
+            (400, None),
+            (500, None),
+        ] {
             assert_eq!(failed(&post(status)), found, "{status}");
         }
         assert_eq!(failed(&post(422).account("alice")), Some(true));

@@ -4,8 +4,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::detect::login::Login;
-
 /// One name that tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Seen {
@@ -33,32 +31,37 @@ pub struct Tally {
     pub failures: u32,
     /// Names that succeeded.
     pub succeeded: u32,
-    /// Failures of those that succeeded after at most [`FORGIVEN`] of them.
-    pub forgiven: u32,
 }
 
-/// Failures after which a success is no honest correction any more.
-pub const FORGIVEN: u16 = 5;
+/// What was known of a name before an attempt, within the window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Before {
+    /// Failures since it last succeeded.
+    pub failures: u16,
+    /// Whether it had succeeded.
+    pub succeeded: bool,
+}
 
 impl<const N: usize> Recent<N> {
-    /// Notes an attempt under a name, made by somebody. How often it had failed in the window before.
-    pub fn note(&mut self, name: u64, by: u64, at_s: u32, failed: bool, window_s: u32) -> u16 {
+    /// Notes an attempt under a name, made by somebody.
+    pub fn note(&mut self, name: u64, by: u64, at_s: u32, failed: bool, window_s: u32) -> Before {
         let (name, by) = (short(name), short(by));
         let at = match self.0.iter().position(|seen| seen.name == name) {
             Some(at) => at,
             None => self.make(name, at_s),
         };
-        let Some(seen) = self.0.get_mut(at) else { return 0 };
+        let Some(seen) = self.0.get_mut(at) else { return Before::default() };
         if at_s.saturating_sub(seen.at_s) > window_s {
             *seen = Seen { name, by, at_s, failures: 0, succeeded: false };
         }
-        let before = seen.failures;
+        let before = Before { failures: seen.failures, succeeded: seen.succeeded };
         seen.by = by;
         seen.at_s = seen.at_s.max(at_s);
         if failed {
             seen.failures = seen.failures.saturating_add(1);
         } else {
             seen.succeeded = true;
+            seen.failures = 0;
         }
         before
     }
@@ -84,7 +87,6 @@ impl<const N: usize> Recent<N> {
         for seen in self.within(at_s, window_s) {
             if seen.succeeded {
                 tally.succeeded += 1;
-                tally.forgiven += if seen.failures <= FORGIVEN { u32::from(seen.failures) } else { 0 };
             } else {
                 tally.failing += 1;
                 tally.failures += u32::from(seen.failures);
@@ -114,13 +116,6 @@ const fn short(hash: u64) -> u32 {
     hash as u32
 }
 
-/// Notes a login by account. Nothing without one.
-pub fn note_account<const N: usize>(set: &mut Recent<N>, login: &Login, at_s: u32, window_s: u32) {
-    if let Some(account) = login.account {
-        set.note(account, login.address, at_s, login.failed, window_s);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -133,10 +128,10 @@ mod tests {
         set.note(1, 9, 100, true, 60);
         set.note(1, 9, 101, true, 60);
         set.note(2, 8, 102, true, 60);
-        assert_eq!(set.tally(102, 60), Tally { failing: 2, failures: 3, succeeded: 0, forgiven: 0 });
+        assert_eq!(set.tally(102, 60), Tally { failing: 2, failures: 3, succeeded: 0 });
         assert_eq!(set.failing_by(102, 60), 2);
-        assert_eq!(set.note(1, 9, 103, false, 60), 2);
-        assert_eq!(set.tally(103, 60), Tally { failing: 1, failures: 1, succeeded: 1, forgiven: 2 });
+        assert_eq!(set.note(1, 9, 103, false, 60), Before { failures: 2, succeeded: false });
+        assert_eq!(set.tally(103, 60), Tally { failing: 1, failures: 1, succeeded: 1 });
     }
 
     #[test]

@@ -110,9 +110,8 @@ impl Share {
         let share = number(failures) / number(attempts);
         let usual = self.usual();
         // Three standard deviations of a share of so few attempts.
-        let expected = usual.map_or(0.0, |usual| {
-            2.0 * usual + 3.0 * (usual * (1.0 - usual) / number(attempts)).sqrt()
-        });
+        let expected =
+            usual.map_or(0.0, |usual| 2.0 * usual + 3.0 * (usual * (1.0 - usual) / number(attempts)).sqrt());
         let severity = if share > limits.serious.max(expected) {
             Severity::High
         } else if share > limits.warn.max(expected) && usual.is_some() {

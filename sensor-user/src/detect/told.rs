@@ -30,8 +30,14 @@ mod tests {
     #[test]
     fn repeats_only_what_is_worse_or_old() {
         let mut told = Told::default();
-        let said = [(0, Severity::High), (1, Severity::High), (2, Severity::Critical), (3, Severity::High), (603, Severity::High)]
-            .map(|(at, severity)| told.again(at, severity, 600));
+        let said = [
+            (0, Severity::High),
+            (1, Severity::High),
+            (2, Severity::Critical),
+            (3, Severity::High),
+            (603, Severity::High),
+        ]
+        .map(|(at, severity)| told.again(at, severity, 600));
         assert_eq!(said, [true, false, true, false, true]);
     }
 }

@@ -284,7 +284,9 @@ fn in_head(request: &RequestHead, source: &AccountSource) -> (Option<Box<str>>, 
     match source {
         AccountSource::Usual => (request.value("authorization").and_then(basic_user), None),
         AccountSource::Body(name) => (None, Some(Arc::clone(name))),
-        AccountSource::Header(name) => (request.value(name).and_then(|value| shown(value, MAX_ACCOUNT)), None),
+        AccountSource::Header(name) => {
+            (request.value(name).and_then(|value| shown(value, MAX_ACCOUNT)), None)
+        }
         AccountSource::Query(name) => {
             let value = form::pairs(request.query()).find(|(key, _)| **key == *name.as_bytes());
             (value.and_then(|(_, value)| shown(&form::decoded(value), MAX_ACCOUNT)), None)
@@ -357,7 +359,8 @@ impl Reading {
 
     fn finds(&self, text: &[u8], member: Option<&str>) -> Finds {
         let mut finds = Finds::default();
-        let json = self.format == Format::Guess && matches!(text.trim_ascii_start().first(), Some(b'{' | b'['));
+        let json =
+            self.format == Format::Guess && matches!(text.trim_ascii_start().first(), Some(b'{' | b'['));
         if json {
             scan::walk(text, &mut |place, scalar| finds.offer_scalar(member, place, scalar));
         } else {

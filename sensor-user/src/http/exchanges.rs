@@ -31,7 +31,12 @@ pub struct HttpLimits {
 impl Default for HttpLimits {
     fn default() -> Self {
         let exchange_timeout = Duration::from_secs(30);
-        Self { max_head_bytes: 64 * 1024, exchange_timeout, trusted_proxies: Vec::new(), bodies: Bodies::default() }
+        Self {
+            max_head_bytes: 64 * 1024,
+            exchange_timeout,
+            trusted_proxies: Vec::new(),
+            bodies: Bodies::default(),
+        }
     }
 }
 

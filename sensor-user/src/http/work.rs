@@ -71,13 +71,19 @@ impl Work {
         let asking = self.asking.as_ref().map_or(0, |asking| asking.exchange.request.bytes.len());
         let answering = self.answering.as_ref().map_or(0, |answering| answering.head.bytes.len());
         let reading = self.reading.as_ref().map_or(0, |reading| reading.weight());
-        size_of::<Self>() + asking + answering + reading + self.pending.iter().map(Pending::weight).sum::<usize>()
+        size_of::<Self>()
+            + asking
+            + answering
+            + reading
+            + self.pending.iter().map(Pending::weight).sum::<usize>()
     }
 
     /// Ends the reading of a body: what it says goes to its request, the last one that waits.
     pub(super) fn end_body(&mut self, bodies: &Bodies, counters: &mut HttpCounters) {
         let Some(reading) = self.reading.take() else { return };
-        let Some(exchange) = self.pending.back_mut().and_then(|pending| pending.exchange.as_mut()) else { return };
+        let Some(exchange) = self.pending.back_mut().and_then(|pending| pending.exchange.as_mut()) else {
+            return;
+        };
         let ended = reading.end(bodies, &mut exchange.body);
         counters.bodies_read += 1;
         counters.bodies_cut += u64::from(ended.cut);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::detect::climate::{Climate, Sky};
 use crate::detect::login::{Login, Saying};
-use crate::detect::recent::{Recent, Tally, note_account};
+use crate::detect::recent::{Before, Recent};
 use crate::detect::window::Buckets;
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, scene,
@@ -33,7 +33,7 @@ last ten minutes, as a percentage.\n\nBenign sources: many people behind one add
 and outnumber the failures; people who mistype, as an account that succeeds after at most five failures is forgiven \
 them; an outage, in which those fail who have logged in before and nearly nobody gets in: then only the critical \
 number counts, as it does for `lists.trusted_addresses`. It does not see guessing spread over many addresses: \
-`account-guessing` and `credential-stuffing` do. About 300 bytes an address that logs in, 16 for each of its \
+`account-guessing` and `credential-stuffing` do. About 600 bytes an address that logs in, 16 for each of its \
 accounts, at most 64.",
     cooling_s: 900,
     thresholds: &[
@@ -81,6 +81,9 @@ const BUCKET_S: u64 = 10;
 /// Accounts remembered of one address: ten decide the risk, eight make a crowd.
 const MAX_ACCOUNTS: usize = 64;
 
+/// Failures after which a success is no honest correction any more.
+const FORGIVEN: u16 = 5;
+
 /// Seconds of the longest window.
 const WINDOW_S: u32 = 600;
 
@@ -114,6 +117,10 @@ struct Limits {
 struct Tries {
     failures: Buckets<60>,
     successes: Buckets<60>,
+    /// Failures that a success of the same account made good.
+    forgiven: Buckets<60>,
+    /// Accounts that got in, each once.
+    entered: Buckets<60>,
     accounts: Recent<MAX_ACCOUNTS>,
 }
 
@@ -137,18 +144,37 @@ struct Counts {
 
 impl Tries {
     fn note(&mut self, login: &Login, bucket: u64, at_s: u32) -> Counts {
-        if login.failed { self.failures.add(bucket) } else { self.successes.add(bucket) }
-        note_account(&mut self.accounts, login, at_s, WINDOW_S);
+        if login.failed {
+            self.failures.add(bucket)
+        } else {
+            self.successes.add(bucket)
+        }
+        if let Some(account) = login.account {
+            let before = self.accounts.note(account, login.address, at_s, login.failed, WINDOW_S);
+            self.make_good(login, before, bucket);
+        }
         let (ten, successes) = (self.failures.sum(bucket, 60), self.successes.sum(bucket, 60));
-        let Tally { failing, succeeded, forgiven, .. } = self.accounts.tally(at_s, WINDOW_S);
+        let named = login.account.is_some();
         Counts {
             minute: self.failures.sum(bucket, 6),
             five: self.failures.sum(bucket, 30),
             ten,
             successes,
-            accounts: failing.max(u32::from(ten > 0)),
-            held: ten.saturating_sub(forgiven),
-            entered: if login.account.is_some() { succeeded } else { successes },
+            accounts: self.accounts.tally(at_s, WINDOW_S).failing.max(u32::from(ten > 0)),
+            held: ten.saturating_sub(self.forgiven.sum(bucket, 60)),
+            entered: if named { self.entered.sum(bucket, 60) } else { successes },
+        }
+    }
+
+    fn make_good(&mut self, login: &Login, before: Before, bucket: u64) {
+        if login.failed {
+            return;
+        }
+        if !before.succeeded {
+            self.entered.add(bucket);
+        }
+        if before.failures <= FORGIVEN {
+            (0..before.failures).for_each(|_| self.forgiven.add(bucket));
         }
     }
 }
@@ -331,7 +357,8 @@ mod tests {
 
     #[test]
     fn risk_follows_its_formula() {
-        let cases = [((0, 0), 0), ((10, 1), 10), ((100, 1), 73), ((1000, 1), 73), ((50, 5), 50), ((100, 40), 100)];
+        let cases =
+            [((0, 0), 0), ((10, 1), 10), ((100, 1), 73), ((1000, 1), 73), ((50, 5), 50), ((100, 40), 100)];
         for ((failures, accounts), expected) in cases {
             assert_eq!(risk(failures, accounts), expected);
         }

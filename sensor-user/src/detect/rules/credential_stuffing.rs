@@ -219,7 +219,8 @@ mod tests {
     #[test]
     fn ten_accounts_from_five_addresses_are_one_alert() {
         let mut rule = fresh();
-        let found: Vec<_> = (0..200_u64).map(|i| login(i, i, i % 50, 401).ask(&mut *rule, []).len()).collect();
+        let found: Vec<_> =
+            (0..200_u64).map(|i| login(i, i, i % 50, 401).ask(&mut *rule, []).len()).collect();
         assert_eq!(found.iter().position(|n| *n == 1), Some(9));
         assert_eq!(found.iter().sum::<usize>(), 1);
         assert_eq!(login(700, 1, 1, 401).ask(&mut *rule, []).len(), 1, "told again after ten minutes");

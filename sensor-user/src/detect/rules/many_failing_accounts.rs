@@ -227,7 +227,8 @@ mod tests {
     #[test]
     fn far_more_are_high() {
         let mut rule = fresh();
-        let worst = (0..150_u64).flat_map(|i| login(i * 60, i, 401).ask(&mut *rule, [])).map(|f| f.severity).max();
+        let worst =
+            (0..150_u64).flat_map(|i| login(i * 60, i, 401).ask(&mut *rule, [])).map(|f| f.severity).max();
         assert_eq!(worst, Some(Severity::High));
     }
 

@@ -321,12 +321,8 @@ mod tests {
 
     #[test]
     fn made_up_programs_are_bounded() {
-        let mut rule = PasswordSpray {
-            accounts: 15,
-            window_s: 1800,
-            max_tries_each: 10,
-            memory: Spray::default(),
-        };
+        let mut rule =
+            PasswordSpray { accounts: 15, window_s: 1800, max_tries_each: 10, memory: Spray::default() };
         for i in 0..3000_u64 {
             login(i, "user", 401).header("User-Agent", &format!("x/{i}")).ask(&mut rule, []);
         }

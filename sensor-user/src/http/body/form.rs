@@ -59,7 +59,11 @@ mod tests {
 
     #[test]
     fn splits_pairs() {
-        let all: Vec<_> = pairs(b"a=1&&b&c=d=e").map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
-        assert_eq!(all, [(b"a".to_vec(), b"1".to_vec()), (b"b".to_vec(), vec![]), (b"c".to_vec(), b"d=e".to_vec())]);
+        let all: Vec<_> =
+            pairs(b"a=1&&b&c=d=e").map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        assert_eq!(
+            all,
+            [(b"a".to_vec(), b"1".to_vec()), (b"b".to_vec(), vec![]), (b"c".to_vec(), b"d=e".to_vec())]
+        );
     }
 }

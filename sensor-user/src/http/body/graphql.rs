@@ -208,7 +208,11 @@ mod tests {
             ("fragment F on mutation { id } query Q { ...F }", None, "query Q"),
             ("query A { a } mutation B { b }", Some("B"), "mutation B"),
             ("query A { a } mutation B { b }", Some("C"), "query A"),
-            ("query A { a(s: \"} mutation X {\", b: \"\"\" } \" mutation Y { \"\"\") } mutation B { b }", Some("B"), "mutation B"),
+            (
+                "query A { a(s: \"} mutation X {\", b: \"\"\" } \" mutation Y { \"\"\") } mutation B { b }",
+                Some("B"),
+                "mutation B",
+            ),
             ("{ query } mutation M { m }", Some("M"), "mutation M"),
             ("query A { a", None, "query A"),
         ] {

@@ -8,8 +8,22 @@ use super::{MAX_ACCOUNT, shown};
 
 /// Members that name an account, the surest first.
 const ACCOUNTS: [&str; 16] = [
-    "username", "useremail", "loginname", "loginid", "login", "userid", "email", "emailaddress", "mail", "user",
-    "account", "accountname", "identifier", "jusername", "phone", "phonenumber",
+    "username",
+    "useremail",
+    "loginname",
+    "loginid",
+    "login",
+    "userid",
+    "email",
+    "emailaddress",
+    "mail",
+    "user",
+    "account",
+    "accountname",
+    "identifier",
+    "jusername",
+    "phone",
+    "phonenumber",
 ];
 
 /// Names an application rather than a person: counts where nothing else names an account (RFC 6749 section 4.4).

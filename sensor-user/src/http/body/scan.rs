@@ -273,7 +273,13 @@ mod tests {
     #[test]
     fn hands_out_two_levels_and_nothing_of_arrays() {
         let text = br#" {"a":"x\"y","b":{"c":-1.5e3,"d":{"e":"no"},"f":["no",{"g":"no"}],"h":"z"},"i":[["no"]],"j":true,"k":"w"}junk"#;
-        assert_eq!(walked(text), (vec!["0:a=x\"y", "0:b.c=#-1.5e3", "0:b.h=z", "0:k=w"].into_iter().map(String::from).collect(), 0));
+        assert_eq!(
+            walked(text),
+            (
+                vec!["0:a=x\"y", "0:b.c=#-1.5e3", "0:b.h=z", "0:k=w"].into_iter().map(String::from).collect(),
+                0
+            )
+        );
     }
 
     #[test]

@@ -126,10 +126,7 @@ fn refresh_tokens_are_known_by_a_keyed_hash() {
     assert_eq!(form, hash("/token/refresh", br#"{"refreshToken":"ab\u002bc"}"#));
     assert_ne!(form, hash("/oauth/token", b"refresh_token=abc"));
     assert_eq!(hash("/login", b"refresh_token=abc"), None);
-    let limits = HttpLimits {
-        bodies: Bodies::new([], [], BodyKey::new([7; 32])),
-        ..HttpLimits::default()
-    };
+    let limits = HttpLimits { bodies: Bodies::new([], [], BodyKey::new([7; 32])), ..HttpLimits::default() };
     let head = "POST /oauth/token HTTP/1.1\r\nContent-Length: 21\r\n\r\n";
     let other = facts_in(head, b"refresh_token=ab%2Bc&", 1000, &limits).0.unwrap();
     assert_ne!(other.refresh_token, form);
@@ -145,7 +142,8 @@ fn other_routes_methods_and_encodings_are_not_read() {
     assert!(post("/login", "Content-Encoding: identity\r\n", body).is_some());
     let put = format!("PUT /login HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len());
     assert_eq!(facts_in(&put, body, 100, &HttpLimits::default()), (None, [0; 4]));
-    let gzip = format!("POST /login HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", body.len());
+    let gzip =
+        format!("POST /login HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", body.len());
     assert_eq!(facts_in(&gzip, body, 100, &HttpLimits::default()), (None, [0, 0, 0, 1]));
 }
 
@@ -194,7 +192,10 @@ fn absurd_bodies_are_read_to_the_limit() {
     let long = format!(r#"{{"username":"{}"}}"#, "\u{e9}".repeat(1000));
     assert_eq!(account(&long).unwrap().len(), MAX_ACCOUNT);
     assert_eq!(account(&"[".repeat(8000)), None);
-    assert_eq!(post("/login", "", b"{\"username\":\"a\xff\xfe\"}").unwrap().account.as_deref(), Some("a\u{fffd}\u{fffd}"));
+    assert_eq!(
+        post("/login", "", b"{\"username\":\"a\xff\xfe\"}").unwrap().account.as_deref(),
+        Some("a\u{fffd}\u{fffd}")
+    );
 }
 
 #[test]
