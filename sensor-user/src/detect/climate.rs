@@ -4,7 +4,7 @@
 //! tells an outage from an attack is *who* fails: accounts at addresses from which they have logged in before. Only a
 //! success makes such a pair known, so nobody can fake an outage without accounts of his own at several addresses.
 //!
-//! Memory: two bit fields of 256 KiB for the known pairs, made at the first success, and 120 bytes a service.
+//! Memory: two bit fields of 256 KiB for the known pairs, made at the first success, and 140 bytes a service.
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,15 @@ struct Weather {
     /// Known pairs that failed, a bit of 64 each: in these five minutes, and in those before.
     pairs: (u64, u64),
     turned: u64,
+    streak: Streak,
+}
+
+/// What happened since anybody got in last.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Streak {
+    known: u32,
+    other: u32,
+    pairs: u64,
 }
 
 /// What is known of one attempt.
@@ -79,8 +88,11 @@ impl Weather {
     fn note(&mut self, bucket: u64, pair: u64, failed: bool, known: bool) {
         if !failed {
             self.good.add(bucket);
+            self.streak = Streak::default();
         } else if known {
             self.known_failures.add(bucket);
+            self.streak.known = self.streak.known.saturating_add(1);
+            self.streak.pairs |= 1 << (pair >> 58);
             if bucket / 10 > self.turned {
                 self.pairs = (0, if bucket / 10 == self.turned + 1 { self.pairs.0 } else { 0 });
                 self.turned = bucket / 10;
@@ -88,11 +100,16 @@ impl Weather {
             self.pairs.0 |= 1 << (pair >> 58);
         } else {
             self.other_failures.add(bucket);
+            self.streak.other = self.streak.other.saturating_add(1);
         }
     }
 
-    /// Nearly nobody gets in, and most who fail have got in before.
+    /// Nearly nobody gets in, and most who fail have got in before: nobody since some time, or few in five minutes.
     fn is_outage(&self, bucket: u64) -> bool {
+        let Streak { known, other, pairs } = self.streak;
+        if known >= MIN_FAILURES && known >= other && pairs.count_ones() >= MIN_PAIRS {
+            return true;
+        }
         let known = self.known_failures.sum(bucket, 10);
         known >= MIN_FAILURES
             && (self.pairs.0 | self.pairs.1).count_ones() >= MIN_PAIRS
@@ -163,8 +180,13 @@ mod tests {
         }
         assert!(!attacked.is_outage(100), "strangers outnumber them");
         weather.note(101, 1, false, true);
+        assert!(weather.is_outage(101), "one got in");
         weather.note(101, 2, false, true);
         assert!(!weather.is_outage(101), "others get in");
+        for pair in 0..12_u64 {
+            weather.note(102, stable_hash(&pair), true, true);
+        }
+        assert!(weather.is_outage(102), "nobody since");
         assert!(!Weather::default().is_outage(0));
     }
 

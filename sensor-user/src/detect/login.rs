@@ -148,6 +148,9 @@ impl Saying {
 }
 
 #[cfg(test)]
+mod days;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::detect::staging::Stage;

@@ -95,14 +95,18 @@ impl<const N: usize> Recent<N> {
         tally
     }
 
-    /// By how many the failing names were tried last.
+    /// By whom the failing names were tried last: by how many, and how many names by the busiest of them.
     #[must_use]
-    pub fn failing_by(&self, at_s: u32, window_s: u32) -> u32 {
+    pub fn failing_by(&self, at_s: u32, window_s: u32) -> (u32, u32) {
         let mut by: Vec<u32> =
             self.within(at_s, window_s).filter(|seen| !seen.succeeded).map(|seen| seen.by).collect();
         by.sort_unstable();
-        by.dedup();
-        u32::try_from(by.len()).unwrap_or(u32::MAX)
+        let (mut parties, mut most) = (0, 0);
+        for names in by.chunk_by(|one, other| one == other) {
+            parties += 1;
+            most = most.max(u32::try_from(names.len()).unwrap_or(u32::MAX));
+        }
+        (parties, most)
     }
 
     fn within(&self, at_s: u32, window_s: u32) -> impl Iterator<Item = &Seen> {
@@ -129,7 +133,7 @@ mod tests {
         set.note(1, 9, 101, true, 60);
         set.note(2, 8, 102, true, 60);
         assert_eq!(set.tally(102, 60), Tally { failing: 2, failures: 3, succeeded: 0 });
-        assert_eq!(set.failing_by(102, 60), 2);
+        assert_eq!(set.failing_by(102, 60), (2, 1));
         assert_eq!(set.note(1, 9, 103, false, 60), Before { failures: 2, succeeded: false });
         assert_eq!(set.tally(103, 60), Tally { failing: 1, failures: 1, succeeded: 1 });
     }

@@ -13,8 +13,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::{hmac, rand};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::engine::{DecodePaddingMode, Engine};
 use zeroize::{Zeroize, Zeroizing};
 
 use self::names::Finds;
@@ -28,6 +28,14 @@ pub const MAX_BODY: usize = 8 * 1024;
 
 /// Longest account in bytes: an e-mail address has at most 254 (RFC 5321 section 4.5.3.1.3).
 pub const MAX_ACCOUNT: usize = 256;
+
+/// Base64 as lenient servers take it: with or without padding.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 
 /// Where a request names the account that it is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -297,7 +305,7 @@ fn in_head(request: &RequestHead, source: &AccountSource) -> (Option<Box<str>>, 
 /// The user name of HTTP Basic (RFC 7617). The password beside it is wiped.
 fn basic_user(value: &[u8]) -> Option<Box<str>> {
     /// Enough for the longest account: four characters for three bytes.
-    const MAX_TEXT: usize = (MAX_ACCOUNT + 2) / 3 * 4;
+    const MAX_TEXT: usize = MAX_ACCOUNT.div_ceil(3) * 4;
     let (scheme, rest) = value.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
         return None;
@@ -305,7 +313,7 @@ fn basic_user(value: &[u8]) -> Option<Box<str>> {
     let text = rest.trim_ascii();
     let text = text.get(..MAX_TEXT).unwrap_or(text);
     let mut plain = Zeroizing::new([0_u8; MAX_TEXT]);
-    let len = STANDARD.decode_slice(text, &mut *plain).ok()?;
+    let len = LENIENT.decode_slice(text, &mut *plain).ok()?;
     let colon = memchr::memchr(b':', plain.get(..len)?)?;
     shown(plain.get(..colon)?, MAX_ACCOUNT)
 }

@@ -30,8 +30,8 @@ five minutes with more than 10 within one, are high; more than 50 within a minut
 while more than 10 failures of the last minute are fresh is critical, unless the account has logged in from there \
 before: something was guessed. The fact `risk_score` is 0.7 · min(failures/100, 1) + 0.3 · min(accounts/10, 1) of the \
 last ten minutes, as a percentage.\n\nBenign sources: many people behind one address, of whom eight or more log in \
-and outnumber the failures; people who mistype, as an account that succeeds after at most five failures is forgiven \
-them; an outage, in which those fail who have logged in before and nearly nobody gets in: then only the critical \
+and outnumber the failures; people who mistype, as five failures are forgiven to an account that succeeds after them or has \
+logged in from there before; an outage, in which those fail who have logged in before and nearly nobody gets in: then only the critical \
 number counts, as it does for `lists.trusted_addresses`. It does not see guessing spread over many addresses: \
 `account-guessing` and `credential-stuffing` do. About 600 bytes an address that logs in, 16 for each of its \
 accounts, at most 64.",
@@ -137,22 +137,24 @@ struct Counts {
     ten: u32,
     successes: u32,
     accounts: u32,
-    /// Failures that count, and those who got in: by account where accounts are named.
-    held: u32,
+    /// Failures of one, five and ten minutes that are not forgiven.
+    held: [u32; 3],
+    /// Those who got in: by account where accounts are named.
     entered: u32,
 }
 
 impl Tries {
-    fn note(&mut self, login: &Login, bucket: u64, at_s: u32) -> Counts {
+    fn note(&mut self, login: &Login, known: bool, bucket: u64, at_s: u32) -> Counts {
         if login.failed {
-            self.failures.add(bucket)
+            self.failures.add(bucket);
         } else {
-            self.successes.add(bucket)
+            self.successes.add(bucket);
         }
         if let Some(account) = login.account {
             let before = self.accounts.note(account, login.address, at_s, login.failed, WINDOW_S);
-            self.make_good(login, before, bucket);
+            self.make_good(login, known, before, bucket);
         }
+        let held = |last| self.failures.sum(bucket, last).saturating_sub(self.forgiven.sum(bucket, last));
         let (ten, successes) = (self.failures.sum(bucket, 60), self.successes.sum(bucket, 60));
         let named = login.account.is_some();
         Counts {
@@ -161,19 +163,23 @@ impl Tries {
             ten,
             successes,
             accounts: self.accounts.tally(at_s, WINDOW_S).failing.max(u32::from(ten > 0)),
-            held: ten.saturating_sub(self.forgiven.sum(bucket, 60)),
+            held: [held(6), held(30), held(60)],
             entered: if named { self.entered.sum(bucket, 60) } else { successes },
         }
     }
 
-    fn make_good(&mut self, login: &Login, before: Before, bucket: u64) {
+    /// Who has logged in from here before may mistype; who gets in after a few failures has done so.
+    fn make_good(&mut self, login: &Login, known: bool, before: Before, bucket: u64) {
         if login.failed {
+            if known && before.failures < FORGIVEN {
+                self.forgiven.add(bucket);
+            }
             return;
         }
         if !before.succeeded {
             self.entered.add(bucket);
         }
-        if before.failures <= FORGIVEN {
+        if !known && before.failures <= FORGIVEN {
             (0..before.failures).for_each(|_| self.forgiven.add(bucket));
         }
     }
@@ -182,13 +188,14 @@ impl Tries {
 impl Limits {
     /// How bad the counts are after a failure; `only_critical` for those whose failures prove little.
     fn judge(&self, counts: Counts, only_critical: bool) -> Option<Severity> {
-        let fast = counts.minute > self.minute && !counts.is_crowd();
-        let slow = counts.held >= self.ten && counts.held >= counts.entered.saturating_mul(2);
-        if counts.minute > self.critical_minute && !counts.is_crowd() {
+        let [minute, five, ten] = counts.held;
+        let fast = minute > self.minute && !counts.is_crowd();
+        let slow = ten >= self.ten && ten >= counts.entered.saturating_mul(2);
+        if minute > self.critical_minute && !counts.is_crowd() {
             Some(Severity::Critical)
         } else if only_critical {
             None
-        } else if slow || (fast && counts.five > self.five) {
+        } else if slow || (fast && five > self.five) {
             Some(Severity::High)
         } else {
             fast.then_some(Severity::Medium)
@@ -199,7 +206,7 @@ impl Limits {
 impl Counts {
     /// Many people log in here, and more than fail.
     const fn is_crowd(&self) -> bool {
-        self.entered >= CROWD && self.held <= self.entered
+        self.entered >= CROWD && self.held[2] <= self.entered
     }
 }
 
@@ -222,13 +229,13 @@ impl Rule for BruteForce {
         let (addresses, climate) = &mut self.memory;
         let Sky { outage, known } = climate.note(case, &login);
         let tries = addresses.of(case.who.address.slot).get_or_insert_default();
-        let counts = tries.note(&login, case.exchange.at.secs() / BUCKET_S, case.second());
+        let counts = tries.note(&login, known, case.exchange.at.secs() / BUCKET_S, case.second());
         let shared = case.who.trusted_address;
         let severity = if login.failed {
             self.limits.judge(counts, shared || outage)
         } else {
             let expected = shared || counts.is_crowd() || (known && login.account.is_some());
-            (counts.minute > self.limits.minute && !expected).then_some(Severity::Critical)
+            (counts.held[0] > self.limits.minute && !expected).then_some(Severity::Critical)
         };
         report.extend(severity.map(|severity| finding(case, severity, counts, login.failed)));
     }

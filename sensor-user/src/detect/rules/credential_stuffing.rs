@@ -24,13 +24,13 @@ pub static ABOUT: About = About {
     behavioural: true,
     needs: Needs::Exchange,
     doc: "Fires when logins to 10 or more accounts fail at one service within ten minutes from 5 or more addresses, \
-with at most three tries each on average, and they are many for that service: no fewer than succeed, or more than \
-four times and ten more than is usual there.\n\nLists of stolen passwords are tried by botnets, each address a few \
+with at most three tries each on average and no more than half of the accounts by one address, and they are many for \
+that service: no fewer than succeed, or ten more than four times what usually fails beside so many successes.\n\nLists of stolen passwords are tried by botnets, each address a few \
 times: no address and no account stands out, the service does. One alert a service; it is told again after ten \
 minutes.\n\nFailures of an account at an address from which it has logged in before do not count, nor do accounts \
 that succeed in the meantime. Benign sources: people who mistype, which a large service has all day and which is \
-what is usual there; an outage, told by who fails in it. What is usual is learned in windows of ten minutes; an \
-attack teaches no more than twice what was usual before. It does not see logins whose requests name no account. At \
+what is usual there; an outage, told by who fails in it. What is usual is learned as a share from the first 200 \
+successes on, ten minutes at a time; an attack teaches no more than twice what was usual before. It does not see logins whose requests name no account. At \
 most 256 accounts are compared: 4 KiB a service that logs in.",
     cooling_s: 900,
     thresholds: &[
@@ -53,7 +53,7 @@ most 256 accounts are compared: 4 KiB a service that logs in.",
             default: 4.0,
             min: 1.0,
             max: 100.0,
-            doc: "Failures are many above so many times what is usual.",
+            doc: "Failures are many at ten more than so many times what is usual.",
         },
     ],
 };
@@ -69,8 +69,9 @@ const BUCKETS: u64 = 20;
 /// Failures each, on average, above which it is no list of pairs.
 const MAX_TRIES_EACH: u32 = 3;
 
-/// Windows after which what is usual is believed: two hours.
-const LEARNED: u16 = 12;
+/// Successes after which what is usual is believed, and by how many it fades.
+const LEARNED: f32 = 200.0;
+const FADE: f32 = 20_000.0;
 
 pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     Box::new(CredentialStuffing {
@@ -87,9 +88,8 @@ struct Service {
     tried: Recent<MAX_ACCOUNTS>,
     good: Buckets<20>,
     failed: Buckets<20>,
-    /// Failures in a usual window, and how many windows that is learned from.
-    usual: f32,
-    windows: u16,
+    /// Failures and successes of the past, faded.
+    past: (f32, f32),
     window: u64,
     told: Told,
 }
@@ -119,20 +119,27 @@ impl Service {
 
     /// Takes the window that has ended into the average.
     fn learn(&mut self) {
-        let failed = self.failed.sum(self.window * BUCKETS + BUCKETS - 1, BUCKETS);
-        let mut failed = number(failed);
-        if self.windows >= LEARNED {
-            failed = failed.min(2.0 * self.usual + 1.0);
+        let last = self.window * BUCKETS + BUCKETS - 1;
+        let (mut failed, good) =
+            (number(self.failed.sum(last, BUCKETS)), number(self.good.sum(last, BUCKETS)));
+        if let Some(usual) = self.usual() {
+            failed = failed.min(2.0 * usual * good + 1.0);
         }
-        self.windows = self.windows.saturating_add(1);
-        let weight = if self.windows > LEARNED { 0.1 } else { 1.0 / f32::from(self.windows) };
-        self.usual += (failed - self.usual) * weight;
+        self.past = (self.past.0 + failed, self.past.1 + good);
+        if self.past.1 > FADE {
+            self.past = (self.past.0 / 2.0, self.past.1 / 2.0);
+        }
+    }
+
+    /// Failures for one success, once that is known.
+    fn usual(&self) -> Option<f32> {
+        (self.past.1 >= LEARNED).then(|| self.past.0 / self.past.1)
     }
 
     /// Whether so many failures are many here.
     fn is_unusual(&self, failed: u32, good: u32, times: u32) -> bool {
-        let learned = self.windows >= LEARNED;
-        failed >= good || (learned && number(failed) > self.usual * number(times) + 10.0)
+        let many = |usual| number(failed) >= usual * number(good) * number(times) + 10.0;
+        failed >= good || self.usual().is_some_and(many)
     }
 }
 
@@ -170,8 +177,9 @@ impl Rule for CredentialStuffing {
         {
             return;
         }
-        let addresses = service.tried.failing_by(at_s, WINDOW_S);
-        if addresses >= self.addresses && service.told.again(at_s, ABOUT.severity, WINDOW_S) {
+        let (addresses, most) = service.tried.failing_by(at_s, WINDOW_S);
+        let spread = addresses >= self.addresses && most <= tally.failing / 2;
+        if spread && service.told.again(at_s, ABOUT.severity, WINDOW_S) {
             report.push(finding(case, (tally.failing, addresses), (failed, good)));
         }
     }
@@ -272,12 +280,13 @@ mod tests {
 
     #[test]
     fn an_attack_does_not_become_usual_at_once() {
-        let mut service = Service { usual: 10.0, windows: LEARNED, window: 1, ..Service::default() };
+        let mut service = Service { past: (100.0, 10_000.0), window: 1, ..Service::default() };
         for bucket in 20..40 {
             (0..500).for_each(|_| service.failed.add(bucket));
+            (0..50).for_each(|_| service.good.add(bucket));
         }
         service.learn();
-        assert!(service.usual < 12.0);
+        assert!(service.usual() < Some(0.012), "{:?}", service.usual());
     }
 
     #[test]

@@ -22,11 +22,12 @@ pub static ABOUT: About = About {
     behavioural: true,
     needs: Needs::Exchange,
     doc: "Fires when more than 20 accounts of one service fail to log in within a day and never succeed, and they are \
-more than a tenth of the accounts that did log in. Five times as many are high. A day is the running half and the \
-one before, by the clock of the data (UTC).\n\nIt catches what is too slow for every other limit: an account an \
+more than three times as many as on a usual day there. Before two days have been seen they must be more than one for \
+every ten successful logins. Five times as many are high. A day is the running half and the one before, by the \
+clock of the data (UTC).\n\nIt catches what is too slow for every other limit: an account an \
 hour, from addresses that never return.\n\nAccounts are counted by two bitmaps of 16,384 bits, exact to about one in \
 a hundred up to 10,000 accounts and saturating beyond 100,000. Benign sources: mistyped names, of which a large \
-service has many each day, hence the share; an outage, told by who fails in it. Failures of an account at an address \
+service has many each day, which becomes usual; an outage, told by who fails in it. Failures of an account at an address \
 from which it has logged in before do not count. Once a day and service unless it grows worse. 8 KiB a service that \
 logs in.",
     cooling_s: 600,
@@ -43,7 +44,7 @@ logs in.",
             default: 10.0,
             min: 0.0,
             max: 1000.0,
-            doc: "They must be more than this percentage of the accounts that log in.",
+            doc: "Before it is known what is usual, they must be more than this percentage of the successful logins.",
         },
     ],
 };
@@ -56,6 +57,12 @@ const BITS: f64 = 16_384.0;
 
 /// Half a day.
 const HALF_S: u32 = 43_200;
+
+/// Times what is usual above which it is unusual.
+const UNUSUAL: f64 = 3.0;
+
+/// Halves after which what is usual is believed.
+const LEARNED: u16 = 4;
 
 /// Times as many accounts that make it high.
 const FAR_MORE: f64 = 5.0;
@@ -104,6 +111,7 @@ fn count(all: &[&Names]) -> f64 {
 struct Half {
     failed: Names,
     entered: Names,
+    logins: u32,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -111,6 +119,9 @@ struct Service {
     now: Half,
     before: Half,
     half: u32,
+    /// Accounts that only failed on a usual day, and from how many halves that is learned.
+    usual: f64,
+    halves: u16,
     told: Told,
 }
 
@@ -125,6 +136,7 @@ impl Service {
     fn note(&mut self, account: u64, failed: bool, at_s: u32) -> bool {
         let half = at_s / HALF_S;
         if half > self.half {
+            self.learn();
             let now = std::mem::take(&mut self.now);
             self.before = if half == self.half + 1 { now } else { Half::default() };
             self.half = half;
@@ -133,8 +145,29 @@ impl Service {
             self.now.failed.add(account)
         } else {
             self.now.entered.add(account);
+            self.now.logins = self.now.logins.saturating_add(1);
             false
         }
+    }
+
+    /// Takes the day that ends with this half into the average. An attack teaches no more than twice what was usual.
+    fn learn(&mut self) {
+        if self.half == 0 {
+            return;
+        }
+        let mut failing = self.counts().0;
+        if self.halves >= LEARNED {
+            failing = failing.min(2.0 * self.usual + 1.0);
+        }
+        self.halves = self.halves.saturating_add(1);
+        let weight = if self.halves > LEARNED { 0.1 } else { 1.0 / f64::from(self.halves) };
+        self.usual += (failing - self.usual) * weight;
+    }
+
+    /// So many accounts may fail in a day.
+    fn limit(&self, accounts: f64, share: f64) -> f64 {
+        let logins = f64::from(self.now.logins) + f64::from(self.before.logins);
+        accounts.max(if self.halves >= LEARNED { UNUSUAL * self.usual } else { share * logins })
     }
 
     /// Accounts that only failed, and those that got in.
@@ -169,7 +202,7 @@ impl Rule for ManyFailingAccounts {
             return;
         }
         let (failing, active) = service.counts();
-        let limit = self.accounts.max(active * self.share);
+        let limit = service.limit(self.accounts, self.share);
         // Half an account is the estimate's rounding.
         if failing < limit + 0.5 {
             return;
@@ -250,10 +283,31 @@ mod tests {
         let mut rule = fresh();
         for i in 0..5000_u64 {
             login(i, i, 200).ask(&mut *rule, []);
-            if i % 20 == 0 {
+            if i % 25 == 0 {
                 assert!(login(i, i + 100_000, 401).ask(&mut *rule, []).is_empty());
             }
         }
+    }
+
+    #[test]
+    fn what_fails_every_day_is_usual_and_an_attack_is_not() {
+        let mut rule = fresh();
+        let day = |rule: &mut dyn Rule, day: u64, failing: u64| {
+            let mut found = 0;
+            for i in 0..500_u64 {
+                let s = day * 86_400 + i * 170;
+                found += login(s, i, 200).ask(rule, []).len();
+                if i * failing % 500 < failing {
+                    found += login(s, 1000 + day * 1000 + i, 401).ask(rule, []).len();
+                }
+            }
+            found
+        };
+        assert_eq!(day(&mut *rule, 0, 24), 0);
+        for number in 1..6 {
+            assert_eq!(day(&mut *rule, number, 40), 0, "day {number}");
+        }
+        assert_eq!(day(&mut *rule, 6, 300), 1);
     }
 
     #[test]

@@ -135,7 +135,7 @@ impl PasswordSpray {
         let (tried, _) = self.memory.programs.get_or(program, Default::default)?;
         note(tried, login, sky, at_s, window_s);
         let tally = tried.tally(at_s, window_s);
-        let addresses = if tally.failing >= self.accounts { tried.failing_by(at_s, window_s) } else { 0 };
+        let addresses = if tally.failing >= self.accounts { tried.failing_by(at_s, window_s).0 } else { 0 };
         if addresses < 2 || !self.is_spray(&tally, 4) || case.who.trusted_address {
             return None;
         }

@@ -78,9 +78,9 @@ impl<'a> Walk<'a> {
         }
         let byte = *self.text.get(self.at)?;
         match (want, byte) {
-            (Want::ValueOrEnd, b']') | (Want::NameOrEnd, b'}') => self.close(),
-            (Want::CommaOrEnd, b'}') if self.in_object() => self.close(),
-            (Want::CommaOrEnd, b']') if !self.in_object() => self.close(),
+            (Want::ValueOrEnd, b']') | (Want::NameOrEnd, b'}') => Some(self.close()),
+            (Want::CommaOrEnd, b'}') if self.in_object() => Some(self.close()),
+            (Want::CommaOrEnd, b']') if !self.in_object() => Some(self.close()),
             (Want::CommaOrEnd, b',') => {
                 self.at += 1;
                 Some(if self.in_object() { Want::Name } else { Want::Value })
@@ -118,10 +118,10 @@ impl<'a> Walk<'a> {
         Some(if object { Want::NameOrEnd } else { Want::ValueOrEnd })
     }
 
-    fn close(&mut self) -> Option<Want> {
+    fn close(&mut self) -> Want {
         self.at += 1;
         self.depth = self.depth.saturating_sub(1);
-        Some(Want::CommaOrEnd)
+        Want::CommaOrEnd
     }
 
     /// Levels of objects around what is read; none if there is an array among them but for the outermost.

@@ -100,7 +100,7 @@ fn the_user_of_http_basic_logs_in_unless_the_body_says_otherwise() {
         post("/oauth/token", basic, b"grant_type=password&username=bob").unwrap().account.as_deref(),
         Some("bob")
     );
-    let long = STANDARD.encode(format!("{}:secret", "a".repeat(100_000)));
+    let long = LENIENT.encode(format!("{}:secret", "a".repeat(100_000)));
     assert_eq!(post("/login", &format!("Authorization: Basic {}\r\n", &long[..40_000]), b""), None);
     for broken in ["YWxpY2U", "YWxpY2U=", "%%%%", "", "YWxpY2U6c2VjcmV0"] {
         let found = post("/login", &format!("Authorization: Basic {broken}\r\n"), b"");
