@@ -99,3 +99,16 @@ fn a_body_that_never_ends_or_is_answered_gives_its_memory_back() {
     assert_eq!(accounts(&mut wire), some(&["a"]));
     assert_eq!(wire.flows.held_bytes(), 0);
 }
+
+#[test]
+fn requests_that_wait_in_vain_give_their_memory_back() {
+    let mut wire = Wire::new();
+    wire.open();
+    for _ in 0..20 {
+        wire.client(b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n");
+        wire.ack();
+        wire.wait(40);
+    }
+    wire.close();
+    assert_eq!(wire.flows.held_bytes(), 0);
+}
