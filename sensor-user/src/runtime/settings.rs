@@ -83,3 +83,55 @@ fn detect(config: &Config) -> DetectSettings {
         ..DetectSettings::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Environment, Secrets, parse};
+
+    const KEY: &str = "privacy: {fingerprint_key: env:KEY}\n";
+
+    fn read(text: &str) -> Bodies {
+        let environment = Environment::from([("KEY", "0123456789abcdef")]);
+        let text = format!("{KEY}{text}");
+        let loaded = parse("test", &text, Path::new(""), &environment, &[], Secrets::Needed).unwrap();
+        assert_eq!(loaded.warnings.lines().count(), 0);
+        bodies(&loaded.config)
+    }
+
+    fn key() -> BodyKey {
+        BodyKey::derived(Some(b"0123456789abcdef"))
+    }
+
+    #[test]
+    fn principals_of_routes_say_where_accounts_are() {
+        let text = "routes:
+  - {match: POST /enter, kind: login, principal: body.who.name}
+  - {match: /issue, kind: token, principal: header.X-User}
+  - {match: /pay/*, kind: financial, principal: query.account}
+  - {match: POST /login, kind: public}
+";
+        let routes = [
+            (Some("POST"), "/enter", BodyUse::Account(AccountSource::Body("who.name".into()))),
+            (None, "/issue", BodyUse::Token(AccountSource::Header("x-user".into()))),
+            (None, "/pay/*", BodyUse::Account(AccountSource::Query("account".into()))),
+            (Some("POST"), "/login", BodyUse::Ignored),
+        ];
+        assert_eq!(read(text), Bodies::new(routes, [], key()));
+    }
+
+    #[test]
+    fn paths_of_graphql_are_taken_over() {
+        assert_eq!(read("http: {graphql: [/query]}"), Bodies::new([], ["/query"], key()));
+    }
+
+    #[test]
+    fn hashes_outlive_a_restart_only_with_a_key() {
+        assert_eq!(BodyKey::derived(Some(b"k")), BodyKey::derived(Some(b"k")));
+        assert_ne!(BodyKey::derived(Some(b"k")), BodyKey::derived(Some(b"l")));
+        assert_ne!(BodyKey::derived(None), BodyKey::derived(None));
+        assert_ne!(BodyKey::derived(None), BodyKey::default());
+    }
+}

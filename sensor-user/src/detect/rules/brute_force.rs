@@ -33,7 +33,7 @@ last ten minutes, as a percentage.\n\nBenign sources: many people behind one add
 and outnumber the failures; people who mistype, as five failures are forgiven to an account that succeeds after them or has \
 logged in from there before; an outage, in which those fail who have logged in before and nearly nobody gets in: then only the critical \
 number counts, as it does for `lists.trusted_addresses`. It does not see guessing spread over many addresses: \
-`account-guessing` and `credential-stuffing` do. About 600 bytes an address that logs in, 16 for each of its \
+`account-guessing` and `credential-stuffing` do; nor failures that are told in a page answered 200. About 600 bytes an address that logs in, 16 for each of its \
 accounts, at most 64.",
     cooling_s: 900,
     thresholds: &[
