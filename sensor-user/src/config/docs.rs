@@ -40,8 +40,7 @@ returns; of it count the attributes `ip-src` and `ip-dst`, with or without port,
 
 **Limits.** A file of 1 MiB, 16 levels, 250,000 values with aliases expanded, one document, no tags.
 
-**Keys to come.** Some keys are accepted and have no effect in this version (`principal` of routes, rules of later
-versions): each gives a warning. Any sink but stdout is an error, because its silence would do harm.
+**Keys to come.** Some keys are accepted and have no effect in this version (rules of later versions): each gives a warning. Any sink but stdout is an error, because its silence would do harm.
 
 ## Every key
 

@@ -94,13 +94,20 @@ impl Flows {
 pub struct Http {
     /// Peers whose `Forwarded` and `X-Forwarded-For` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Paths that serve GraphQL, besides those that end in `/graphql`.
+    pub graphql: Vec<String>,
 }
 
 impl Http {
     pub(super) fn read(s: &mut Section<'_, '_>) -> Self {
         let doc = "Networks of proxies whose Forwarded and X-Forwarded-For headers name the client. Anybody else \
                    can write anything there.";
-        Self { trusted_proxies: s.words("trusted_proxies", Vec::new(), doc) }
+        let trusted_proxies = s.words("trusted_proxies", Vec::new(), doc);
+        let doc = "Paths that serve GraphQL, besides those that end in /graphql: * and {name} stand for one segment, \
+                   ** for any number of them.";
+        let graphql =
+            s.words::<PathAlone>("graphql", Vec::new(), doc).into_iter().map(|path| path.0).collect();
+        Self { trusted_proxies, graphql }
     }
 }
 
@@ -149,6 +156,26 @@ impl Word for RouteKind {
 
     fn show(&self) -> String {
         KINDS.iter().find(|(_, kind)| kind == self).map_or("plain", |(name, _)| name).to_owned()
+    }
+}
+
+/// A path without a method.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct PathAlone(String);
+
+impl Word for PathAlone {
+    const WHAT: &'static str = "a path";
+    const WHAT_MANY: &'static str = "paths";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if text.starts_with('/') && !text.contains(['?', ' ']) && text.len() <= 1_024 {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Wrong::new(format!("is {}; a path starts with / and has no query", excerpt(text))))
+    }
+
+    fn show(&self) -> String {
+        quote(&self.0)
     }
 }
 
@@ -230,11 +257,9 @@ impl RouteMatch {
         let pattern = s.required::<Pattern>("match", doc);
         let doc = "login, logout, token, sensitive, pii, financial, admin, public or health.";
         let kind = s.required("kind", doc);
-        let doc = "Where a request names the account: body.NAME (JSON or form), header.NAME or query.NAME.";
+        let doc = "Where a request names the account: body.NAME or body.OUTER.NAME (JSON or form), header.NAME or \
+                   query.NAME. Logins are read for the usual names without this.";
         let principal = s.optional("principal", doc);
-        if principal.is_some() {
-            s.report(Problem::warning(s.span_of("principal"), "`principal` has no effect in this version"));
-        }
         let pattern = pattern?;
         Some(Self { method: pattern.method, path: pattern.path, kind: kind?, principal })
     }

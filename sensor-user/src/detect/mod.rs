@@ -1,7 +1,9 @@
 //! Detections: what an exchange, its tokens and their history say about an attack.
 
+pub mod accounts;
 pub mod atlas;
 pub mod cause;
+pub mod climate;
 pub mod crowd;
 pub mod detector;
 pub mod docs;
@@ -11,16 +13,20 @@ pub mod holder;
 pub mod knowledge;
 pub mod learning;
 pub mod listed;
+pub mod login;
 pub mod memory;
+pub mod recent;
 pub mod roster;
 pub mod routes;
 pub mod rule;
 pub mod rules;
 pub mod scene;
 pub mod settings;
+pub mod share;
 pub mod statement;
 pub mod table;
 pub mod text;
+pub mod told;
 pub mod window;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::detect::{About, RouteKind, Severity, Thresholds};
+use crate::http::route_match::{LOGIN_ROUTES, RouteTable, TOKEN_ROUTES};
 
 /// What users may change of one rule.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,67 +51,29 @@ impl RouteMatch {
 
 /// Every route match, configured and shipped, taken apart once.
 #[derive(Clone, Debug, Default)]
-pub struct Kinds(Vec<Compiled>);
-
-#[derive(Clone, Debug)]
-struct Compiled {
-    method: Option<String>,
-    segments: Vec<String>,
-    kind: RouteKind,
-}
+pub struct Kinds(RouteTable<RouteKind>);
 
 impl Kinds {
-    /// The configured matches, then [`DEFAULT_ROUTES`]: the first that fits decides.
+    /// The configured matches, then those that are known without configuration: the first that fits decides.
     #[must_use]
     pub fn new(configured: &[RouteMatch]) -> Self {
-        let shipped = DEFAULT_ROUTES.iter().map(|(text, kind)| RouteMatch::new(text, *kind));
-        let taken_apart = configured.iter().cloned().chain(shipped).map(|m| Compiled {
-            method: m.method,
-            segments: m.pattern.split('/').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
-            kind: m.kind,
-        });
-        Self(taken_apart.collect())
+        let mut table = RouteTable::default();
+        for m in configured {
+            table.push(m.method.as_deref(), &m.pattern, m.kind);
+        }
+        let logins = LOGIN_ROUTES.iter().map(|text| (*text, RouteKind::Login));
+        let tokens = TOKEN_ROUTES.iter().map(|text| (*text, RouteKind::Token));
+        for (text, kind) in logins.chain(tokens).chain(DEFAULT_ROUTES.iter().copied()) {
+            table.push_text(text, kind);
+        }
+        Self(table)
     }
 
     /// What the route with this method and path template is for.
     #[must_use]
     pub fn of(&self, method: &str, path: &str) -> RouteKind {
-        let path: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
-        let fits = |k: &&Compiled| {
-            k.method.as_ref().is_none_or(|m| m.eq_ignore_ascii_case(method))
-                && segments_match(&k.segments, &path)
-        };
-        self.0.iter().find(fits).map(|k| k.kind).unwrap_or_default()
+        self.0.find(method.as_bytes(), path.as_bytes()).copied().unwrap_or_default()
     }
-}
-
-/// Glob by segments, with one point to return to: time is at most the product of both lengths.
-fn segments_match(pattern: &[impl AsRef<str>], path: &[&str]) -> bool {
-    let (mut p, mut s) = (0, 0);
-    let mut retry: Option<(usize, usize)> = None;
-    while s < path.len() {
-        match (pattern.get(p).map(AsRef::as_ref), path.get(s)) {
-            (Some("**"), _) => {
-                retry = Some((p + 1, s));
-                p += 1;
-            }
-            (Some(want), Some(have))
-                if want == "*" || want.starts_with('{') || want.eq_ignore_ascii_case(have) =>
-            {
-                p += 1;
-                s += 1;
-            }
-            _ => match retry {
-                Some((after, at)) => {
-                    retry = Some((after, at + 1));
-                    p = after;
-                    s = at + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern.get(p..).unwrap_or_default().iter().all(|rest| rest.as_ref() == "**")
 }
 
 /// What the detect stage needs to know. The default is a working configuration.
@@ -118,7 +81,7 @@ fn segments_match(pattern: &[impl AsRef<str>], path: &[&str]) -> bool {
 pub struct DetectSettings {
     /// By rule id; rules that are not named are as shipped.
     pub rules: BTreeMap<String, RuleSettings>,
-    /// Asked in order, before [`DEFAULT_ROUTES`]; the first match decides.
+    /// Asked in order, before those that are known without configuration; the first match decides.
     pub routes: Vec<RouteMatch>,
     /// Addresses that many callers share: NAT, VPN, load balancers.
     pub trusted_addresses: Vec<IpNet>,
@@ -197,23 +160,12 @@ impl DetectSettings {
     }
 }
 
-/// The routes that are known without configuration: what common frameworks and orchestrators use.
+/// The routes that are known without configuration, besides [`LOGIN_ROUTES`] and [`TOKEN_ROUTES`]: what common
+/// frameworks and orchestrators use.
 pub const DEFAULT_ROUTES: &[(&str, RouteKind)] = &[
-    ("POST /**/login", RouteKind::Login),
-    ("POST /**/signin", RouteKind::Login),
-    ("POST /**/sign-in", RouteKind::Login),
-    ("POST /**/authenticate", RouteKind::Login),
-    ("POST /**/session", RouteKind::Login),
-    ("POST /**/sessions", RouteKind::Login),
     ("/**/logout", RouteKind::Logout),
     ("/**/signout", RouteKind::Logout),
     ("/**/sign-out", RouteKind::Logout),
-    ("POST /**/oauth/token", RouteKind::Token),
-    ("POST /**/oauth2/token", RouteKind::Token),
-    ("POST /**/connect/token", RouteKind::Token),
-    ("POST /**/openid-connect/token", RouteKind::Token),
-    ("POST /**/token/refresh", RouteKind::Token),
-    ("POST /**/refresh", RouteKind::Token),
     ("/**/.well-known/**", RouteKind::Public),
     ("/favicon.ico", RouteKind::Public),
     ("/robots.txt", RouteKind::Public),
@@ -228,8 +180,6 @@ pub const DEFAULT_ROUTES: &[(&str, RouteKind)] = &[
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
@@ -259,27 +209,5 @@ mod tests {
         assert_eq!(kinds.of("POST", "/login"), RouteKind::Plain);
         assert_eq!(kinds.of("GET", "/admin/users/{id}"), RouteKind::Admin);
         assert_eq!(kinds.of("GET", "/admin"), RouteKind::Admin);
-    }
-
-    /// The plain recursive reading of the same pattern language.
-    fn model(pattern: &[&str], path: &[&str]) -> bool {
-        match (pattern.split_first(), path.split_first()) {
-            (None, None) => true,
-            (Some((&"**", rest)), _) => {
-                model(rest, path) || path.split_first().is_some_and(|(_, tail)| model(pattern, tail))
-            }
-            (Some((want, p)), Some((have, s))) => (*want == "*" || want == have) && model(p, s),
-            _ => false,
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn matches_as_its_model_does(
-            pattern in prop::collection::vec(prop::sample::select(vec!["a", "b", "*", "**"]), 0..6),
-            path in prop::collection::vec(prop::sample::select(vec!["a", "b"]), 0..8),
-        ) {
-            prop_assert_eq!(segments_match(&pattern, &path), model(&pattern, &path));
-        }
     }
 }

@@ -61,13 +61,20 @@ const MAX_CHUNK: u64 = 1 << 60;
 impl Chunks {
     /// Reads on. Never called again after [`Step::Done`].
     pub fn feed(&mut self, bytes: &[u8]) -> Step {
+        self.feed_to(bytes, |_data| {})
+    }
+
+    /// [`Self::feed`], handing out the data in it.
+    pub fn feed_to(&mut self, bytes: &[u8], mut data: impl FnMut(&[u8])) -> Step {
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
             if self.state == State::Data {
                 let rest = (bytes.len() - at) as u64;
                 let taken = self.left.min(rest);
                 self.left -= taken;
-                at += usize::try_from(taken).unwrap_or(bytes.len());
+                let end = at + usize::try_from(taken).unwrap_or(bytes.len());
+                data(bytes.get(at..end).unwrap_or_default());
+                at = end;
                 if self.left == 0 {
                     self.state = State::DataCr;
                 }

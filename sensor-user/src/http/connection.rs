@@ -92,8 +92,8 @@ impl Connection {
         self.work.as_ref().map_or(0, |work| work.pending.len()) + self.beyond as usize
     }
 
-    /// Queues a request for its response, unless nobody could tell which response that is.
-    pub(super) fn await_response(&mut self, view: View<'_>, pending: Pending, out: &mut Exchanges) {
+    /// Queues a request for its response, unless nobody could tell which response that is. Says whether it did.
+    pub(super) fn await_response(&mut self, view: View<'_>, pending: Pending, out: &mut Exchanges) -> bool {
         self.give_up(view, pending.head_at, out.limits.exchange_timeout, out);
         if self.facts.unpaired && pending.head_at.since(self.heard) >= out.limits.exchange_timeout {
             self.facts.unpaired = false;
@@ -112,14 +112,18 @@ impl Connection {
             if let Some(exchange) = pending.exchange {
                 out.emit(view, exchange, pending.head_at);
             }
-            return;
+            return false;
         }
         queue.push_back(pending);
+        true
     }
 
     /// Hands on, unanswered, what has waited since before `now - patience`. Their turns in the queue remain.
     fn give_up(&mut self, view: View<'_>, now: Time, patience: Duration, out: &mut Exchanges) {
         let Some(work) = self.work.as_mut() else { return };
+        if work.pending.back().is_some_and(|last| now.since(last.head_at) >= patience) {
+            work.end_body(&out.limits.bodies, &mut out.counters);
+        }
         for pending in &mut work.pending {
             if now.since(pending.head_at) < patience {
                 break;
@@ -148,6 +152,7 @@ impl Connection {
     /// Hands on everything that waits, unanswered.
     fn drain(&mut self, view: View<'_>, at: Time, out: &mut Exchanges) {
         let Some(work) = self.work.as_mut() else { return };
+        work.end_body(&out.limits.bodies, &mut out.counters);
         for pending in work.pending.drain(..) {
             if let Some(exchange) = pending.exchange {
                 out.emit(view, exchange, at);
@@ -169,7 +174,22 @@ impl Connection {
     pub(super) fn become_opaque(&mut self, out: &mut Exchanges) {
         self.requests = Requests::Opaque;
         self.responses = Responses::ToTheEnd;
+        self.end_body(true, out);
         self.drop_asking(out);
+    }
+
+    /// Ends the reading of a body, if one is being read; `cut` says that there is more of it.
+    pub(super) fn end_body(&mut self, cut: bool, out: &mut Exchanges) {
+        let Some(work) = self.work.as_mut() else { return };
+        if let Some(reading) = work.reading.as_mut().filter(|_| cut) {
+            reading.cut();
+        }
+        work.end_body(&out.limits.bodies, &mut out.counters);
+    }
+
+    /// Whether bytes of the body at hand are wanted.
+    fn is_reading(&self) -> bool {
+        self.work.as_ref().is_some_and(|work| work.reading.is_some())
     }
 
     /// Forgets the request head that is being read.
@@ -246,6 +266,7 @@ impl Conversation for Connection {
 
     fn skippable(&self) -> Option<u64> {
         match &self.requests {
+            Requests::Body { .. } | Requests::Chunked(_) if self.is_reading() => Some(0),
             Requests::Body { left, optional: false } => Some(*left),
             Requests::Chunked(chunks) => Some(chunks.skippable()),
             Requests::Opaque => Some(u64::MAX),

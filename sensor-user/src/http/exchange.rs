@@ -173,6 +173,8 @@ impl ResponseHead {
 pub struct BodyFacts {
     /// The account that a login names, as it was sent: printable, at most 256 bytes.
     pub account: Option<Box<str>>,
+    /// The body names two accounts where one belongs: readers may differ on which counts. Here it is the last.
+    pub ambiguous: bool,
     /// The GraphQL operation: `query Orders`, `mutation`; printable, at most 128 bytes.
     pub operation: Option<Box<str>>,
     /// A keyed hash of the refresh token that a token request holds (RFC 6749 section 6).

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::body::Bodies;
 use super::exchange::{Coverage, Exchange, RequestHead, ResponseHead, Suspicions};
 use super::work::Work;
 use crate::capture::Time;
@@ -23,12 +24,19 @@ pub struct HttpLimits {
     pub exchange_timeout: Duration,
     /// Peers whose word on the client's address is taken.
     pub trusted_proxies: Vec<IpNet>,
+    /// Which bodies are read, and what for.
+    pub bodies: Bodies,
 }
 
 impl Default for HttpLimits {
     fn default() -> Self {
         let exchange_timeout = Duration::from_secs(30);
-        Self { max_head_bytes: 64 * 1024, exchange_timeout, trusted_proxies: Vec::new() }
+        Self {
+            max_head_bytes: 64 * 1024,
+            exchange_timeout,
+            trusted_proxies: Vec::new(),
+            bodies: Bodies::default(),
+        }
     }
 }
 
@@ -55,6 +63,14 @@ pub struct HttpCounters {
     pub resyncs: u64,
     /// Times that bytes stood where a request should and were none.
     pub not_http: u64,
+    /// Bodies that were read for what they name.
+    pub bodies_read: u64,
+    /// Of these, those that were longer than what is kept, or of which bytes were missed.
+    pub bodies_cut: u64,
+    /// Of these, those that named two accounts where one belongs.
+    pub bodies_ambiguous: u64,
+    /// Bodies that would have been read but for their encoding.
+    pub bodies_unreadable: u64,
 }
 
 impl HttpCounters {
@@ -71,6 +87,10 @@ impl HttpCounters {
             ("malformed_heads", self.malformed_heads),
             ("resyncs", self.resyncs),
             ("not_http", self.not_http),
+            ("bodies_read", self.bodies_read),
+            ("bodies_cut", self.bodies_cut),
+            ("bodies_ambiguous", self.bodies_ambiguous),
+            ("bodies_unreadable", self.bodies_unreadable),
         ]
         .into_iter()
     }
@@ -178,6 +198,7 @@ impl Exchanges {
     /// Takes back what a connection worked with; it must be idle.
     pub(super) fn recycle_work(&mut self, mut work: Box<Work>) {
         if self.spare_work.len() < MAX_SPARE {
+            work.reading = None;
             work.shrink();
             self.spare_work.push(work);
         }

@@ -1,7 +1,9 @@
-//! HTTP/1.1 on reassembled bytes: heads, exact framing, and the pairing of requests with responses.
+//! HTTP/1.1 on reassembled bytes: heads, exact framing, the pairing of requests with responses, and what a few routes
+//! ask of bodies.
 //!
 //! Sources: RFC 9112 (framing), RFC 9110 (semantics), RFC 7239 (`Forwarded`).
 
+pub mod body;
 mod chunk;
 pub mod client;
 mod connection;
@@ -12,10 +14,12 @@ mod head;
 mod request;
 mod response;
 pub mod route;
+pub mod route_match;
 mod work;
 
+pub use body::{AccountSource, Bodies, BodyKey, BodyUse};
 pub use connection::Connection;
-pub use exchange::{Coverage, Exchange, Header, RequestHead, ResponseHead, Suspicions};
+pub use exchange::{BodyFacts, Coverage, Exchange, Header, RequestHead, ResponseHead, Suspicions};
 pub use exchanges::{Exchanges, HttpCounters, HttpLimits};
 
 /// Parsers by themselves, for the fuzz targets and benchmarks.

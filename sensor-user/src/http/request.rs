@@ -35,12 +35,14 @@ impl Connection {
                     *optional = false;
                     let used = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
                     *left -= used as u64;
-                    if *left == 0 {
+                    let ended = *left == 0;
+                    if ended {
                         self.requests = Requests::Head;
                     }
+                    self.read_body(rest.get(..used).unwrap_or_default(), ended, out);
                     used
                 }
-                Requests::Chunked(_) => self.read_chunks(rest),
+                Requests::Chunked(_) => self.read_chunks(rest, out),
                 Requests::Lost if starts_segment && head::begins_request(rest) => {
                     out.counters.resyncs += u64::from(self.facts.gap);
                     self.requests = Requests::Head;
@@ -62,6 +64,7 @@ impl Connection {
 
     /// Bytes of the client passed unseen.
     pub(super) fn miss_requests(&mut self, view: View<'_>, at: Time, len: u64, out: &mut Exchanges) {
+        self.end_body(true, out);
         match &mut self.requests {
             Requests::Opaque => return,
             Requests::Body { left, optional } if *left >= len => {
@@ -177,7 +180,29 @@ impl Connection {
             Body::None if coverage == Coverage::Whole => Some(0),
             _ => None,
         };
-        self.await_response(view, Pending { exchange: Some(exchange), head_at: at, kind: framing.kind }, out);
+        let pending = Pending { exchange: Some(exchange), head_at: at, kind: framing.kind };
+        if self.await_response(view, pending, out) && coverage == Coverage::Whole {
+            self.begin_body(framing.body, out);
+        }
+    }
+
+    /// Begins to read the body of the request that was queued last, if somebody wants to know what it says.
+    fn begin_body(&mut self, body: Body, out: &mut Exchanges) {
+        let Some(work) = self.work.as_mut() else { return };
+        let Some(exchange) = work.pending.back_mut().and_then(|last| last.exchange.as_mut()) else { return };
+        match super::body::begin(&out.limits.bodies, exchange, body) {
+            Ok(reading) => work.reading = reading,
+            Err(super::body::Unreadable) => out.counters.bodies_unreadable += 1,
+        }
+    }
+
+    /// Hands bytes of a body to whom reads it.
+    fn read_body(&mut self, bytes: &[u8], ended: bool, out: &mut Exchanges) {
+        let Some(reading) = self.work.as_mut().and_then(|work| work.reading.as_mut()) else { return };
+        let full = !reading.feed(bytes);
+        if ended || full {
+            self.end_body(!ended, out);
+        }
     }
 
     fn describe(&mut self, view: View<'_>, exchange: &mut Exchange, coverage: Coverage, out: &Exchanges) {
@@ -191,12 +216,22 @@ impl Connection {
     }
 
     /// Reads on in a chunked body. The result is how many bytes were used.
-    fn read_chunks(&mut self, bytes: &[u8]) -> usize {
+    fn read_chunks(&mut self, bytes: &[u8], out: &mut Exchanges) -> usize {
         let Requests::Chunked(chunks) = &mut self.requests else { return 0 };
-        let step = chunks.feed(bytes);
+        let reading = self.work.as_mut().and_then(|work| work.reading.as_mut());
+        let (step, full) = match reading {
+            Some(reading) => {
+                let mut room = true;
+                (chunks.feed_to(bytes, |data| room = reading.feed(data)), !room)
+            }
+            None => (chunks.feed(bytes), false),
+        };
         let (odd, total) = (chunks.is_odd(), chunks.total());
         if odd && step != Step::More {
             self.suspect(Suspicions::BAD_CHUNK);
+        }
+        if full || step != Step::More {
+            self.end_body(!matches!(step, Step::Done(_)), out);
         }
         match step {
             Step::More => bytes.len(),

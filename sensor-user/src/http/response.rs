@@ -174,6 +174,13 @@ impl Connection {
     /// Which request the response at hand answers.
     fn owner(&mut self, view: View<'_>, at: Time, out: &mut Exchanges) -> Option<Pending> {
         let work = self.work.as_mut()?;
+        if work.pending.len() == 1 {
+            // Its body, if that is still being read, is the last one's. Whoever answers has read enough of it.
+            if let Some(reading) = work.reading.as_mut() {
+                reading.cut();
+            }
+            work.end_body(&out.limits.bodies, &mut out.counters);
+        }
         if let Some(pending) = work.pending.pop_front() {
             return Some(pending);
         }

@@ -4,7 +4,9 @@
 
 use std::collections::VecDeque;
 
+use super::body::{Bodies, Reading};
 use super::exchange::{Exchange, ResponseHead};
+use super::exchanges::HttpCounters;
 use super::framing::Kind;
 use super::head::EndOfHead;
 use crate::capture::Time;
@@ -52,6 +54,8 @@ pub(super) struct Work {
     pub(super) answering: Option<Answering>,
     /// At most [`MAX_PENDING`], in the order of the requests.
     pub(super) pending: VecDeque<Pending>,
+    /// The body of the last of these, while it is read. Invariant: that one still has its exchange.
+    pub(super) reading: Option<Box<Reading>>,
 }
 
 impl Pending {
@@ -66,7 +70,24 @@ impl Work {
     pub(super) fn weight(&self) -> usize {
         let asking = self.asking.as_ref().map_or(0, |asking| asking.exchange.request.bytes.len());
         let answering = self.answering.as_ref().map_or(0, |answering| answering.head.bytes.len());
-        size_of::<Self>() + asking + answering + self.pending.iter().map(Pending::weight).sum::<usize>()
+        let reading = self.reading.as_ref().map_or(0, |reading| reading.weight());
+        size_of::<Self>()
+            + asking
+            + answering
+            + reading
+            + self.pending.iter().map(Pending::weight).sum::<usize>()
+    }
+
+    /// Ends the reading of a body: what it says goes to its request, the last one that waits.
+    pub(super) fn end_body(&mut self, bodies: &Bodies, counters: &mut HttpCounters) {
+        let Some(reading) = self.reading.take() else { return };
+        let Some(exchange) = self.pending.back_mut().and_then(|pending| pending.exchange.as_mut()) else {
+            return;
+        };
+        let ended = reading.end(bodies, &mut exchange.body);
+        counters.bodies_read += 1;
+        counters.bodies_cut += u64::from(ended.cut);
+        counters.bodies_ambiguous += u64::from(ended.ambiguous);
     }
 
     /// Gives back what a long queue took.

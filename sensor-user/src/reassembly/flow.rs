@@ -177,8 +177,11 @@ impl<C: Conversation> Flows<C> {
     fn tick(&mut self, slot: u32, now: Time, out: &mut C::Out) {
         let Some(id) = self.table.id(slot) else { return };
         let Some(flow) = self.table.at(slot) else { return };
+        let before = flow.weight();
         let Self { limits, counters, spare, .. } = self;
         flow.tick(&mut Context { id, now, limits, counters, spare, out });
+        // What waited in vain was handed on, and weighs nothing here any more.
+        self.held = self.held.saturating_sub(before) + flow.weight();
         // A conversation that goes on waiting is asked again after another round of patience.
         let class = class_of(&flow.conversation);
         self.table.touch(slot, class, now);

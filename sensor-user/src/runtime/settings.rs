@@ -3,9 +3,9 @@
 use jiff::tz::TimeZone;
 
 use crate::alert::AlertSettings;
-use crate::config::{Config, Zone};
-use crate::detect::{DetectSettings, settings::RouteMatch, settings::RuleSettings};
-use crate::http::HttpLimits;
+use crate::config::{Config, PrincipalSource, Zone};
+use crate::detect::{DetectSettings, RouteKind, settings::RouteMatch, settings::RuleSettings};
+use crate::http::{AccountSource, Bodies, BodyKey, BodyUse, HttpLimits};
 use crate::pipeline::Settings;
 use crate::reassembly::FlowLimits;
 use crate::sink::Privacy;
@@ -23,6 +23,7 @@ pub(super) fn of(config: &Config) -> Settings {
             max_head_bytes: config.capture.max_head_bytes,
             exchange_timeout: config.flows.exchange_timeout,
             trusted_proxies: config.http.trusted_proxies.clone(),
+            bodies: bodies(config),
         },
         tokens: config.tokens.clone(),
         detect: detect(config),
@@ -32,6 +33,28 @@ pub(super) fn of(config: &Config) -> Settings {
             ..AlertSettings::default()
         },
     }
+}
+
+/// Which bodies are read. Hashes of refresh tokens are the same in every run that has a fingerprint key.
+fn bodies(config: &Config) -> Bodies {
+    let route = |route: &crate::config::RouteMatch| {
+        let source = match &route.principal {
+            None => AccountSource::Usual,
+            Some(PrincipalSource::Body(name)) => AccountSource::Body(name.as_str().into()),
+            Some(PrincipalSource::Header(name)) => AccountSource::Header(name.as_str().into()),
+            Some(PrincipalSource::Query(name)) => AccountSource::Query(name.as_str().into()),
+        };
+        match route.kind {
+            RouteKind::Token => BodyUse::Token(source),
+            RouteKind::Login => BodyUse::Account(source),
+            _ if route.principal.is_some() => BodyUse::Account(source),
+            _ => BodyUse::Ignored,
+        }
+    };
+    let routes = config.routes.iter().map(|r| (r.method.as_deref(), r.path.as_str(), route(r)));
+    let graphql = config.http.graphql.iter().map(String::as_str);
+    let key = config.tokens.fingerprint_key.as_ref().map(|key| key.as_slice());
+    Bodies::new(routes, graphql, BodyKey::derived(key))
 }
 
 /// What sinks hide.
@@ -70,5 +93,57 @@ fn detect(config: &Config) -> DetectSettings {
         time_zone: zone(&config.time_zone),
         max_tokens: config.tokens.max_tokens,
         ..DetectSettings::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Environment, Secrets, parse};
+
+    const KEY: &str = "privacy: {fingerprint_key: env:KEY}\n";
+
+    fn read(text: &str) -> Bodies {
+        let environment = Environment::from([("KEY", "0123456789abcdef")]);
+        let text = format!("{KEY}{text}");
+        let loaded = parse("test", &text, Path::new(""), &environment, &[], Secrets::Needed).unwrap();
+        assert_eq!(loaded.warnings.lines().count(), 0);
+        bodies(&loaded.config)
+    }
+
+    fn key() -> BodyKey {
+        BodyKey::derived(Some(b"0123456789abcdef"))
+    }
+
+    #[test]
+    fn principals_of_routes_say_where_accounts_are() {
+        let text = "routes:
+  - {match: POST /enter, kind: login, principal: body.who.name}
+  - {match: /issue, kind: token, principal: header.X-User}
+  - {match: /pay/*, kind: financial, principal: query.account}
+  - {match: POST /login, kind: public}
+";
+        let routes = [
+            (Some("POST"), "/enter", BodyUse::Account(AccountSource::Body("who.name".into()))),
+            (None, "/issue", BodyUse::Token(AccountSource::Header("x-user".into()))),
+            (None, "/pay/*", BodyUse::Account(AccountSource::Query("account".into()))),
+            (Some("POST"), "/login", BodyUse::Ignored),
+        ];
+        assert_eq!(read(text), Bodies::new(routes, [], key()));
+    }
+
+    #[test]
+    fn paths_of_graphql_are_taken_over() {
+        assert_eq!(read("http: {graphql: [/query]}"), Bodies::new([], ["/query"], key()));
+    }
+
+    #[test]
+    fn hashes_outlive_a_restart_only_with_a_key() {
+        assert_eq!(BodyKey::derived(Some(b"k")), BodyKey::derived(Some(b"k")));
+        assert_ne!(BodyKey::derived(Some(b"k")), BodyKey::derived(Some(b"l")));
+        assert_ne!(BodyKey::derived(None), BodyKey::derived(None));
+        assert_ne!(BodyKey::derived(None), BodyKey::default());
     }
 }

@@ -2,35 +2,39 @@
 
 use std::sync::Arc;
 
-use std::net::IpAddr;
+use serde::{Deserialize, Serialize};
 
-use crate::detect::holder::holder;
-use crate::detect::table::Table;
+use crate::detect::climate::{Climate, Sky};
+use crate::detect::login::{Login, Saying};
+use crate::detect::recent::{Before, Recent};
 use crate::detect::window::Buckets;
 use crate::detect::{
-    About, Case, DetectSettings, Finding, Needs, Report, RouteKind, Rule, Severity, Threshold, scene,
+    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, scene,
 };
-use crate::http::Exchange;
 
 /// The card.
 pub static ABOUT: About = About {
     id: "brute-force",
     title: "Passwords are being guessed",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::Medium,
     accepted: Some(Severity::Critical),
     attack: &["T1110.001"],
     behavioural: true,
     needs: Needs::Exchange,
-    doc: "Counts answers of 401 and 403 (with `count_400_422` also 400 and 422) on login routes, for each \
-client address; IPv6 clients by /64, which one of them owns. Sliding windows of ten-second buckets.\n\nMore \
-than 10 failures within a minute are medium; 10 within ten minutes that outnumber successes two to one, or more \
-than 20 within five minutes with more than 10 within one, are high; more than 50 within a minute are critical. \
-A successful login while more than 10 failures of the last minute are fresh is critical: something was guessed. \
-The fact `risk_score` is 0.7 · min(failures/100, 1) + 0.3 · min(accounts/10, 1) of the last ten minutes, as a \
-percentage; accounts are in request bodies, which are not read, so they count as one.\n\nBenign source: many \
-people behind one address. Name such addresses in `lists.trusted_addresses`: for these only the critical number \
-counts. It does not see which accounts were tried, nor guessing spread over many addresses.",
+    doc: "Counts failed logins for each client address; IPv6 clients by /64, which one of them owns. A failure is an \
+answer of 401, 403 or 423 on a login route, a redirect back to it or to an error, and 400 or 422 where the request \
+names an account (with `count_400_422` everywhere). Sliding windows of ten-second buckets.\n\nMore than 10 failures \
+within a minute are medium; 10 within ten minutes that outnumber those who log in two to one, or more than 20 within \
+five minutes with more than 10 within one, are high; more than 50 within a minute are critical. A successful login \
+while more than 10 failures of the last minute are fresh is critical, unless the account has logged in from there \
+before: something was guessed. The fact `risk_score` is 0.7 · min(failures/100, 1) + 0.3 · min(accounts/10, 1) of the \
+last ten minutes, as a percentage.\n\nBenign sources: many people behind one address, of whom eight or more log in \
+and outnumber the failures; people who mistype, as five failures are forgiven to an account that succeeds after them or has \
+logged in from there before; an outage, in which those fail who have logged in before and nearly nobody gets in: then only the critical \
+number counts, as it does for `lists.trusted_addresses`. It does not see guessing spread over many addresses: \
+`account-guessing` and `credential-stuffing` do; nor failures that are told in a page answered 200. About 600 bytes an address that logs in, 16 for each of its \
+accounts, at most 64.",
     cooling_s: 900,
     thresholds: &[
         Threshold {
@@ -74,6 +78,18 @@ counts. It does not see which accounts were tried, nor guessing spread over many
 /// Seconds of a bucket: six make a minute, sixty the longest window.
 const BUCKET_S: u64 = 10;
 
+/// Accounts remembered of one address: ten decide the risk, eight make a crowd.
+const MAX_ACCOUNTS: usize = 64;
+
+/// Failures after which a success is no honest correction any more.
+const FORGIVEN: u16 = 5;
+
+/// Seconds of the longest window.
+const WINDOW_S: u32 = 600;
+
+/// Accounts that log in at one address which make it many people's.
+const CROWD: u32 = 8;
+
 pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     let limit = |key| settings.count(&ABOUT, key);
     Box::new(BruteForce {
@@ -84,8 +100,7 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
             ten: limit("per_10_minutes"),
             lax: limit("count_400_422") > 0,
         },
-        settings: Arc::clone(settings),
-        addresses: Table::new(settings.max_addresses),
+        memory: (Column::default(), Climate::default()),
     })
 }
 
@@ -97,16 +112,21 @@ struct Limits {
     lax: bool,
 }
 
-#[derive(Default)]
+/// What one address tried.
+#[derive(Default, Serialize, Deserialize)]
 struct Tries {
     failures: Buckets<60>,
     successes: Buckets<60>,
+    /// Failures that a success of the same account made good.
+    forgiven: Buckets<60>,
+    /// Accounts that got in, each once.
+    entered: Buckets<60>,
+    accounts: Recent<MAX_ACCOUNTS>,
 }
 
 struct BruteForce {
     limits: Limits,
-    settings: Arc<DetectSettings>,
-    addresses: Table<IpAddr, Tries>,
+    memory: (Column<Option<Box<Tries>>>, Climate),
 }
 
 /// What the windows hold.
@@ -116,33 +136,66 @@ struct Counts {
     five: u32,
     ten: u32,
     successes: u32,
+    accounts: u32,
+    /// Failures of one, five and ten minutes that are not forgiven.
+    held: [u32; 3],
+    /// Those who got in: by account where accounts are named.
+    entered: u32,
 }
 
 impl Tries {
-    fn counts(&self, bucket: u64) -> Counts {
+    fn note(&mut self, login: &Login, known: bool, bucket: u64, at_s: u32) -> Counts {
+        if login.failed {
+            self.failures.add(bucket);
+        } else {
+            self.successes.add(bucket);
+        }
+        if let Some(account) = login.account {
+            let before = self.accounts.note(account, login.address, at_s, login.failed, WINDOW_S);
+            self.make_good(login, known, before, bucket);
+        }
+        let held = |last| self.failures.sum(bucket, last).saturating_sub(self.forgiven.sum(bucket, last));
+        let (ten, successes) = (self.failures.sum(bucket, 60), self.successes.sum(bucket, 60));
+        let named = login.account.is_some();
         Counts {
             minute: self.failures.sum(bucket, 6),
             five: self.failures.sum(bucket, 30),
-            ten: self.failures.sum(bucket, 60),
-            successes: self.successes.sum(bucket, 60),
+            ten,
+            successes,
+            accounts: self.accounts.tally(at_s, WINDOW_S).failing.max(u32::from(ten > 0)),
+            held: [held(6), held(30), held(60)],
+            entered: if named { self.entered.sum(bucket, 60) } else { successes },
+        }
+    }
+
+    /// Who has logged in from here before may mistype; who gets in after a few failures has done so.
+    fn make_good(&mut self, login: &Login, known: bool, before: Before, bucket: u64) {
+        if login.failed {
+            if known && before.failures < FORGIVEN {
+                self.forgiven.add(bucket);
+            }
+            return;
+        }
+        if !before.succeeded {
+            self.entered.add(bucket);
+        }
+        if !known && before.failures <= FORGIVEN {
+            (0..before.failures).for_each(|_| self.forgiven.add(bucket));
         }
     }
 }
 
 impl Limits {
-    fn is_failure(&self, exchange: &Exchange) -> bool {
-        exchange.is_refused() || (self.lax && matches!(exchange.status(), Some(400 | 422)))
-    }
-
-    /// How bad the counts are after a failure.
-    fn judge(&self, counts: Counts, shared: bool) -> Option<Severity> {
-        let fast = counts.minute > self.minute;
-        let slow = counts.ten >= self.ten && counts.ten >= counts.successes.saturating_mul(2);
-        if counts.minute > self.critical_minute {
+    /// How bad the counts are after a failure; `only_critical` for those whose failures prove little.
+    fn judge(&self, counts: Counts, only_critical: bool) -> Option<Severity> {
+        let [minute, five, ten] = counts.held;
+        let fast = minute > self.minute && !counts.is_crowd();
+        let slow = ten >= self.ten && ten >= counts.entered.saturating_mul(2);
+        if minute > self.critical_minute && !counts.is_crowd() {
             Some(Severity::Critical)
-        } else if shared {
+        } else if only_critical {
             None
-        } else if slow || (fast && counts.five > self.five) {
+        } else if slow || (fast && five > self.five) {
             Some(Severity::High)
         } else {
             fast.then_some(Severity::Medium)
@@ -150,10 +203,16 @@ impl Limits {
     }
 }
 
+impl Counts {
+    /// Many people log in here, and more than fail.
+    const fn is_crowd(&self) -> bool {
+        self.entered >= CROWD && self.held[2] <= self.entered
+    }
+}
+
 /// 0 to 100.
-fn risk(counts: Counts) -> u32 {
-    let accounts = u32::from(counts.ten > 0);
-    (counts.ten.min(100) * 70 / 100) + (accounts.min(10) * 30 / 10)
+fn risk(failures: u32, accounts: u32) -> u32 {
+    (failures.min(100) * 70 / 100) + (accounts.min(10) * 30 / 10)
 }
 
 impl Rule for BruteForce {
@@ -161,30 +220,24 @@ impl Rule for BruteForce {
         &ABOUT
     }
 
+    fn memory(&mut self) -> Option<&mut dyn Memory> {
+        Some(&mut self.memory)
+    }
+
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
-        if case.route.kind != RouteKind::Login {
-            return;
-        }
-        let exchange = case.exchange;
-        let failed = self.limits.is_failure(exchange);
-        if !failed && !exchange.is_success() {
-            return;
-        }
-        let bucket = exchange.at.secs() / BUCKET_S;
-        let Some(tries) = self.addresses.get_or(holder(exchange.client), Tries::default) else { return };
-        if failed {
-            tries.failures.add(bucket);
+        let Some(login) = Login::of(case, self.limits.lax) else { return };
+        let (addresses, climate) = &mut self.memory;
+        let Sky { outage, known } = climate.note(case, &login);
+        let tries = addresses.of(case.who.address.slot).get_or_insert_default();
+        let counts = tries.note(&login, known, case.exchange.at.secs() / BUCKET_S, case.second());
+        let shared = case.who.trusted_address;
+        let severity = if login.failed {
+            self.limits.judge(counts, shared || outage)
         } else {
-            tries.successes.add(bucket);
-        }
-        let counts = tries.counts(bucket);
-        let shared = self.settings.is_trusted(exchange.client);
-        let severity = if failed {
-            self.limits.judge(counts, shared)
-        } else {
-            (counts.minute > self.limits.minute && !shared).then_some(Severity::Critical)
+            let expected = shared || counts.is_crowd() || (known && login.account.is_some());
+            (counts.held[0] > self.limits.minute && !expected).then_some(Severity::Critical)
         };
-        report.extend(severity.map(|severity| finding(case, severity, counts, failed)));
+        report.extend(severity.map(|severity| finding(case, severity, counts, login.failed)));
     }
 }
 
@@ -207,30 +260,23 @@ fn finding(case: &Case<'_>, severity: Severity, counts: Counts, failed: bool) ->
             format!("login after {} failures", counts.minute),
         )
     };
-    Finding {
-        rule: &ABOUT,
-        at: case.exchange.ended_at,
-        severity,
-        confidence: if failed { 85 } else { 75 },
-        principal: None,
-        token: None,
-        message,
-        brief,
-        facts: vec![
-            ("failures_1m", counts.minute.into()),
-            ("failures_5m", counts.five.into()),
-            ("failures_10m", counts.ten.into()),
-            ("successes_10m", counts.successes.into()),
-            ("risk_score", risk(counts).into()),
-        ],
-        scene: Some(Box::new(scene::of(case))),
-    }
+    let facts = vec![
+        ("failures_1m", counts.minute.into()),
+        ("failures_5m", counts.five.into()),
+        ("failures_10m", counts.ten.into()),
+        ("successes_10m", counts.successes.into()),
+        ("accounts_10m", counts.accounts.into()),
+        ("risk_score", risk(counts.ten, counts.accounts).into()),
+    ];
+    let confidence = if failed { 85 } else { 75 };
+    Saying { severity, confidence, message, brief, facts }.into_finding(&ABOUT, case, scene::of(case))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::staging::Stage;
+    use crate::detect::RouteKind;
+    use crate::detect::staging::{Play, Stage};
 
     fn login(ms: u64, status: u16) -> Stage {
         Stage::to("POST", "/login").kind(RouteKind::Login).status(status).after_ms(ms)
@@ -284,7 +330,9 @@ mod tests {
             trusted_addresses: vec!["10.0.0.0/8".parse().unwrap()],
             ..DetectSettings::default()
         };
-        let found = severities(&mut *rule(&Arc::new(settings)), (0..52).map(|i| (i * 500, 401)));
+        let mut play = Play::with(rule(&Arc::default()), &settings);
+        let found: Vec<_> =
+            (0..52).map(|i| play.ask(&login(i * 500, 401), []).first().map(|f| f.severity)).collect();
         assert_eq!((found[49], found[50]), (None, Some(Severity::Critical)));
     }
 
@@ -316,7 +364,77 @@ mod tests {
 
     #[test]
     fn risk_follows_its_formula() {
-        let counts = |ten| Counts { minute: 0, five: 0, ten, successes: 0 };
-        assert_eq!([0, 10, 100, 1000].map(|ten| risk(counts(ten))), [0, 10, 73, 73]);
+        let cases =
+            [((0, 0), 0), ((10, 1), 10), ((100, 1), 73), ((1000, 1), 73), ((50, 5), 50), ((100, 40), 100)];
+        for ((failures, accounts), expected) in cases {
+            assert_eq!(risk(failures, accounts), expected);
+        }
+    }
+
+    #[test]
+    fn accounts_raise_the_risk() {
+        let mut rule = rule(&Arc::default());
+        let risk_of = |i: u64| {
+            let found = login(i * 1000, 401).account(&format!("user{i}")).ask(&mut *rule, []);
+            found.first().map(|f| f.facts.last().unwrap().1.clone())
+        };
+        assert_eq!((0..20).filter_map(risk_of).last(), Some(44.into()));
+    }
+
+    #[test]
+    fn an_office_in_the_morning_is_left_alone() {
+        let mut rule = rule(&Arc::default());
+        let mut found = Vec::new();
+        for person in 0..300_u64 {
+            let name = format!("user{person}");
+            if person % 5 == 0 {
+                found.extend(login(person * 200, 401).account(&name).ask(&mut *rule, []));
+                found.extend(login(person * 200 + 90, 401).account(&name).ask(&mut *rule, []));
+            }
+            found.extend(login(person * 200 + 150, 200).account(&name).ask(&mut *rule, []));
+        }
+        assert!(found.is_empty(), "{:?}", found.first().map(|f| &f.message));
+    }
+
+    #[test]
+    fn logging_in_between_does_not_hide_guesses() {
+        let mut rule = rule(&Arc::default());
+        let mut worst = None;
+        for i in 0..60_u64 {
+            let stage = if i % 3 == 2 {
+                login(i * 1000, 200).account("mallory")
+            } else {
+                login(i * 1000, 401).account("alice")
+            };
+            worst = worst.max(stage.ask(&mut *rule, []).first().map(|f| f.severity));
+        }
+        assert!(worst >= Some(Severity::High));
+    }
+
+    #[test]
+    fn an_outage_is_not_everybodys_attack() {
+        let mut rule = rule(&Arc::default());
+        let at = |ms, person: u64, status| {
+            login(ms, status).account(&format!("user{person}")).client(&format!("10.7.0.{person}"))
+        };
+        for person in 0..20 {
+            assert!(at(person, person, 200).ask(&mut *rule, []).is_empty());
+        }
+        let mut found = 0;
+        for round in 0..15_u64 {
+            for person in 0..20 {
+                found += at(3_600_000 + round * 20_000 + person, person, 401).ask(&mut *rule, []).len();
+            }
+        }
+        assert_eq!(found, 0);
+    }
+
+    #[test]
+    fn a_restart_forgets_nothing() {
+        let mut play = Play::new(rule(&Arc::default()));
+        let ask = |play: &mut Play, i: u64| play.ask(&login(i * 1000, 401).account("alice"), []).len();
+        assert_eq!((0..9).map(|i| ask(&mut play, i)).sum::<usize>(), 0);
+        play.restart(rule(&Arc::default()));
+        assert_eq!(ask(&mut play, 9), 1);
     }
 }

@@ -64,6 +64,13 @@ rules! {
     departed_account,
     listed_account,
     new_device_sensitive,
+    password_spray,
+    credential_stuffing,
+    account_guessing,
+    login_failure_rate,
+    token_failure_rate,
+    frequent_login,
+    many_failing_accounts,
     // D. Authorisation and data.
     // E. Volume, health and the unusual.
     token_rate,
