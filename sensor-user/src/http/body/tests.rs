@@ -1,3 +1,5 @@
+//! Bodies as whole connections send them.
+
 use std::time::Duration;
 
 use proptest::prelude::*;
