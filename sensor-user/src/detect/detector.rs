@@ -7,7 +7,9 @@ use smallvec::SmallVec;
 use crate::capture::{Loss, Time};
 use crate::detect::roster::Roster;
 use crate::detect::routes::Routes;
-use crate::detect::{Case, DetectSettings, Finding, Knowledge, Needs, Report, Rule, Severity, Who, rules};
+use crate::detect::{
+    Case, DetectSettings, Finding, Knowledge, Needs, Report, Rule, Severity, Who, object, rules,
+};
 use crate::http::Exchange;
 use crate::token::{Fingerprint, TokenUse};
 
@@ -63,7 +65,8 @@ impl Detector {
         let before = out.len();
         let route = routes.look_up(exchange, tokens);
         roster.see(exchange, tokens, who);
-        let every = Case { exchange, tokens, all: tokens, route, who, knowledge, now };
+        let object = object::of(&route.name, &exchange.request);
+        let every = Case { exchange, tokens, all: tokens, route, object, who, knowledge, now };
         if tokens.iter().all(|held| held.token.is_settled()) {
             for seat in seats {
                 seat.ask(&every, out);
@@ -94,9 +97,10 @@ impl Detector {
             tokens.iter().filter(|held| held.token.fingerprint == settled).cloned().collect();
         let before = out.len();
         let Self { seats, routes, roster, knowledge, who, .. } = self;
-        let route = routes.look_up(exchange, tokens);
+        let route = routes.look_up_late(exchange, tokens);
         roster.see_late(exchange, tokens, &asked, who);
-        let case = Case { exchange, tokens: &asked, all: tokens, route, who, knowledge, now };
+        let object = object::of(&route.name, &exchange.request);
+        let case = Case { exchange, tokens: &asked, all: tokens, route, object, who, knowledge, now };
         for seat in seats.iter_mut().filter(|seat| seat.needs == Needs::Verdict) {
             seat.ask(&case, out);
         }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::capture::{Loss, Time};
 use crate::detect::knowledge::Knowledge;
+use crate::detect::object::Object;
 use crate::detect::roster::{Slot, Who};
 use crate::detect::{Finding, Severity};
 use crate::http::Exchange;
@@ -77,7 +78,7 @@ impl Thresholds {
 }
 
 /// What is known of how a route treats callers without a good token. Learned from traffic, overridden by config.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Guard {
     /// Nothing was seen yet.
     #[default]
@@ -115,17 +116,23 @@ pub enum RouteKind {
 }
 
 /// The route of an exchange.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Route {
-    /// `GET /orders/{id}`, bounded.
+    /// `GET /orders/{id}`, bounded; not kept in snapshots, which know it already.
+    #[serde(skip)]
     pub name: Arc<str>,
-    /// What it is for.
+    /// What it is for; not kept in snapshots, for the configuration says so.
+    #[serde(skip)]
     pub kind: RouteKind,
     /// How it treats strangers, as known now. This exchange is among the evidence: it cannot be both a stranger's,
     /// which teaches, and a token's, which is judged.
     pub guard: Guard,
     /// Its place among the known routes, for columns.
     pub slot: Slot,
+    /// Requests to it before this one; saturates.
+    pub uses: u32,
+    /// When it was first asked for: data time, seconds since the epoch.
+    pub first_s: u32,
 }
 
 /// What a rule is asked about.
@@ -139,6 +146,8 @@ pub struct Case<'a> {
     pub all: &'a [TokenUse],
     /// Its route.
     pub route: &'a Route,
+    /// The object that the request names, if it names one.
+    pub object: Option<Object>,
     /// Who takes part.
     pub who: &'a Who,
     /// What is known from outside.

@@ -104,6 +104,8 @@ impl Stage {
                 at: u32::try_from(stable_hash(&format!("{method} {path}")) % 1000).unwrap(),
                 life: 1,
             },
+            uses: 0,
+            first_s: 0,
         };
         Self { exchange, route }.head(method, path, &[("Host", "orders.example")])
     }
@@ -172,6 +174,20 @@ impl Stage {
         self
     }
 
+    /// Names the route, as templates do.
+    pub(crate) fn route(mut self, name: &str) -> Self {
+        self.route.name = name.into();
+        self.route.slot.at = u32::try_from(stable_hash(name) % 1000).unwrap();
+        self
+    }
+
+    /// So many earlier requests to the route, the first so many seconds before [`NOW_S`].
+    pub(crate) fn route_known(mut self, uses: u32, for_s: u32) -> Self {
+        self.route.uses = uses;
+        self.route.first_s = u32::try_from(NOW_S).unwrap() - for_s;
+        self
+    }
+
     pub(crate) fn kind(mut self, kind: RouteKind) -> Self {
         self.route.kind = kind;
         self
@@ -219,6 +235,7 @@ impl Stage {
             tokens,
             all: tokens,
             route: &self.route,
+            object: crate::detect::object::of(&self.route.name, &self.exchange.request),
             who,
             knowledge,
             now: self.exchange.ended_at,

@@ -107,6 +107,12 @@ impl<K, V> Table<K, V> {
         self.slots.get_mut(slot).map(|slot| &mut slot.value)
     }
 
+    /// The value in a slot, without a mark.
+    #[must_use]
+    pub fn peek(&self, slot: usize) -> Option<&V> {
+        self.slots.get(slot).map(|slot| &slot.value)
+    }
+
     /// Adds an entry that is known to be absent. Returns the one that had to go.
     pub fn insert(&mut self, hash: u64, key: K, value: V) -> Option<(K, V)> {
         self.place(hash, key, value).1
@@ -188,6 +194,14 @@ impl<K: Hash + Eq, V> Table<K, V> {
             self.slots.pop();
         }
         self.hand = 0;
+    }
+
+    /// [`Self::limit`], unless that is the cap already: for tables that come from a snapshot, which has none.
+    #[inline]
+    pub fn limit_growth(&mut self, cap: usize) {
+        if self.cap != cap {
+            self.limit(cap);
+        }
     }
 
     /// The value of `key`, marked as used.

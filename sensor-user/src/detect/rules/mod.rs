@@ -52,8 +52,24 @@ rules! {
     // C. Logins and accounts.
     brute_force,
     // D. Authorisation and data.
+    denied_rate,
+    object_enumeration,
+    foreign_object,
+    function_escalation,
+    bulk_access,
+    data_exfiltration,
+    endpoint_recon,
+    injection,
+    unusual_endpoint,
+    unusual_sequence,
     // E. Volume, health and the unusual.
     token_rate,
+    address_rate,
+    traffic_spike,
+    error_rate,
+    slow_responses,
+    signal_missing,
+    request_smuggling,
     coverage_gap,
 }
 
