@@ -350,12 +350,14 @@ mod tests {
     fn benign_traffic_gives_nothing() {
         let mut detector = detector();
         for n in 0..20_000_u32 {
-            let stage = Stage::to("GET", &format!("/orders/{n}"))
+            let user = n % 97;
+            let stage = Stage::to("GET", &format!("/orders/{}", user * 10 + n / 97 % 5))
                 .after_ms(u64::from(n) * 7)
                 .header("User-Agent", "okhttp/4.12");
             let client = format!("10.1.{}.{}", n % 2, n % 97);
-            let stage = stage.client(&client).status([200, 200, 404, 201, 304, 500][(n % 6) as usize]);
-            assert_eq!(judged(&mut detector, &stage, [token(u64::from(n % 97))]), [""; 0], "{n}");
+            let stage = stage.client(&client).status([200, 200, 404, 201, 304, 204][(n % 6) as usize]);
+            let held = Token { subject: Some(format!("user-{user}").into()), ..token(u64::from(user)) };
+            assert_eq!(judged(&mut detector, &stage, [held]), [""; 0], "{n}");
             detector.tick(stage.exchange.at, &mut Vec::new());
         }
     }

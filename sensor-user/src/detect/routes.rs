@@ -237,16 +237,12 @@ impl Routes {
     fn read_names(&mut self, exchange: &Exchange) {
         let request = &exchange.request;
         self.name.clear();
-        self.templates.operation(
-            exchange.endpoints.server,
-            request.method(),
-            request.path(),
-            &mut self.name,
-        );
+        self.templates.operation(exchange.endpoints.server, request.method(), request.path(), &mut self.name);
         if let Some(operation) = operation_of(exchange) {
             self.name.push(' ');
             let shown = operation.bytes().take(MAX_OPERATION);
-            self.name.extend(shown.map(|b| if b.is_ascii_graphic() || b == b' ' { char::from(b) } else { '?' }));
+            self.name
+                .extend(shown.map(|b| if b.is_ascii_graphic() || b == b' ' { char::from(b) } else { '?' }));
         }
         self.host.clear();
         let host = request.value("host").unwrap_or_default();
@@ -410,7 +406,9 @@ mod tests {
     #[test]
     fn words_that_vary_become_names_and_scans_teach_nothing() {
         let mut routes = routes();
-        let word = |n: u32| char::from(b'a' + u8::try_from(n % 26).unwrap()).to_string().repeat((n / 26 + 2) as usize);
+        let word = |n: u32| {
+            char::from(b'a' + u8::try_from(n % 26).unwrap()).to_string().repeat((n / 26 + 2) as usize)
+        };
         for (root, status) in [("scanned", 404), ("moved", 302), ("users", 200)] {
             for n in 0..200 {
                 let stage = Stage::to("GET", &format!("/{root}/{}", word(n))).status(status);

@@ -97,7 +97,8 @@ mod tests {
         assert_eq!(ended[9], Tally { all: 300, some: 30, worse: 5 });
         assert!(ended[9].exceeds(30, 9.9, 30) && !ended[9].exceeds(30, 10.0, 30));
         assert_eq!(
-            [(1, 10), (2, 20), (2, 30), (1, 40), (0, 120), (2, 130), (2, 140)].map(|(l, s)| shares.rises(l, s, 100)),
+            [(1, 10), (2, 20), (2, 30), (1, 40), (0, 120), (2, 130), (2, 140)]
+                .map(|(l, s)| shares.rises(l, s, 100)),
             [None, Some(1), Some(2), None, None, None, Some(2)]
         );
         assert_eq!(shares.add(1_000_000, true, true), Some(Tally::default()));

@@ -10,8 +10,7 @@ use crate::token::TokenUse;
 /// The token that names the actor, chosen as the roster does.
 #[must_use]
 pub fn acting<'a>(case: &Case<'a>) -> Option<&'a TokenUse> {
-    let good =
-        |held: &&TokenUse| must_refuse(&held.token, case.exchange.at, VERIFIERS_LEEWAY_S).is_none();
+    let good = |held: &&TokenUse| must_refuse(&held.token, case.exchange.at, VERIFIERS_LEEWAY_S).is_none();
     case.tokens.iter().filter(|held| held.token.is_settled()).find(good)
 }
 

@@ -146,8 +146,7 @@ impl Rule for AddressRate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::staging::{Play, Stage, token};
-    use crate::token::Token;
+    use crate::detect::staging::{Play, Stage, held_by};
 
     fn play() -> Play {
         Play::new(rule(&Arc::default()))
@@ -156,7 +155,7 @@ mod tests {
     /// `n` requests, `gap_ms` apart, by callers in turn.
     fn requests(play: &mut Play, n: u64, gap_ms: u64, callers: u64, from_s: u64) -> Vec<(u64, Severity)> {
         let ask = |i: u64| {
-            let held = Token { subject: Some(format!("user-{}", i % callers).into()), ..token(i % callers) };
+            let held = held_by(&format!("user-{}", i % callers));
             play.ask(&Stage::new().status(200).after_ms(from_s * 1000 + i * gap_ms), [held])
         };
         (0..n).map(ask).zip(1..).flat_map(|(f, i)| f.into_iter().map(move |f| (i, f.severity))).collect()
@@ -186,12 +185,17 @@ mod tests {
 
     #[test]
     fn trusted_addresses_and_probes_do_not_count() {
-        let settings = DetectSettings { trusted_addresses: vec!["10.0.0.0/8".parse().unwrap()], ..DetectSettings::default() };
+        let settings = DetectSettings {
+            trusted_addresses: vec!["10.0.0.0/8".parse().unwrap()],
+            ..DetectSettings::default()
+        };
         let mut trusted = Play::with(rule(&Arc::default()), &settings);
         assert_eq!(requests(&mut trusted, 1000, 5, 1, 0), []);
         let mut play = play();
         for i in 0..1000 {
-            assert!(play.ask(&Stage::to("GET", "/healthz").kind(RouteKind::Health).after_ms(i), []).is_empty());
+            assert!(
+                play.ask(&Stage::to("GET", "/healthz").kind(RouteKind::Health).after_ms(i), []).is_empty()
+            );
         }
     }
 

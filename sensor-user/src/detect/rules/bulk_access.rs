@@ -150,7 +150,7 @@ impl Rule for BulkAccess {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::staging::{Play, Stage, token};
+    use crate::detect::staging::{Play, Stage, held_by};
 
     fn play() -> Play {
         Play::new(rule(&Arc::default()))
@@ -160,7 +160,7 @@ mod tests {
     fn take(play: &mut Play, n: u64, gap_ms: u64, from_s: u64) -> Vec<(u64, Severity)> {
         let ask = |i: u64| {
             let stage = Stage::to("GET", &format!("/orders/{i}")).route("GET /orders/{id}").status(200);
-            play.ask(&stage.after_ms(from_s * 1000 + i * gap_ms), [token(1)])
+            play.ask(&stage.after_ms(from_s * 1000 + i * gap_ms), [held_by("alice")])
         };
         (0..n).map(ask).zip(1..).flat_map(|(f, i)| f.into_iter().map(move |f| (i, f.severity))).collect()
     }
@@ -183,8 +183,9 @@ mod tests {
     fn the_same_object_and_what_names_none_count_once() {
         let mut play = play();
         for i in 0..2000 {
-            let stage = Stage::to("GET", ["/orders/7", "/me"][i % 2]).route(["GET /orders/{id}", "GET /me"][i % 2]);
-            assert!(play.ask(&stage.status(200).after_ms(i as u64), [token(1)]).is_empty());
+            let stage =
+                Stage::to("GET", ["/orders/7", "/me"][i % 2]).route(["GET /orders/{id}", "GET /me"][i % 2]);
+            assert!(play.ask(&stage.status(200).after_ms(i as u64), [held_by("alice")]).is_empty());
         }
     }
 
@@ -193,7 +194,7 @@ mod tests {
         let mut play = play();
         let ask = |i: u64| {
             let stage = Stage::to("GET", &format!("/orders?page={i}")).route("GET /orders").status(200);
-            play.ask(&stage.after_ms(i * 10), [token(1)]).len()
+            play.ask(&stage.after_ms(i * 10), [held_by("alice")]).len()
         };
         assert_eq!((0..700).map(ask).sum::<usize>(), 1);
     }
@@ -201,7 +202,8 @@ mod tests {
     #[test]
     fn a_job_that_runs_each_night_becomes_a_habit() {
         let mut play = play();
-        let nights: Vec<usize> = (1..12).map(|night| take(&mut play, 1500, 20, night * 86_400).len()).collect();
+        let nights: Vec<usize> =
+            (1..12).map(|night| take(&mut play, 1500, 20, night * 86_400).len()).collect();
         assert!(nights[0] > 0 && nights[6..].iter().all(|n| *n == 0), "{nights:?}");
     }
 

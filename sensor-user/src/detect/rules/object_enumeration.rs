@@ -230,7 +230,8 @@ impl Rule for ObjectEnumeration {
         track.newest_s = second;
         let step = track.step(object);
         let mut worst = None;
-        let each = track.windows.iter_mut().zip(&mut peers.levels).zip(self.least).zip(WINDOWS_S).zip(WINDOWS);
+        let each =
+            track.windows.iter_mut().zip(&mut peers.levels).zip(self.least).zip(WINDOWS_S).zip(WINDOWS);
         for ((((window, levels), least), length_s), word) in each {
             window.roll(second, length_s, levels);
             if window.note(object.id, failed, step, levels)
@@ -240,7 +241,11 @@ impl Rule for ObjectEnumeration {
             }
         }
         if let Some((count, limit, word, failed, steps)) = worst {
-            report.push(telling::of_actor(&ABOUT, case, statement(case, (count, limit), word, failed, steps)));
+            report.push(telling::of_actor(
+                &ABOUT,
+                case,
+                statement(case, (count, limit), word, failed, steps),
+            ));
         }
     }
 }
@@ -272,13 +277,7 @@ fn track(tracks: &mut Vec<Track>, route: Slot) -> Option<&mut Track> {
     tracks.get_mut(at)
 }
 
-fn statement(
-    case: &Case<'_>,
-    (count, limit): (u32, u32),
-    word: &str,
-    failed: u32,
-    steps: u32,
-) -> Statement {
+fn statement(case: &Case<'_>, (count, limit): (u32, u32), word: &str, failed: u32, steps: u32) -> Statement {
     let (failed_share, step_share) = (percent(failed, count), percent(steps, count));
     let in_sequence = step_share >= 50;
     let is_high = failed_share >= 20 || (in_sequence && count >= limit.saturating_mul(2));
@@ -304,15 +303,14 @@ fn statement(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::staging::{Play, Stage, token};
-    use crate::token::Token;
+    use crate::detect::staging::{Play, Stage, held_by};
 
     fn play() -> Play {
         Play::new(rule(&Arc::default()))
     }
 
     fn ask(play: &mut Play, user: u64, object: &str, second: u64, status: u16) -> Vec<(Severity, u8)> {
-        let held = Token { subject: Some(format!("user-{user}").into()), ..token(user) };
+        let held = held_by(&format!("user-{user}"));
         let stage = Stage::to("GET", &format!("/orders/{object}")).route("GET /orders/{id}");
         let found = play.ask(&stage.status(status).after_ms(second * 1000), [held]);
         found.iter().map(|f| (f.severity, f.confidence)).collect()
@@ -345,7 +343,9 @@ mod tests {
     fn missing_and_refused_objects_make_it_high() {
         let mut play = play();
         peers(&mut play);
-        let ask = |i: u64| ask(&mut play, 99, &(i * 77).to_string(), 5 * 86_400 + i, if i % 2 == 0 { 404 } else { 200 });
+        let ask = |i: u64| {
+            ask(&mut play, 99, &(i * 77).to_string(), 5 * 86_400 + i, if i % 2 == 0 { 404 } else { 200 })
+        };
         assert_eq!((0..40).flat_map(ask).next(), Some((Severity::High, 75)));
     }
 
@@ -371,7 +371,11 @@ mod tests {
             for user in 0..20 {
                 for i in 0..100 {
                     let second = day * 86_400 + user * 1000 + i;
-                    assert_eq!(ask(&mut play, user, &format!("{}", user * 1000 + i), second, 200), [], "{day} {user} {i}");
+                    assert_eq!(
+                        ask(&mut play, user, &format!("{}", user * 1000 + i), second, 200),
+                        [],
+                        "{day} {user} {i}"
+                    );
                 }
             }
         }
@@ -403,7 +407,8 @@ mod tests {
             ask(&mut play, 3, &i.to_string(), 6 * 86_400 + i, 200);
         }
         play.restart(rule(&Arc::default()));
-        let found: Vec<_> = (25..60).flat_map(|i| ask(&mut play, 3, &i.to_string(), 6 * 86_400 + i, 200)).collect();
+        let found: Vec<_> =
+            (25..60).flat_map(|i| ask(&mut play, 3, &i.to_string(), 6 * 86_400 + i, 200)).collect();
         assert_eq!(found.len(), 1);
     }
 

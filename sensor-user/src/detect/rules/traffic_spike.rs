@@ -28,8 +28,20 @@ the usual when it is learned. Hours are those of UTC; the neighbours make room f
 service.",
     cooling_s: 3600,
     thresholds: &[
-        Threshold { key: "times", default: 3.0, min: 1.1, max: 1000.0, doc: "How many times the usual it takes." },
-        Threshold { key: "deviations", default: 8.0, min: 1.0, max: 100.0, doc: "How many usual deviations above it." },
+        Threshold {
+            key: "times",
+            default: 3.0,
+            min: 1.1,
+            max: 1000.0,
+            doc: "How many times the usual it takes.",
+        },
+        Threshold {
+            key: "deviations",
+            default: 8.0,
+            min: 1.0,
+            max: 100.0,
+            doc: "How many usual deviations above it.",
+        },
         Threshold {
             key: "least",
             default: 1000.0,
@@ -202,12 +214,16 @@ mod tests {
     fn small() -> Arc<DetectSettings> {
         let thresholds = crate::detect::Thresholds(vec![("least", 50.0)]);
         let own = crate::detect::RuleSettings { thresholds, ..crate::detect::RuleSettings::default() };
-        Arc::new(DetectSettings { rules: [("traffic-spike".to_owned(), own)].into(), ..DetectSettings::default() })
+        Arc::new(DetectSettings {
+            rules: [("traffic-spike".to_owned(), own)].into(),
+            ..DetectSettings::default()
+        })
     }
 
-    /// Five minutes with so many requests.
+    /// Five minutes with so many requests, away from their ends.
     fn slice(play: &mut Play, number: u64, n: u64) -> Vec<Severity> {
-        let ask = |i: u64| play.ask(&Stage::new().after_ms((number * 300 + i * 290 / n.max(1)) * 1000), []);
+        let ask =
+            |i: u64| play.ask(&Stage::new().after_ms((number * 300 + 60 + i * 230 / n.max(1)) * 1000), []);
         (0..n).flat_map(ask).map(|f| f.severity).collect()
     }
 

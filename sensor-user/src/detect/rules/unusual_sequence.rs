@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::detect::roster::stable_hash;
 use crate::detect::statement::Statement;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Slot, Threshold, telling,
+    About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Slot, Threshold,
+    telling,
 };
 
 /// The card.
@@ -30,7 +31,13 @@ they are learned. Routes that are younger than a week do not count as steps. It 
 40 a service and 128 KiB for all transitions.",
     cooling_s: 3600,
     thresholds: &[
-        Threshold { key: "learn_days", default: 7.0, min: 0.0, max: 90.0, doc: "Days of learning for each service." },
+        Threshold {
+            key: "learn_days",
+            default: 7.0,
+            min: 0.0,
+            max: 90.0,
+            doc: "Days of learning for each service.",
+        },
         Threshold {
             key: "learn_steps",
             default: 10_000.0,
@@ -38,7 +45,13 @@ they are learned. Routes that are younger than a week do not count as steps. It 
             max: 1_000_000_000.0,
             doc: "Steps of learning for each service.",
         },
-        Threshold { key: "per_day", default: 3.0, min: 1.0, max: 1000.0, doc: "Findings a day for each service." },
+        Threshold {
+            key: "per_day",
+            default: 3.0,
+            min: 1.0,
+            max: 1000.0,
+            doc: "Findings a day for each service.",
+        },
     ],
 };
 
@@ -192,7 +205,8 @@ impl Rule for UnusualSequence {
         if service.since_s == 0 {
             service.since_s = second;
         }
-        let learned = service.steps >= self.learn_steps && second.saturating_sub(service.since_s) >= self.learn_s;
+        let learned =
+            service.steps >= self.learn_steps && second.saturating_sub(service.since_s) >= self.learn_s;
         if !service.learn(bits) || !learned || told || !service.may_tell(second / DAY_S, self.per_day) {
             return;
         }
@@ -216,14 +230,12 @@ impl Rule for UnusualSequence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::staging::{Play, Stage, token};
-    use crate::token::Token;
+    use crate::detect::staging::{Play, Stage, held_by};
 
-    const PAGES: [&str; 12] =
-        ["/a", "/b", "/c", "/d", "/e", "/f", "/g", "/h", "/i", "/j", "/k", "/l"];
+    const PAGES: [&str; 12] = ["/a", "/b", "/c", "/d", "/e", "/f", "/g", "/h", "/i", "/j", "/k", "/l"];
 
     fn ask(play: &mut Play, user: u64, page: usize, ms: u64) -> usize {
-        let held = Token { subject: Some(format!("user-{user}").into()), ..token(user) };
+        let held = held_by(&format!("user-{user}"));
         let stage = Stage::to("GET", PAGES[page]).route_known(1000, 100_000_000).status(200).after_ms(ms);
         play.ask(&stage, [held]).len()
     }
@@ -253,7 +265,12 @@ mod tests {
     fn who_walks_as_others_do_is_left_alone() {
         let mut play = learned();
         let start = 30_000 * 28_800;
-        assert_eq!((0..300_u64).map(|i| ask(&mut play, 99, usize::try_from(i % 12).unwrap(), start + i * 1000)).sum::<usize>(), 0);
+        assert_eq!(
+            (0..300_u64)
+                .map(|i| ask(&mut play, 99, usize::try_from(i % 12).unwrap(), start + i * 1000))
+                .sum::<usize>(),
+            0
+        );
     }
 
     #[test]
