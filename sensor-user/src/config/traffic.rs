@@ -225,17 +225,18 @@ impl RouteMatch {
     pub(super) const EXAMPLE: &'static str = "{match: POST /login, kind: login}";
 
     pub(super) fn read(s: &mut Section<'_, '_>) -> Option<Self> {
-        let doc = "METHOD /path, or a path for every method. * and {name} stand for one segment, ** for any number of them.";
+        let doc = "METHOD /path, or a path for every method. * and {name} stand for one segment, ** for any number of \
+                   them. Without * it also names the route: what fits is counted together under this name.";
         let pattern = s.required::<Pattern>("match", doc);
-        let doc = "login, logout, token, sensitive, pii, financial, admin, public or health.";
-        let kind = s.required("kind", doc);
+        let doc = "login, logout, token, sensitive, pii, financial, admin, public or health; left out: nothing special.";
+        let kind = s.optional("kind", doc).unwrap_or_default();
         let doc = "Where a request names the account: body.NAME (JSON or form), header.NAME or query.NAME.";
         let principal = s.optional("principal", doc);
         if principal.is_some() {
             s.report(Problem::warning(s.span_of("principal"), "`principal` has no effect in this version"));
         }
         let pattern = pattern?;
-        Some(Self { method: pattern.method, path: pattern.path, kind: kind?, principal })
+        Some(Self { method: pattern.method, path: pattern.path, kind, principal })
     }
 }
 

@@ -62,16 +62,13 @@ fn undo(bytes: &mut Vec<u8>, plus: bool) -> bool {
     let mut decoded = Vec::with_capacity(bytes.len());
     while let Some(byte) = bytes.get(read) {
         let escape = bytes.get(read + 1..read + 3).filter(|_| *byte == b'%').and_then(hex);
-        match escape {
-            Some(value) => {
-                decoded.push(value);
-                read += 3;
-                found = true;
-            }
-            None => {
-                decoded.push(if plus && *byte == b'+' { b' ' } else { *byte });
-                read += 1;
-            }
+        if let Some(value) = escape {
+            decoded.push(value);
+            read += 3;
+            found = true;
+        } else {
+            decoded.push(if plus && *byte == b'+' { b' ' } else { *byte });
+            read += 1;
         }
     }
     *bytes = decoded;
@@ -436,7 +433,7 @@ fn is_command(text: &str) -> bool {
 }
 
 fn runs(rest: &str, sign: &str, before: &str) -> bool {
-    let name = rest.bytes().take_while(|b| b.is_ascii_alphanumeric()).count();
+    let name = rest.bytes().take_while(u8::is_ascii_alphanumeric).count();
     let (command, after) = rest.split_at(name);
     if !COMMANDS.contains(&command) {
         return false;

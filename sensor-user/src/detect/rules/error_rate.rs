@@ -126,7 +126,7 @@ mod tests {
     /// One answer each second, every so many an error.
     fn run(play: &mut Play, seconds: std::ops::Range<u64>, every: u64) -> Vec<Severity> {
         let ask = |s: u64| {
-            let status = if s % every == 0 { 503 } else { 200 };
+            let status = if s.is_multiple_of(every) { 503 } else { 200 };
             play.ask(&Stage::new().status(status).after_ms(s * 1000), [])
         };
         seconds.flat_map(ask).map(|f| f.severity).collect()

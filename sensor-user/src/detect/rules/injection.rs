@@ -69,7 +69,8 @@ fn is_suspicious(target: &[u8]) -> bool {
     let mut before = 0;
     let (mut suspect, mut encoded) = (false, false);
     for byte in target {
-        suspect |= is_suspect(*byte) | (*byte == b'.' && before == b'.');
+        suspect |= is_suspect(*byte);
+        suspect |= *byte == b'.' && before == b'.';
         encoded |= matches!(*byte, b'%' | b'+');
         before = *byte;
     }
