@@ -104,6 +104,16 @@ struct OfRoute {
     others: Crowd,
 }
 
+impl OfRoute {
+    /// Whether each of its objects has one reader.
+    fn is_exclusive(&self, least: u32, shared_percent: f64) -> bool {
+        self.owned >= least
+            && self.owners.size() >= OWNERS
+            && self.others.size() <= (self.owners.size() / 5).max(2)
+            && f64::from(self.shared) * 100.0 <= f64::from(self.owned) * shared_percent
+    }
+}
+
 #[derive(Default, Serialize, Deserialize)]
 struct OfActor {
     foreign: u16,
@@ -160,10 +170,7 @@ impl Rule for ForeignObject {
             }
             return;
         }
-        let exclusive = route.owned >= self.exclusive
-            && route.owners.size() >= OWNERS
-            && route.others.size() <= (route.owners.size() / 5).max(2)
-            && f64::from(route.shared) * 100.0 <= f64::from(route.owned) * self.shared_percent;
+        let exclusive = route.is_exclusive(self.exclusive, self.shared_percent);
         let was_owned = object.owned && !object.shared;
         let actor = actors.of(principal.slot);
         if !object.shared {
@@ -180,28 +187,31 @@ impl Rule for ForeignObject {
         if !exclusive || actor.days > STAFF_DAYS || is_privileged(case) {
             return;
         }
-        let many = in_hour >= 3;
-        let statement = Statement {
-            severity: if many { Severity::High } else { ABOUT.severity },
-            confidence: if many { 85 } else { 65 },
-            message: format!(
-                "An object that only another principal had used was answered {} on {}; objects of this route have \
-                 one reader each.",
-                case.exchange.status().unwrap_or_default(),
-                case.route.name
-            ),
-            brief: if many {
-                format!("{in_hour} foreign objects in 1 h")
-            } else {
-                "foreign object read".to_owned()
-            },
-            facts: vec![
-                ("foreign_objects", in_hour.into()),
-                ("owned_objects", route.owned.into()),
-                ("shared_objects", route.shared.into()),
-            ],
-        };
-        report.push(telling::of_actor(&ABOUT, case, statement));
+        report.push(telling::of_actor(&ABOUT, case, statement(case, in_hour, route)));
+    }
+}
+
+fn statement(case: &Case<'_>, in_hour: u16, route: &OfRoute) -> Statement {
+    let many = in_hour >= 3;
+    Statement {
+        severity: if many { Severity::High } else { ABOUT.severity },
+        confidence: if many { 85 } else { 65 },
+        message: format!(
+            "An object that only another principal had used was answered {} on {}; objects of this route have \
+             one reader each.",
+            case.exchange.status().unwrap_or_default(),
+            case.route.name
+        ),
+        brief: if many {
+            format!("{in_hour} foreign objects in 1 h")
+        } else {
+            "foreign object read".to_owned()
+        },
+        facts: vec![
+            ("foreign_objects", in_hour.into()),
+            ("owned_objects", route.owned.into()),
+            ("shared_objects", route.shared.into()),
+        ],
     }
 }
 
