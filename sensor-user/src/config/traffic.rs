@@ -253,15 +253,16 @@ impl RouteMatch {
     pub(super) const EXAMPLE: &'static str = "{match: POST /login, kind: login}";
 
     pub(super) fn read(s: &mut Section<'_, '_>) -> Option<Self> {
-        let doc = "METHOD /path, or a path for every method. * and {name} stand for one segment, ** for any number of them.";
+        let doc = "METHOD /path, or a path for every method. * and {name} stand for one segment, ** for any number of \
+                   them. Without * it also names the route: what fits is counted together under this name.";
         let pattern = s.required::<Pattern>("match", doc);
-        let doc = "login, logout, token, sensitive, pii, financial, admin, public or health.";
-        let kind = s.required("kind", doc);
+        let doc = "login, logout, token, sensitive, pii, financial, admin, public or health; left out: nothing special.";
+        let kind = s.optional("kind", doc).unwrap_or_default();
         let doc = "Where a request names the account: body.NAME or body.OUTER.NAME (JSON or form), header.NAME or \
                    query.NAME. Logins are read for the usual names without this.";
         let principal = s.optional("principal", doc);
         let pattern = pattern?;
-        Some(Self { method: pattern.method, path: pattern.path, kind: kind?, principal })
+        Some(Self { method: pattern.method, path: pattern.path, kind, principal })
     }
 }
 

@@ -8,7 +8,9 @@ use crate::capture::{Loss, Time};
 use crate::detect::atlas::Atlas;
 use crate::detect::roster::Roster;
 use crate::detect::routes::Routes;
-use crate::detect::{Case, DetectSettings, Finding, Knowledge, Needs, Report, Rule, Severity, Who, rules};
+use crate::detect::{
+    Case, DetectSettings, Finding, Knowledge, Needs, Report, Rule, Severity, Who, object, rules,
+};
 use crate::http::Exchange;
 use crate::token::{Fingerprint, TokenUse};
 
@@ -90,7 +92,8 @@ impl Detector {
         let route = routes.look_up(exchange, tokens);
         roster.see(exchange, tokens, who);
         atlas.show(knowledge, exchange.client, who);
-        let every = Case { exchange, tokens, all: tokens, route, who, knowledge, now, again: false };
+        let object = object::of(&route.name, &exchange.request);
+        let every = Case { exchange, tokens, all: tokens, route, object, who, knowledge, now, again: false };
         if tokens.iter().all(|held| held.token.is_settled()) {
             for seat in seats {
                 seat.ask(&every, out);
@@ -121,10 +124,12 @@ impl Detector {
             tokens.iter().filter(|held| held.token.fingerprint == settled).cloned().collect();
         let before = out.len();
         let Self { seats, routes, roster, knowledge, atlas, who, .. } = self;
-        let route = routes.look_up(exchange, tokens);
+        let route = routes.look_up_late(exchange, tokens);
         roster.see_late(exchange, tokens, &asked, who);
         atlas.show(knowledge, exchange.client, who);
-        let case = Case { exchange, tokens: &asked, all: tokens, route, who, knowledge, now, again: true };
+        let object = object::of(&route.name, &exchange.request);
+        let case =
+            Case { exchange, tokens: &asked, all: tokens, route, object, who, knowledge, now, again: true };
         for seat in seats.iter_mut().filter(|seat| seat.needs == Needs::Verdict) {
             seat.ask(&case, out);
         }
@@ -385,12 +390,14 @@ mod tests {
     fn benign_traffic_gives_nothing() {
         let mut detector = detector();
         for n in 0..20_000_u32 {
-            let stage = Stage::to("GET", &format!("/orders/{n}"))
+            let user = n % 97;
+            let stage = Stage::to("GET", &format!("/orders/{}", user * 10 + n / 97 % 5))
                 .after_ms(u64::from(n) * 7)
                 .header("User-Agent", "okhttp/4.12");
             let client = format!("10.1.{}.{}", n % 2, n % 97);
-            let stage = stage.client(&client).status([200, 200, 404, 201, 304, 500][(n % 6) as usize]);
-            assert_eq!(judged(&mut detector, &stage, [token(u64::from(n % 97))]), [""; 0], "{n}");
+            let stage = stage.client(&client).status([200, 200, 404, 201, 304, 204][(n % 6) as usize]);
+            let held = Token { subject: Some(format!("user-{user}").into()), ..token(u64::from(user)) };
+            assert_eq!(judged(&mut detector, &stage, [held]), [""; 0], "{n}");
             detector.tick(stage.exchange.at, &mut Vec::new());
         }
     }

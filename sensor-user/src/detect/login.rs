@@ -154,16 +154,11 @@ mod days;
 mod tests {
     use super::*;
     use crate::detect::staging::Stage;
-    use crate::detect::{Knowledge, Route, Slot, Who};
+    use crate::detect::{Knowledge, Route, Who};
     use crate::http::{Header, ResponseHead};
 
     fn read(stage: &Stage, kind: RouteKind) -> Option<Login> {
-        let route = Route {
-            name: "POST /login".into(),
-            kind,
-            guard: crate::detect::Guard::Unknown,
-            slot: Slot::default(),
-        };
+        let route = Route { name: "POST /login".into(), kind, ..Route::default() };
         let (who, knowledge) = (Who::default(), Knowledge::default());
         let exchange = &stage.exchange;
         let now = exchange.at;
@@ -172,6 +167,7 @@ mod tests {
             tokens: &[],
             all: &[],
             route: &route,
+            object: None,
             who: &who,
             knowledge: &knowledge,
             again: false,

@@ -4,7 +4,7 @@
 //! roster may give a place to somebody else; the lives of places tell, and what does not fit is void.
 
 use crate::detect::roster::Roster;
-use crate::detect::routes::Routes;
+use crate::detect::routes::Learned;
 use crate::detect::{About, Detector, Memory};
 
 /// One part of what is remembered.
@@ -78,7 +78,7 @@ impl Detector {
         else {
             return all("all participants");
         };
-        let Some(routes) = of(ROUTES, VERSION).and_then(|bytes| postcard::from_bytes::<Routes>(bytes).ok())
+        let Some(routes) = of(ROUTES, VERSION).and_then(|bytes| postcard::from_bytes::<Learned>(bytes).ok())
         else {
             return all("all routes");
         };

@@ -68,6 +68,11 @@ impl<T: Default> Column<T> {
         self.0.get(slot.at as usize).filter(|(life, _)| *life == slot.life).map(|(_, value)| value)
     }
 
+    /// Every value, of entities known and forgotten.
+    pub fn values(&mut self) -> impl Iterator<Item = &mut T> {
+        self.0.iter_mut().map(|(_, value)| value)
+    }
+
     /// Bytes that the values take, without what they own elsewhere.
     #[must_use]
     pub const fn bytes(&self) -> usize {

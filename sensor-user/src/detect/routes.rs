@@ -5,7 +5,6 @@
 //! correct verifier refuses. `Host` is the caller's to choose, so a guard is also learned for all hosts of a server
 //! together: a made-up host must not make a guarded route look unknown.
 
-use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -15,8 +14,9 @@ use crate::detect::roster::LATER_LIVES;
 use crate::detect::settings::Kinds;
 use crate::detect::statement::VERIFIERS_LEEWAY_S;
 use crate::detect::table::Table;
-use crate::detect::{DetectSettings, Guard, Route, Slot};
-use crate::http::{Exchange, RequestHead, route};
+use crate::detect::templates::{self, Taught, Templates};
+use crate::detect::{DetectSettings, Guard, Route, RouteKind, Slot};
+use crate::http::Exchange;
 use crate::token::TokenUse;
 
 /// Refusals in a row that overrule an earlier sight of an open route: it was deployed anew, with a guard.
@@ -31,18 +31,14 @@ const ANY_HOST: &[u8] = b"*";
 /// Request headers that carry a credential which is not a token of ours.
 const CREDENTIAL_HEADERS: [&str; 5] = ["authorization", "cookie", "x-api-key", "api-key", "apikey"];
 
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Longest GraphQL operation in a route's name, in bytes.
+const MAX_OPERATION: usize = 128;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Key {
     server: SocketAddr,
     host: Box<[u8]>,
     name: Box<str>,
-}
-
-/// As its parts are hashed, so that a route is found without making its key.
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.server, &*self.host, &*self.name).hash(state);
-    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,6 +46,16 @@ struct Entry {
     route: Route,
     /// Refusals since the route was last seen open; saturates.
     refusals: u8,
+    /// Whether it was answered, and told the templates so.
+    taught: bool,
+}
+
+/// Everything that was learned of routes: what a snapshot keeps.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Learned {
+    table: Table<Key, Entry>,
+    lives: u32,
+    templates: templates::Learned,
 }
 
 /// What one exchange says of its route's guard.
@@ -62,18 +68,15 @@ enum Evidence {
 }
 
 /// The known routes.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub struct Routes {
     table: Table<Key, Entry>,
-    lives: u32,
-    #[serde(skip)]
+    templates: Templates,
     kinds: Kinds,
-    #[serde(skip)]
     name: String,
-    #[serde(skip)]
     host: Vec<u8>,
-    #[serde(skip)]
     nowhere: Route,
+    lives: u32,
 }
 
 impl Routes {
@@ -82,28 +85,42 @@ impl Routes {
     pub fn new(settings: &DetectSettings) -> Self {
         Self {
             table: Table::new(settings.max_routes),
+            templates: Templates::new(&settings.routes),
             kinds: Kinds::new(&settings.routes),
             name: String::new(),
             host: Vec::new(),
             nowhere: Route {
                 name: "-".into(),
-                kind: crate::detect::RouteKind::Plain,
+                kind: RouteKind::Plain,
                 guard: Guard::Unknown,
                 slot: Slot::default(),
+                uses: 0,
+                first_s: 0,
             },
             lives: 0,
         }
     }
 
-    /// Takes over what an earlier run learned; what routes are for, this one's configuration says.
-    pub fn resume(&mut self, earlier: Self) {
+    /// What was learned, as a snapshot keeps it.
+    ///
+    /// # Errors
+    /// When it cannot be written as it is.
+    pub fn save(&self) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_allocvec(&(&self.table, self.lives, self.templates.learned()))
+    }
+
+    /// Takes over what an earlier run learned, within the caps of this one. Kinds are those configured now.
+    pub fn resume(&mut self, earlier: Learned) {
         let cap = self.table.cap();
         self.table = earlier.table;
         self.table.limit(cap);
         self.lives = earlier.lives.wrapping_add(LATER_LIVES);
-        for (key, entry) in self.table.iter_mut() {
-            let (method, path) = key.name.split_once(' ').unwrap_or((&key.name, ""));
-            entry.route.kind = self.kinds.of(method, path);
+        self.templates.resume(earlier.templates);
+        let names: Vec<Box<str>> = self.table.iter().map(|(key, _)| key.name.clone()).collect();
+        for (at, name) in names.iter().enumerate() {
+            let Some(entry) = self.table.at(at) else { continue };
+            entry.route.name = shown(name).into();
+            entry.route.kind = kind_of(&self.kinds, name);
         }
     }
 
@@ -127,24 +144,57 @@ impl Routes {
 
     /// The route of an exchange, after learning what the exchange says of it. Allocates for new routes only.
     pub fn look_up(&mut self, exchange: &Exchange, tokens: &[TokenUse]) -> &Route {
-        self.read_names(&exchange.request);
+        self.see(exchange, tokens, true)
+    }
+
+    /// The route of an exchange that was looked up before.
+    pub fn look_up_late(&mut self, exchange: &Exchange, tokens: &[TokenUse]) -> &Route {
+        self.see(exchange, tokens, false)
+    }
+
+    fn see(&mut self, exchange: &Exchange, tokens: &[TokenUse], is_new: bool) -> &Route {
+        self.read_names(exchange);
         let server = exchange.endpoints.server;
         let evidence = evidence(exchange, tokens);
-        let slot = self.learn(server, false, evidence);
-        let known = self.table.at(slot).is_some_and(|entry| entry.route.guard != Guard::Unknown);
+        let at_s = u32::try_from(exchange.at.secs()).unwrap_or(u32::MAX);
+        let slot = self.learn((server, at_s), false, evidence);
+        let mut known = true;
+        if let Some(entry) = self.table.at(slot) {
+            known = entry.route.guard != Guard::Unknown;
+            entry.route.uses = entry.route.uses.saturating_add(u32::from(is_new));
+            if !entry.taught && (exchange.is_success() || exchange.status() == Some(304)) {
+                entry.taught = true;
+                self.teach(server, slot, exchange);
+            }
+        }
         let doubtful = exchange.is_success() && tokens.iter().any(|held| !held.token.is_verified());
         if evidence.is_some() || (doubtful && !known) {
-            return self.look_up_any(server, slot, evidence);
+            return self.look_up_any((server, at_s), slot, evidence);
         }
         self.table.at(slot).map_or(&self.nowhere, |entry| &entry.route)
     }
 
+    /// Tells the templates of a route that was answered. The words of GraphQL operations are no paths.
+    fn teach(&mut self, server: SocketAddr, slot: usize, exchange: &Exchange) {
+        if operation_of(exchange).is_some() {
+            return;
+        }
+        let Self { table, templates, name, .. } = self;
+        let Some(taught) = table.at(slot).map(|entry| entry.route.slot) else { return };
+        let table = &*table;
+        let known = |slot: Slot| {
+            let route = &table.peek(slot.at as usize)?.route;
+            (route.slot == slot).then_some(Taught { uses: route.uses, guard: route.guard })
+        };
+        templates.teach(server, name, taught, known);
+    }
+
     /// The same, with all hosts of the server taken together where this one tells nothing.
-    fn look_up_any(&mut self, server: SocketAddr, slot: usize, evidence: Option<Evidence>) -> &Route {
-        let any = self.learn(server, true, evidence);
+    fn look_up_any(&mut self, at: (SocketAddr, u32), slot: usize, evidence: Option<Evidence>) -> &Route {
+        let any = self.learn(at, true, evidence);
         let refuses = self.table.at(any).is_some_and(|entry| entry.route.guard == Guard::Refuses);
         // Making the entry for all hosts may have evicted this one: then make it again.
-        let slot = if any == slot { self.learn(server, false, None) } else { slot };
+        let slot = if any == slot { self.learn(at, false, None) } else { slot };
         let Some(entry) = self.table.at(slot) else { return &self.nowhere };
         if entry.route.guard == Guard::Unknown && refuses {
             entry.route.guard = Guard::Refuses;
@@ -153,7 +203,7 @@ impl Routes {
     }
 
     /// Makes the entry if it is missing, and lets the evidence change its guard. Its slot.
-    fn learn(&mut self, server: SocketAddr, any: bool, evidence: Option<Evidence>) -> usize {
+    fn learn(&mut self, (server, at_s): (SocketAddr, u32), any: bool, evidence: Option<Evidence>) -> usize {
         let host = if any { ANY_HOST } else { self.host.as_slice() };
         let name = self.name.as_str();
         let hash = self.table.hash_of(&(server, host, name));
@@ -164,16 +214,19 @@ impl Routes {
             }
             return slot;
         }
-        let (method, path) = name.split_once(' ').unwrap_or((name, ""));
         let route = Route {
             name: shown(name).into(),
-            kind: self.kinds.of(method, path),
-            guard: Guard::Unknown,
+            kind: kind_of(&self.kinds, name),
+            guard: self.templates.guard(server, name),
             slot: Slot::default(),
+            uses: 0,
+            first_s: at_s,
         };
-        let mut entry = Entry { route, refusals: 0 };
+        let mut entry = Entry { route, refusals: 0, taught: any };
         entry.learn(evidence);
-        let at = self.table.place(hash, Key { server, host: host.into(), name: name.into() }, entry).0;
+        let key = Key { server, host: host.into(), name: name.into() };
+        let hash = self.table.hash_of(&key);
+        let at = self.table.place(hash, key, entry).0;
         self.lives = self.lives.wrapping_add(1).max(1);
         if let Some(entry) = self.table.at(at) {
             entry.route.slot = Slot { at: u32::try_from(at).unwrap_or(u32::MAX), life: self.lives };
@@ -182,14 +235,31 @@ impl Routes {
     }
 
     /// Reads method, template and host into the reused buffers.
-    fn read_names(&mut self, request: &RequestHead) {
+    fn read_names(&mut self, exchange: &Exchange) {
+        let request = &exchange.request;
         self.name.clear();
-        route::operation(request.method(), request.path(), &mut self.name);
+        self.templates.operation(exchange.endpoints.server, request.method(), request.path(), &mut self.name);
+        if let Some(operation) = operation_of(exchange) {
+            self.name.push(' ');
+            let shown = operation.bytes().take(MAX_OPERATION);
+            self.name
+                .extend(shown.map(|b| if b.is_ascii_graphic() || b == b' ' { char::from(b) } else { '?' }));
+        }
         self.host.clear();
         let host = request.value("host").unwrap_or_default();
         let host = host.get(..MAX_HOST).unwrap_or(host);
         self.host.extend(host.iter().map(u8::to_ascii_lowercase));
     }
+}
+
+fn operation_of(exchange: &Exchange) -> Option<&str> {
+    exchange.body.as_ref()?.operation.as_deref()
+}
+
+/// What a route is for, by `METHOD /template` and what may follow.
+fn kind_of(kinds: &Kinds, name: &str) -> RouteKind {
+    let mut parts = name.split(' ');
+    kinds.of(parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
 }
 
 impl Entry {
@@ -238,7 +308,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::detect::RouteKind;
     use crate::detect::staging::{Stage, token, uses};
     use crate::token::{Signature, Token};
 
@@ -333,6 +402,57 @@ mod tests {
             assert_eq!(used, Guard::Refuses, "{n}");
         }
         assert_eq!(routes.len(), 50);
+    }
+
+    #[test]
+    fn words_that_vary_become_names_and_scans_teach_nothing() {
+        let mut routes = routes();
+        let word = |n: u32| {
+            char::from(b'a' + u8::try_from(n % 26).unwrap()).to_string().repeat((n / 26 + 2) as usize)
+        };
+        for (root, status) in [("scanned", 404), ("moved", 302), ("users", 200)] {
+            for n in 0..200 {
+                let stage = Stage::to("GET", &format!("/{root}/{}", word(n))).status(status);
+                routes.look_up(&stage.exchange, &uses([token(1)]));
+            }
+        }
+        let mut name = |root: &str| {
+            let stage = Stage::to("GET", &format!("/{root}/zoe"));
+            routes.look_up(&stage.exchange, &uses([token(1)])).name.to_string()
+        };
+        let names = ["scanned", "moved", "users"].map(&mut name);
+        assert_eq!(names, ["GET /scanned/zoe", "GET /moved/zoe", "GET /users/{name}"]);
+    }
+
+    #[test]
+    fn a_guard_outlives_the_words_it_was_learned_by() {
+        let mut routes = routes();
+        for n in 0..40_u8 {
+            let word = char::from(b'a' + n % 26).to_string().repeat(usize::from(n / 26 + 2));
+            let stage = Stage::to("GET", &format!("/users/{word}/orders"));
+            guard(&mut routes, &stage.clone().status(401), &[]);
+            guard(&mut routes, &stage.status(200), &[token(1)]);
+        }
+        let new = Stage::to("GET", "/users/zoe/orders").status(200);
+        assert_eq!(guard(&mut routes, &new, &[forged()]), Guard::Refuses);
+    }
+
+    #[test]
+    fn graphql_operations_are_routes() {
+        let mut routes = routes();
+        let mut stage = Stage::to("POST", "/graphql").status(200);
+        stage.exchange.body.get_or_insert_default().operation = Some("query Orders".into());
+        assert_eq!(&*routes.look_up(&stage.exchange, &[]).name, "POST /graphql query Orders");
+    }
+
+    #[test]
+    fn a_restart_keeps_guards_places_and_templates() {
+        let mut old = routes();
+        let before = old.look_up(&Stage::new().status(401).exchange, &[]).clone();
+        let mut fresh = routes();
+        fresh.resume(postcard::from_bytes(&old.save().unwrap()).unwrap());
+        let after = fresh.look_up(&Stage::new().exchange, &uses([token(1)]));
+        assert_eq!((&after.name, after.guard, after.slot), (&before.name, Guard::Refuses, before.slot));
     }
 
     proptest! {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::capture::{Loss, Time};
 use crate::detect::cause::must_refuse;
 use crate::detect::knowledge::{Knowledge, Place};
+use crate::detect::object::Object;
 use crate::detect::roster::{Slot, Who};
 use crate::detect::statement::VERIFIERS_LEEWAY_S;
 use crate::detect::{Finding, Severity};
@@ -119,31 +120,21 @@ pub enum RouteKind {
 /// The route of an exchange.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Route {
-    /// `GET /orders/{id}`, bounded.
-    #[serde(with = "name")]
+    /// `GET /orders/{id}`, bounded; not kept in snapshots, which know it already.
+    #[serde(skip)]
     pub name: Arc<str>,
-    /// What it is for.
+    /// What it is for; not kept in snapshots, for the configuration says so.
+    #[serde(skip)]
     pub kind: RouteKind,
     /// How it treats strangers, as known now. This exchange is among the evidence: it cannot be both a stranger's,
     /// which teaches, and a token's, which is judged.
     pub guard: Guard,
     /// Its place among the known routes, for columns.
     pub slot: Slot,
-}
-
-/// A shared name as text: serde knows `Arc` by a feature only.
-mod name {
-    use std::sync::Arc;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(name: &Arc<str>, out: S) -> Result<S::Ok, S::Error> {
-        out.serialize_str(name)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<str>, D::Error> {
-        String::deserialize(from).map(Arc::from)
-    }
+    /// Requests to it before this one; saturates.
+    pub uses: u32,
+    /// When it was first asked for: data time, seconds since the epoch.
+    pub first_s: u32,
 }
 
 /// What a rule is asked about.
@@ -157,6 +148,8 @@ pub struct Case<'a> {
     pub all: &'a [TokenUse],
     /// Its route.
     pub route: &'a Route,
+    /// The object that the request names, if it names one.
+    pub object: Option<Object>,
     /// Who takes part.
     pub who: &'a Who,
     /// What is known from outside.

@@ -172,6 +172,7 @@ pub const DEFAULT_ROUTES: &[(&str, RouteKind)] = &[
     ("/**/health", RouteKind::Health),
     ("/**/healthz", RouteKind::Health),
     ("/**/health/*", RouteKind::Health),
+    ("/**/admin/**", RouteKind::Admin),
     ("/livez", RouteKind::Health),
     ("/readyz", RouteKind::Health),
     ("/**/ping", RouteKind::Health),

@@ -52,6 +52,12 @@ pub(crate) fn token(number: u64) -> Token {
     }
 }
 
+/// A good token of somebody that is good for years: for histories.
+pub(crate) fn held_by(subject: &str) -> Token {
+    let years = Some(i64::try_from(NOW_S).unwrap() + 1_000_000_000);
+    Token { subject: Some(subject.into()), expires: years, ..token(stable_hash(subject) >> 8) }
+}
+
 /// A policy that is kept in every way.
 pub(crate) fn policy() -> Policy {
     Policy {
@@ -105,6 +111,8 @@ impl Stage {
                 at: u32::try_from(stable_hash(&format!("{method} {path}")) % 1000).unwrap(),
                 life: 1,
             },
+            uses: 0,
+            first_s: 0,
         };
         Self { exchange, route }.head(method, path, &[("Host", "orders.example")])
     }
@@ -173,6 +181,20 @@ impl Stage {
         self
     }
 
+    /// Names the route, as templates do.
+    pub(crate) fn route(mut self, name: &str) -> Self {
+        self.route.name = name.into();
+        self.route.slot.at = u32::try_from(stable_hash(name) % 1000).unwrap();
+        self
+    }
+
+    /// So many earlier requests to the route, the first so many seconds before [`NOW_S`].
+    pub(crate) fn route_known(mut self, uses: u32, for_s: u32) -> Self {
+        self.route.uses = uses;
+        self.route.first_s = u32::try_from(NOW_S).unwrap() - for_s;
+        self
+    }
+
     pub(crate) fn kind(mut self, kind: RouteKind) -> Self {
         self.route.kind = kind;
         self
@@ -220,6 +242,7 @@ impl Stage {
             tokens,
             all: tokens,
             route: &self.route,
+            object: crate::detect::object::of(&self.route.name, &self.exchange.request),
             who,
             knowledge,
             now: self.exchange.ended_at,

@@ -107,6 +107,12 @@ impl<K, V> Table<K, V> {
         self.slots.get_mut(slot).map(|slot| &mut slot.value)
     }
 
+    /// The value in a slot, without a mark.
+    #[must_use]
+    pub fn peek(&self, slot: usize) -> Option<&V> {
+        self.slots.get(slot).map(|slot| &slot.value)
+    }
+
     /// Adds an entry that is known to be absent. Returns the one that had to go.
     pub fn insert(&mut self, hash: u64, key: K, value: V) -> Option<(K, V)> {
         self.place(hash, key, value).1

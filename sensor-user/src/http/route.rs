@@ -9,23 +9,41 @@ const MAX_LEN: usize = 256;
 /// Most segments of a route.
 const MAX_SEGMENTS: usize = 32;
 
-const ID: &str = "{id}";
+/// What stands for a segment that names an object by its form.
+pub const ID: &str = "{id}";
+
+/// What stands for a segment that was learned to name objects: a word like any other, but one of very many.
+pub const NAME: &str = "{name}";
+
 const REST: &str = "{rest}";
 
 /// Appends the template of a path to `out`.
 pub fn template(path: &[u8], out: &mut String) {
+    template_by(path, out, |_, _, _| false);
+}
+
+/// Appends the template of a path to `out`. Words for which `varies` is true become [`NAME`]: it is given the template
+/// up to the word, with its slash, the word, and the path after it, which is empty or begins with a slash.
+pub fn template_by(path: &[u8], out: &mut String, mut varies: impl FnMut(&str, &[u8], &[u8]) -> bool) {
+    let start = out.len();
     let end = out.len() + MAX_LEN - REST.len() - 1;
     let path = path.strip_prefix(b"/").unwrap_or(path);
-    for (index, segment) in path.split(|b| *b == b'/').enumerate() {
+    let mut read = 0;
+    for (index, whole) in path.split(|b| *b == b'/').enumerate() {
         out.push('/');
+        read += whole.len();
+        let rest = path.get(read..).unwrap_or_default();
+        read += 1;
         // Matrix parameters, such as ;jsessionid=..., are no part of the route.
-        let segment = segment.split(|b| *b == b';').next().unwrap_or_default();
+        let segment = named(whole);
         if index >= MAX_SEGMENTS || out.len() + segment.len().min(MAX_WORD) > end {
             out.push_str(REST);
             return;
         }
         if is_id(segment) {
             out.push_str(ID);
+        } else if varies(out.get(start..).unwrap_or_default(), segment, rest) {
+            out.push_str(NAME);
         } else {
             out.extend(segment.iter().map(|b| if b.is_ascii_graphic() { char::from(*b) } else { '?' }));
         }
@@ -34,17 +52,29 @@ pub fn template(path: &[u8], out: &mut String) {
 
 /// Appends `METHOD /template` to `out`.
 pub fn operation(method: &[u8], path: &[u8], out: &mut String) {
+    push_method(method, out);
+    template(path, out);
+}
+
+/// Appends `METHOD ` to `out`.
+pub fn push_method(method: &[u8], out: &mut String) {
     let method = method.get(..method.len().min(super::head::MAX_METHOD)).unwrap_or_default();
     out.extend(method.iter().map(|b| if b.is_ascii_graphic() { char::from(*b) } else { '?' }));
     out.push(' ');
-    template(path, out);
 }
 
 /// Nobody names a resource with so many characters.
 const MAX_WORD: usize = 64;
 
+/// A segment without its matrix parameters.
+#[must_use]
+pub fn named(segment: &[u8]) -> &[u8] {
+    memchr::memchr(b';', segment).and_then(|at| segment.get(..at)).unwrap_or(segment)
+}
+
 /// Whether a segment names an object rather than a kind of objects.
-fn is_id(segment: &[u8]) -> bool {
+#[must_use]
+pub fn is_id(segment: &[u8]) -> bool {
     let has = |class: fn(&u8) -> bool| segment.iter().any(class);
     let all = |class: fn(&u8) -> bool| segment.iter().all(class);
     match segment.len() {
@@ -126,6 +156,24 @@ mod tests {
         assert!(of(&"/a".repeat(100)).ends_with("/{rest}"));
         assert_eq!(of(&"/a".repeat(100)).matches('/').count(), MAX_SEGMENTS + 1);
         assert!(of(&"/abcdefghijklmnop".repeat(31)).len() <= MAX_LEN);
+    }
+
+    #[test]
+    fn a_word_that_varies_is_a_name() {
+        let mut asked = Vec::new();
+        let mut out = String::from("GET ");
+        template_by(b"/users/alice;v=1/orders/7/", &mut out, |before, word, after| {
+            asked.push(format!("{before} {} {}", word.escape_ascii(), after.escape_ascii()));
+            word == b"alice"
+        });
+        assert_eq!(out, "GET /users/{name}/orders/{id}/");
+        let expected = [
+            "/ users /alice;v=1/orders/7/",
+            "/users/ alice /orders/7/",
+            "/users/{name}/ orders /7/",
+            "/users/{name}/orders/{id}/  ",
+        ];
+        assert_eq!(asked, expected);
     }
 
     #[test]

@@ -72,8 +72,24 @@ rules! {
     frequent_login,
     many_failing_accounts,
     // D. Authorisation and data.
+    denied_rate,
+    object_enumeration,
+    foreign_object,
+    function_escalation,
+    bulk_access,
+    data_exfiltration,
+    endpoint_recon,
+    injection,
+    unusual_endpoint,
+    unusual_sequence,
     // E. Volume, health and the unusual.
     token_rate,
+    address_rate,
+    traffic_spike,
+    error_rate,
+    slow_responses,
+    signal_missing,
+    request_smuggling,
     coverage_gap,
 }
 

@@ -1,0 +1,347 @@
+//! `foreign-object`: an object that belongs to one principal is read by another.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::detect::object::mix;
+use crate::detect::roster::stable_hash;
+use crate::detect::sketch::Crowd;
+use crate::detect::statement::Statement;
+use crate::detect::table::Table;
+use crate::detect::{
+    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Threshold, telling,
+};
+
+/// The card.
+pub static ABOUT: About = About {
+    id: "foreign-object",
+    title: "An object of somebody else was read",
+    version: "1.0.0",
+    severity: Severity::Medium,
+    accepted: None,
+    attack: &["T1213"],
+    behavioural: true,
+    needs: Needs::Verdict,
+    doc: "Learns to whom objects belong: an object that one verified principal got with 2xx at least three times, \
+over five minutes or more, and nobody else did. A route is exclusive once 30 of its objects belong to five or more \
+principals, at most 5 % of them were got by a second one, and few callers do that. Fires when an object of such a route is answered 2xx to \
+another principal (OWASP API1:2023). It is high from the third foreign object of the same caller within an hour.\n\n\
+This is what broken object authorisation looks like from outside: the application answers, and the object is not the \
+caller's.\n\nBenign sources: staff and services that look after the objects of others. Callers with a privileged role \
+(`lists.privileged_roles`), and callers that got foreign objects on three earlier days, are left alone; what is shared \
+by many makes its route not exclusive. Handing an object over looks the same. It needs verified tokens. An object costs \
+about 50 bytes (100,000 are kept), an actor 24, a route 32.",
+    cooling_s: 1800,
+    thresholds: &[
+        Threshold {
+            key: "owner_uses",
+            default: 3.0,
+            min: 2.0,
+            max: 1000.0,
+            doc: "Answers to one principal alone from which an object is his.",
+        },
+        Threshold {
+            key: "exclusive_objects",
+            default: 30.0,
+            min: 5.0,
+            max: 100_000.0,
+            doc: "Owned objects from which a route can be exclusive.",
+        },
+        Threshold {
+            key: "shared_percent",
+            default: 5.0,
+            min: 0.0,
+            max: 50.0,
+            doc: "Share of a route's owned objects that others got, up to which it is exclusive.",
+        },
+    ],
+};
+
+/// Objects whose owner is remembered, those in use before others.
+const MAX_OBJECTS: usize = 100_000;
+
+/// Seconds between the first and the newest use from which an object can be owned.
+const OWNED_S: u32 = 300;
+
+/// Owners of a route that make it exclusive.
+const OWNERS: u32 = 5;
+
+/// Foreign objects of one caller that say something of an exclusive route; more of them say something of the caller.
+const TELLING: u16 = 1;
+
+/// Days with foreign objects from which a caller does this for a living.
+const STAFF_DAYS: u8 = 3;
+
+pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
+    Box::new(ForeignObject {
+        owner_uses: u8::try_from(settings.count(&ABOUT, "owner_uses")).unwrap_or(u8::MAX),
+        exclusive: settings.count(&ABOUT, "exclusive_objects"),
+        shared_percent: settings.threshold(&ABOUT, "shared_percent"),
+        memory: State {
+            objects: Table::new(MAX_OBJECTS),
+            routes: Column::default(),
+            actors: Column::default(),
+        },
+    })
+}
+
+#[derive(Serialize, Deserialize)]
+struct Object {
+    owner: u32,
+    uses: u8,
+    shared: bool,
+    owned: bool,
+    first_s: u32,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct OfRoute {
+    owned: u32,
+    shared: u32,
+    owners: Crowd,
+    /// Who got what others own.
+    others: Crowd,
+}
+
+impl OfRoute {
+    /// Whether each of its objects has one reader.
+    fn is_exclusive(&self, least: u32, shared_percent: f64) -> bool {
+        self.owned >= least
+            && self.owners.size() >= OWNERS
+            && self.others.size() <= (self.owners.size() / 5).max(2)
+            && f64::from(self.shared) * 100.0 <= f64::from(self.owned) * shared_percent
+    }
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct OfActor {
+    foreign: u16,
+    hour: u32,
+    in_hour: u16,
+    day: u32,
+    days: u8,
+}
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    objects: Table<u64, Object>,
+    routes: Column<OfRoute>,
+    actors: Column<OfActor>,
+}
+
+struct ForeignObject {
+    owner_uses: u8,
+    exclusive: u32,
+    shared_percent: f64,
+    memory: State,
+}
+
+impl Rule for ForeignObject {
+    fn about(&self) -> &'static About {
+        &ABOUT
+    }
+
+    fn memory(&mut self) -> Option<&mut dyn Memory> {
+        Some(&mut self.memory)
+    }
+
+    fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
+        let (Some(named), Some(principal)) = (case.object, case.who.principal()) else { return };
+        if !case.exchange.is_success() {
+            return;
+        }
+        let second = case.second();
+        let caller = stable_hash(&principal.slot);
+        let owner = u32::try_from(caller >> 32).unwrap_or_default();
+        let State { objects, routes, actors } = &mut self.memory;
+        objects.keep_to(MAX_OBJECTS);
+        let key = mix(stable_hash(&case.route.slot), named.id);
+        let fresh = || Object { owner, uses: 0, shared: false, owned: false, first_s: second };
+        let Some(object) = objects.get_or(key, fresh) else { return };
+        let route = routes.of(case.route.slot);
+        if object.owner == owner {
+            object.uses = object.uses.saturating_add(1);
+            let lasting = second.saturating_sub(object.first_s) >= OWNED_S;
+            if !object.owned && !object.shared && lasting && object.uses >= self.owner_uses {
+                object.owned = true;
+                route.owned = route.owned.saturating_add(1);
+                route.owners.add(caller);
+            }
+            return;
+        }
+        let exclusive = route.is_exclusive(self.exclusive, self.shared_percent);
+        let was_owned = object.owned && !object.shared;
+        let actor = actors.of(principal.slot);
+        if !object.shared {
+            object.shared = true;
+            if object.owned {
+                route.others.add(caller);
+                route.shared = route.shared.saturating_add(u32::from(!exclusive || actor.foreign < TELLING));
+            }
+        }
+        if !was_owned {
+            return;
+        }
+        let in_hour = actor.note(second);
+        if !exclusive || actor.days > STAFF_DAYS || is_privileged(case) {
+            return;
+        }
+        report.push(telling::of_actor(&ABOUT, case, statement(case, in_hour, route)));
+    }
+}
+
+fn statement(case: &Case<'_>, in_hour: u16, route: &OfRoute) -> Statement {
+    let many = in_hour >= 3;
+    Statement {
+        severity: if many { Severity::High } else { ABOUT.severity },
+        confidence: if many { 85 } else { 65 },
+        message: format!(
+            "An object that only another principal had used was answered {} on {}; objects of this route have \
+             one reader each.",
+            case.exchange.status().unwrap_or_default(),
+            case.route.name
+        ),
+        brief: if many {
+            format!("{in_hour} foreign objects in 1 h")
+        } else {
+            "foreign object read".to_owned()
+        },
+        facts: vec![
+            ("foreign_objects", in_hour.into()),
+            ("owned_objects", route.owned.into()),
+            ("shared_objects", route.shared.into()),
+        ],
+    }
+}
+
+impl OfActor {
+    /// Notes a foreign object; how many there were within the hour.
+    fn note(&mut self, second: u32) -> u16 {
+        self.foreign = self.foreign.saturating_add(1);
+        let (hour, day) = (second / 3600, second / 86_400);
+        if hour != self.hour {
+            (self.hour, self.in_hour) = (hour, 0);
+        }
+        if day != self.day {
+            (self.day, self.days) = (day, self.days.saturating_add(1));
+        }
+        self.in_hour = self.in_hour.saturating_add(1);
+        self.in_hour
+    }
+}
+
+fn is_privileged(case: &Case<'_>) -> bool {
+    let roles = telling::acting(case).map(|held| &held.token.roles);
+    roles.is_some_and(|roles| {
+        roles.iter().any(|role| case.knowledge.privileged_roles.contains(role.to_ascii_uppercase().as_str()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::staging::{Play, Stage, held_by};
+    use crate::token::{Signature, Token, Unchecked};
+
+    fn play() -> Play {
+        Play::new(rule(&Arc::default()))
+    }
+
+    fn held(user: u64) -> Token {
+        held_by(&format!("user-{user}"))
+    }
+
+    fn ask_as(play: &mut Play, held: Token, order: u64, second: u64, status: u16) -> Vec<Severity> {
+        let stage = Stage::to("GET", &format!("/orders/{order}")).route("GET /orders/{id}").status(status);
+        play.ask(&stage.after_ms(second * 1000), [held]).iter().map(|f| f.severity).collect()
+    }
+
+    fn ask(play: &mut Play, user: u64, order: u64, second: u64, status: u16) -> Vec<Severity> {
+        ask_as(play, held(user), order, second, status)
+    }
+
+    /// Ten users with four orders each, which they look at four times an hour apart.
+    fn learned() -> Play {
+        let mut play = play();
+        for hour in 0..4 {
+            for user in 0..10 {
+                for i in 0..4 {
+                    assert_eq!(ask(&mut play, user, user * 10 + i, hour * 3600 + user, 200), []);
+                }
+            }
+        }
+        play
+    }
+
+    #[test]
+    fn the_first_foreign_object_fires_and_the_third_is_high() {
+        let mut play = learned();
+        let ask = |i: u64| ask(&mut play, 3, 70 + i, 20_000 + i, 200);
+        assert_eq!(
+            (0..3).flat_map(ask).collect::<Vec<_>>(),
+            [Severity::Medium, Severity::Medium, Severity::High]
+        );
+    }
+
+    #[test]
+    fn one_thief_does_not_make_the_route_look_shared() {
+        let mut play = learned();
+        let ask = |i: u64| ask(&mut play, 3, (i % 10) * 10 + i / 10, 20_000 + i, 200).len();
+        assert_eq!((0..40).map(ask).sum::<usize>(), 36);
+    }
+
+    #[test]
+    fn refused_own_and_new_objects_are_nothing() {
+        let mut play = learned();
+        assert_eq!(ask(&mut play, 3, 70, 20_000, 403), []);
+        assert_eq!(ask(&mut play, 3, 30, 20_000, 200), []);
+        assert_eq!(ask(&mut play, 3, 999, 20_000, 200), []);
+    }
+
+    #[test]
+    fn routes_of_shared_objects_are_left_alone() {
+        let mut play = play();
+        for hour in 0..4 {
+            for user in 0..20 {
+                for order in 0..40 {
+                    assert_eq!(ask(&mut play, user, (order + user) % 60, hour * 3600 + user, 200), []);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn staff_is_left_alone_once_it_is_known() {
+        let mut play = learned();
+        let mut found = Vec::new();
+        for day in 1..8 {
+            for user in 0..4 {
+                found.push(ask(&mut play, 50, user * 10 + day % 4, day * 86_400 + user, 200).len());
+            }
+        }
+        assert!(found[16..].iter().all(|n| *n == 0), "{found:?}");
+    }
+
+    #[test]
+    fn privileged_roles_are_left_alone() {
+        let mut play = learned();
+        play.knowledge.privileged_roles.insert("ADMIN".into());
+        let admin = Token { roles: Box::new(["Admin".into()]), ..held(50) };
+        assert_eq!(ask_as(&mut play, admin, 70, 20_000, 200), []);
+    }
+
+    #[test]
+    fn tokens_that_nobody_can_check_neither_teach_nor_fire() {
+        let mut play = learned();
+        let opaque = Token { signature: Signature::Unchecked(Unchecked::NoIssuer), policy: None, ..held(3) };
+        assert_eq!(ask_as(&mut play, opaque, 70, 20_000, 200), []);
+    }
+
+    #[test]
+    fn a_restart_keeps_owners() {
+        let mut play = learned();
+        play.restart(rule(&Arc::default()));
+        assert_eq!(ask(&mut play, 3, 70, 20_000, 200), [Severity::Medium]);
+    }
+}
