@@ -37,6 +37,8 @@ pub(crate) fn token(number: u64) -> Token {
         audiences: SmallVec::from_iter(["orders-api".into()]),
         id: Some(format!("id-{number}").into()),
         roles: Box::default(),
+        purpose: None,
+        bound: None,
         expires: Some(now + 3000),
         not_before: Some(now - 600),
         issued: Some(now - 600),

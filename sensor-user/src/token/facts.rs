@@ -83,6 +83,50 @@ pub enum Unchecked {
     Unreadable,
 }
 
+/// What a token is for, where it says so beyond doubt. Access tokens of most issuers do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// An access token: `at+jwt` (RFC 9068), or its issuer's word for it in the claims.
+    Access,
+    /// An ID token: it tells a client who logged in (OpenID Connect Core section 2).
+    Id,
+    /// A refresh token: for the issuer only (RFC 6749 section 1.5).
+    Refresh,
+    /// A logout token (OpenID Connect Back-Channel Logout section 2.4) or another security event (RFC 8417).
+    Event,
+    /// A `DPoP` proof (RFC 9449 section 4.2).
+    Proof,
+}
+
+impl Purpose {
+    /// The words for sentences.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Access => "access token",
+            Self::Id => "ID token",
+            Self::Refresh => "refresh token",
+            Self::Event => "logout or event token",
+            Self::Proof => "DPoP proof",
+        }
+    }
+}
+
+/// The key that a token is bound to (RFC 9449 section 6): whoever shows the token must prove to have it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KeyBound {
+    /// `cnf.jkt`: the SHA-256 thumbprint of the key (RFC 7638).
+    pub thumbprint: [u8; 32],
+    /// SHA-256 of the token's text, which a proof repeats as `ath`. Never shown.
+    pub token_hash: [u8; 32],
+}
+
+impl fmt::Debug for KeyBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyBound").finish_non_exhaustive()
+    }
+}
+
 /// Reasons to refuse a token that its text alone gives, without any key. A set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Flaws(pub u32);
@@ -205,24 +249,28 @@ pub struct Token {
     /// Bytes of its text.
     pub length: u32,
     /// `alg` as it was sent, bounded and printable.
-    pub alg: Option<Box<str>>,
+    pub alg: Option<Arc<str>>,
     /// `kid` as it was sent, bounded and printable.
-    pub kid: Option<Box<str>>,
+    pub kid: Option<Arc<str>>,
     /// `typ` as it was sent.
-    pub typ: Option<Box<str>>,
+    pub typ: Option<Arc<str>>,
     /// `jku` or `x5u` without query.
     pub key_url: Option<Box<str>>,
     /// `iss`.
-    pub issuer: Option<Box<str>>,
+    pub issuer: Option<Arc<str>>,
     /// `sub`, or `client_id`/`azp` if there is none.
     pub subject: Option<Box<str>>,
     /// `aud`, at most eight.
-    pub audiences: SmallVec<[Box<str>; 1]>,
+    pub audiences: SmallVec<[Arc<str>; 1]>,
     /// `jti`.
     pub id: Option<Box<str>>,
-    /// Roles and scopes that it grants, upper case, sorted, at most 32: `scope`, `scp`, `roles`, `role`, `groups`,
-    /// `realm_access.roles`.
+    /// Roles and scopes that it grants, upper case, sorted, each once, at most 32: `roles`, `role`,
+    /// `realm_access.roles`, `scope`, `scp`, `groups`, in this order where there are more.
     pub roles: Box<[Box<str>]>,
+    /// What it is for, where it says so.
+    pub purpose: Option<Purpose>,
+    /// The key that it is bound to.
+    pub bound: Option<Box<KeyBound>>,
     /// `exp`, seconds since the epoch.
     pub expires: Option<i64>,
     /// `nbf`, seconds since the epoch.

@@ -11,6 +11,7 @@ pub(crate) mod forge;
 pub mod hash;
 pub mod jose;
 pub mod keys;
+mod names;
 mod pending;
 pub mod settings;
 pub mod stage;
@@ -19,7 +20,7 @@ mod tests;
 pub mod verifier;
 pub mod verify;
 
-pub use facts::{Carrier, Fingerprint, Form, Policy, Signature, Token, TokenUse, Unchecked};
+pub use facts::{Carrier, Fingerprint, Form, Policy, Purpose, Signature, Token, TokenUse, Unchecked};
 pub use fetch::{FetchError, Fetcher, fetch_all_once};
 pub use keys::KeyRing;
 pub use settings::TokenSettings;

@@ -20,11 +20,12 @@ use crate::capture::Time;
 use crate::http::Exchange;
 use crate::token::cache::{Cache, Slot};
 use crate::token::extract::Extractor;
-use crate::token::facts::{Fingerprint, Flaws, Form, Signature, Token, TokenUse, Unchecked};
-use crate::token::hash::{Namer, NoRandomness, TextHash};
+use crate::token::facts::{Fingerprint, Flaws, Form, KeyBound, Signature, Token, TokenUse, Unchecked};
+use crate::token::hash::{Namer, NoRandomness, TextHash, sha256};
 use crate::token::jose::text::printable;
 use crate::token::jose::{Parts, Reading};
 use crate::token::keys::{KeyRing, KeyState};
+use crate::token::names::Names;
 use crate::token::pending::Pending;
 use crate::token::settings::TokenSettings;
 use crate::token::verifier::{Job, Submitted, Verdict, Verifier};
@@ -106,6 +107,7 @@ pub struct Tokens {
     /// What workers verify now, and with which keys: at most as many as the pool's queue holds.
     in_flight: HashMap<Fingerprint, InFlight, foldhash::fast::RandomState>,
     wanted: VecDeque<Wanted>,
+    names: Names,
     max_token_bytes: usize,
     counters: Counters,
 }
@@ -151,6 +153,7 @@ impl Tokens {
             due: 0,
             in_flight: HashMap::default(),
             wanted: VecDeque::new(),
+            names: Names::default(),
             max_token_bytes: settings.max_token_bytes,
             counters: Counters::default(),
         })
@@ -373,8 +376,10 @@ impl Tokens {
     }
 
     /// Everything that reading alone tells.
-    fn describe(&self, text: &[u8], parts: &Parts<'_>, reading: &Reading<'_>) -> Token {
+    fn describe(&mut self, text: &[u8], parts: &Parts<'_>, reading: &Reading<'_>) -> Token {
         let show = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(printable);
+        let names = &mut self.names;
+        let mut named = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(|t| names.of(t));
         let (header, claims) = (&reading.header, &reading.claims);
         // What is compared across tokens are the parts of signed ones only.
         let signed = matches!(reading.form, Form::Jws | Form::Malformed);
@@ -382,22 +387,27 @@ impl Tokens {
         Token {
             fingerprint: self.namer.name(text),
             length: u32::try_from(text.len()).unwrap_or(u32::MAX),
-            alg: show(&header.alg),
-            kid: show(&header.kid),
-            typ: show(&header.typ),
+            alg: named(&header.alg),
+            kid: named(&header.kid),
+            typ: named(&header.typ),
             key_url: header
                 .key_url
                 .as_deref()
                 .map(|url| printable(url.split(['?', '#']).next().unwrap_or_default())),
-            issuer: show(&claims.issuer),
+            issuer: named(&claims.issuer),
             subject: show(&claims.subject).or_else(|| show(&claims.client)),
             audiences: claims
                 .audiences
                 .iter()
                 .take(MAX_AUDIENCES)
-                .map(|audience| printable(audience))
+                .map(|audience| self.names.of(audience))
                 .collect(),
             id: show(&claims.id),
+            roles: claims.roles(),
+            purpose: reading.purpose(),
+            bound: claims
+                .bound_to
+                .map(|thumbprint| Box::new(KeyBound { thumbprint, token_hash: sha256(text) })),
             expires: claims.expires,
             not_before: claims.not_before,
             issued: claims.issued,
@@ -448,6 +458,8 @@ pub(super) fn blank(form: Form) -> Token {
         audiences: SmallVec::new(),
         id: None,
         roles: Box::default(),
+        purpose: None,
+        bound: None,
         expires: None,
         not_before: None,
         issued: None,

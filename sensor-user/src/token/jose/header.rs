@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use super::Noted;
 use super::json::{self, Number, Value};
 use super::text::is_treacherous;
-use crate::token::facts::Flaws;
+use super::{Noted, purpose};
+use crate::token::facts::{Flaws, Purpose};
 use crate::token::settings::Algorithm;
 
 /// PBKDF2 rounds above which a key derivation is an attack on the reader (a tenfold of OWASP's 2023 figure of 120,000
@@ -52,6 +52,11 @@ impl<'p> Header<'p> {
     #[must_use]
     pub fn algorithm(&self) -> Option<Algorithm> {
         Algorithm::parse(self.alg.as_deref()?)
+    }
+
+    /// What the token is for, where `typ` says so.
+    pub(super) fn purpose(&self) -> Option<Purpose> {
+        self.typ.as_deref().and_then(purpose::of_type)
     }
 
     fn member(&mut self, name: &str, value: Value<'p>, critical: &mut Critical, noted: &mut Noted) {

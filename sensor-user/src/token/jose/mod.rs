@@ -15,14 +15,16 @@
 
 pub mod base64;
 mod claims;
+mod grants;
 mod header;
 pub mod json;
+mod purpose;
 mod signature;
 pub mod text;
 
 use zeroize::Zeroizing;
 
-use crate::token::facts::{Flaws, Form};
+use crate::token::facts::{Flaws, Form, Purpose};
 
 pub use claims::Claims;
 pub use header::{Header, points_inside};
@@ -181,6 +183,14 @@ impl<'a> Parts<'a> {
         let form =
             if self.count == 3 && header.is_object && claims.is_object { Form::Jws } else { Form::Malformed };
         Reading { form, flaws: noted.flaws, detail: noted.detail, header, claims }
+    }
+}
+
+impl Reading<'_> {
+    /// What the token is for, where header or claims say so.
+    #[must_use]
+    pub fn purpose(&self) -> Option<Purpose> {
+        self.header.purpose().or_else(|| self.claims.purpose())
     }
 }
 
