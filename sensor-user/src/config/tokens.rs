@@ -160,7 +160,7 @@ pub(super) fn read_issuer(s: &mut Section<'_, '_>, base: &Path) -> Option<Issuer
     let audiences =
         s.words("audiences", Vec::new(), "Audiences, one of which a token must name; empty means any.");
     let token_types =
-        s.words("token_types", Vec::new(), "Values of typ that its access tokens have; empty means any.");
+        s.words("token_types", Vec::new(), "Values of typ that its access tokens have; empty means any. Add `ID` where ID tokens are accepted on purpose.");
     if algorithms.is_empty() {
         s.report(Problem::error(
             s.span_of("algorithms"),

@@ -199,7 +199,7 @@ mod tests {
     use crate::detect::staging::{NOW_S, Stage, policy, token, uses};
     use crate::detect::{RuleSettings, Thresholds};
     use crate::token::facts::{Flaws, Proof};
-    use crate::token::{Policy, Signature, Token, Unchecked};
+    use crate::token::{Policy, Purpose, Signature, Token, Unchecked};
 
     fn judged(
         detector: &mut Detector,
@@ -296,6 +296,38 @@ mod tests {
                 "audience-mismatch",
                 Token { policy: Some(Policy { audience_ok: false, ..policy() }), ..token(77) },
             ),
+            (
+                "alg-not-allowed",
+                Token {
+                    alg: Some("ES512".into()),
+                    policy: Some(Policy { algorithm_ok: false, ..policy() }),
+                    ..bad()
+                },
+            ),
+            (
+                "unknown-critical",
+                Token {
+                    flaws: Flaws::UNKNOWN_CRITICAL,
+                    signature: Signature::Unchecked(Unchecked::Unreadable),
+                    ..bad()
+                },
+            ),
+            (
+                "costly-token",
+                Token {
+                    flaws: Flaws::COSTLY,
+                    signature: Signature::Unchecked(Unchecked::Unreadable),
+                    ..bad()
+                },
+            ),
+            (
+                "type-confusion",
+                Token {
+                    purpose: Some(Purpose::Id),
+                    policy: Some(Policy { type_ok: false, ..policy() }),
+                    ..token(77)
+                },
+            ),
             ("expired-token", Token { expires: Some(now - 3600), ..token(77) }),
             ("not-yet-valid", Token { not_before: Some(now + 3600), ..token(77) }),
         ]
@@ -314,8 +346,17 @@ mod tests {
             let mut detector = detector();
             judged(&mut detector, &Stage::new().status(401), []);
             let found = judged(&mut detector, &Stage::new().status(200), [token]);
-            let deniable =
-                ["weak-secret", "malformed-token", "issuer-unknown", "audience-mismatch"].contains(&rule);
+            let deniable = [
+                "weak-secret",
+                "malformed-token",
+                "issuer-unknown",
+                "audience-mismatch",
+                "alg-not-allowed",
+                "unknown-critical",
+                "costly-token",
+                "type-confusion",
+            ]
+            .contains(&rule);
             let expected = if deniable { vec![rule] } else { vec![rule, "forged-token-accepted"] };
             assert_eq!(found, expected);
         }
@@ -440,7 +481,7 @@ mod tests {
     proptest! {
         /// Facts about one token do not depend on what came before; and two runs say the same.
         #[test]
-        fn order_does_not_matter_where_there_is_no_history(order in Just((0..14_usize).collect::<Vec<_>>()).prop_shuffle()) {
+        fn order_does_not_matter_where_there_is_no_history(order in Just((0..18_usize).collect::<Vec<_>>()).prop_shuffle()) {
             let forgeries = forgeries();
             let mut detector = detector();
             for number in order {

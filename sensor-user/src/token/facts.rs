@@ -235,7 +235,7 @@ pub struct Policy {
     pub key_url_ok: bool,
     /// The embedded key is one of the issuer's own (same RFC 7638 thumbprint), or there is none.
     pub embedded_key_ok: bool,
-    /// `typ` is one that the issuer uses.
+    /// `typ` is one that the issuer uses, and what the token is for is access, or named among the types.
     pub type_ok: bool,
 }
 

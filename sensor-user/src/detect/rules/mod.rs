@@ -46,6 +46,14 @@ rules! {
     weak_secret,
     psychic_signature,
     claims_tampered,
+    alg_not_allowed,
+    unknown_critical,
+    costly_token,
+    type_confusion,
+    issued_in_future,
+    missing_expiry,
+    missing_id,
+    lifetime_unusual,
     forged_token_accepted,
     // B. Sessions and theft.
     token_many_sources,
@@ -58,7 +66,8 @@ rules! {
 }
 
 /// Rules whose finding about a token says all that another's says, and more: `(said less, said more)`.
-pub(crate) const EXPLAINED_BY: &[(&str, &str)] = &[("signature-invalid", "claims-tampered")];
+pub(crate) const EXPLAINED_BY: &[(&str, &str)] =
+    &[("signature-invalid", "claims-tampered"), ("alg-not-allowed", "claims-tampered")];
 
 #[cfg(test)]
 mod tests {

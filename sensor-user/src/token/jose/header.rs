@@ -22,6 +22,8 @@ pub struct Header<'p> {
     pub(super) has_alg: bool,
     /// Whether there is an `enc`: a JWE.
     pub(super) encrypted: bool,
+    /// Whether there is a `zip`: compressed.
+    pub(super) compressed: bool,
     /// `alg` if it is a string.
     pub alg: Option<Cow<'p, str>>,
     /// `kid` if it is a string.
@@ -93,6 +95,7 @@ impl<'p> Header<'p> {
             "crit" => critical.names(&value, noted),
             "b64" => critical.b64(&value, noted),
             "enc" => self.encrypted = true,
+            "zip" => self.compressed = true,
             "p2c" => match value {
                 Value::Number(Number::Integer(rounds)) if (0..=MAX_P2C).contains(&rounds) => {}
                 _ => noted.note(Flaws::COSTLY, "p2c asks for absurd work"),

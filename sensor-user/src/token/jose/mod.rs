@@ -18,9 +18,11 @@ mod claims;
 mod grants;
 mod header;
 pub mod json;
-mod purpose;
+pub(in crate::token) mod purpose;
 mod signature;
 pub mod text;
+
+use std::io::Read as _;
 
 use zeroize::Zeroizing;
 
@@ -157,6 +159,9 @@ impl<'a> Parts<'a> {
         let mut noted = self.flaws;
         let header = Header::read(&self.header, &mut noted);
         if self.count == 5 && header.encrypted {
+            if header.compressed && self.text.len() > MAX_COMPRESSED {
+                noted.note(Flaws::COSTLY, "compressed and encrypted, and too long for its purpose");
+            }
             return Reading {
                 form: Form::Jwe,
                 flaws: noted.flaws,
@@ -178,6 +183,9 @@ impl<'a> Parts<'a> {
         if self.count != 3 {
             noted.note(Flaws::BAD_PARTS, "not three parts");
         }
+        if header.compressed && inflates_too_far(&self.payload) {
+            noted.note(Flaws::COSTLY, "inflates to more than 64 KiB");
+        }
         let claims = Claims::read(&self.payload, &mut noted);
         signature::judge(&header, &self.signature, self.signature_text.is_empty(), &mut noted);
         let form =
@@ -192,6 +200,23 @@ impl Reading<'_> {
     pub fn purpose(&self) -> Option<Purpose> {
         self.header.purpose().or_else(|| self.claims.purpose())
     }
+}
+
+/// Longest compressed and encrypted token that is not suspicious, in bytes: deflate packs 1032 bytes into one at most,
+/// so that it may become 8 MiB; most servers take no longer header.
+const MAX_COMPRESSED: usize = 8 * 1024;
+
+/// What a payload may inflate to, in bytes: four times the longest token.
+const MAX_INFLATED: u64 = 64 * 1024;
+
+/// Whether a payload is deflated (RFC 7516 section 4.1.3) and inflates beyond the limit. Costs 64 KiB of output at
+/// most, a tenth of a millisecond, and keeps none of it.
+fn inflates_too_far(payload: &[u8]) -> bool {
+    if begins_with_brace(payload) {
+        return false;
+    }
+    let mut inflated = flate2::read::DeflateDecoder::new(payload).take(MAX_INFLATED + 1);
+    std::io::copy(&mut inflated, &mut std::io::sink()).is_ok_and(|length| length > MAX_INFLATED)
 }
 
 /// Whether base64 text decodes to something that begins like a JSON object, perhaps after white space.
@@ -311,6 +336,35 @@ mod tests {
             let (_, found) = flaws(&token(header, CLAIMS, &[1; 256]));
             assert!(found.intersects(flaw), "{header}: {found:?}");
         }
+    }
+
+    #[test]
+    fn a_payload_that_inflates_beyond_measure_is_costly() {
+        let deflated = |length: usize| {
+            let mut out = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
+            std::io::Write::write_all(&mut out, &vec![b'{'; length]).unwrap();
+            out.finish().unwrap()
+        };
+        let zipped = |payload: &[u8]| {
+            let header = base64::encode(br#"{"alg":"RS256","zip":"DEF"}"#);
+            flaws(&format!("{header}.{}.{}", base64::encode(payload), base64::encode(&[1; 256]))).1
+        };
+        assert!(zipped(&deflated(65 * 1024)).intersects(Flaws::COSTLY));
+        assert!(zipped(&deflated(10 * 1024 * 1024)).intersects(Flaws::COSTLY));
+        assert!(!zipped(&deflated(64 * 1024)).intersects(Flaws::COSTLY));
+        assert!(!zipped(CLAIMS.as_bytes()).intersects(Flaws::COSTLY), "zip means nothing in a signed token");
+        assert!(!zipped(&[0xff; 3000]).intersects(Flaws::COSTLY), "not deflated at all");
+    }
+
+    #[test]
+    fn a_long_compressed_and_encrypted_token_is_costly() {
+        let jwe = |zip: &str, length: usize| {
+            let header = base64::encode(format!(r#"{{"alg":"dir","enc":"A128GCM"{zip}}}"#).as_bytes());
+            flaws(&format!("{header}..aXY.{}.dGFn", base64::encode(&vec![7; length])))
+        };
+        assert_eq!(jwe(r#","zip":"DEF""#, 9000), (Form::Jwe, Flaws::COSTLY));
+        assert_eq!(jwe(r#","zip":"DEF""#, 5000), (Form::Jwe, Flaws::default()));
+        assert_eq!(jwe("", 9000), (Form::Jwe, Flaws::default()));
     }
 
     #[test]

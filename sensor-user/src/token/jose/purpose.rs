@@ -11,7 +11,7 @@ use super::json::Value;
 use crate::token::facts::Purpose;
 
 /// What a header's `typ` says.
-pub(super) fn of_type(typ: &str) -> Option<Purpose> {
+pub(in crate::token) fn of_type(typ: &str) -> Option<Purpose> {
     let lower = typ.to_ascii_lowercase();
     let short = lower.strip_prefix("application/").unwrap_or(&lower);
     match short {
