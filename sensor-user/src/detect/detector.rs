@@ -103,6 +103,28 @@ impl Detector {
         drop_explained(before, out);
     }
 
+    /// Judges an exchange again when the answer has come how `token` stands with those who can revoke it.
+    pub fn judge_standing(
+        &mut self,
+        exchange: &Exchange,
+        tokens: &[TokenUse],
+        token: Fingerprint,
+        now: Time,
+        out: &mut Report,
+    ) {
+        let asked: SmallVec<[TokenUse; 2]> =
+            tokens.iter().filter(|held| held.token.fingerprint == token).cloned().collect();
+        let Self { seats, routes, roster, knowledge, who, .. } = self;
+        let route = routes.look_up(exchange, tokens);
+        roster.see_late(exchange, tokens, &asked, who);
+        let case = Case { exchange, tokens: &asked, all: tokens, route, who, knowledge, now };
+        for seat in seats {
+            let before = out.len();
+            seat.rule.judge_standing(&case, out);
+            seat.settle(before, out);
+        }
+    }
+
     /// Tells the rules of a loss.
     pub fn lost(&mut self, loss: &Loss, out: &mut Report) {
         for seat in &mut self.seats {

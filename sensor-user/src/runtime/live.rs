@@ -107,6 +107,7 @@ impl Live {
                 self.pipeline.on_keys(keys, &mut self.out);
             }
             self.services.want(self.pipeline.tokens.take_wanted());
+            self.take_answers();
             self.hand_over();
             self.show();
             if self.writer.is_broken() {
@@ -135,6 +136,13 @@ impl Live {
         while let Ok(verdict) = self.verdicts.try_recv() {
             self.pipeline.on_verdict(verdict, &mut self.out);
         }
+    }
+
+    fn take_answers(&mut self) {
+        while let Some(answer) = self.services.new_answer() {
+            self.pipeline.on_answer(&answer, &mut self.out);
+        }
+        self.services.ask(|| self.pipeline.tokens.next_inquiry());
     }
 
     fn hand_over(&mut self) {

@@ -32,6 +32,7 @@ pub fn replay(
 ) -> Result<Totals, RuntimeError> {
     let began = Instant::now();
     config.tokens.fingerprint_key.get_or_insert_with(|| REPLAY_KEY.to_vec().into());
+    config.tokens = config.tokens.without_inquiries();
     let keys = super::services::fetch_once(&config.tokens)?;
     let verifier = Box::new(InStep::new(&config.tokens));
     let mut pipeline = Pipeline::new(settings::of(&config), verifier)?;

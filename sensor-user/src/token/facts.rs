@@ -112,6 +112,22 @@ impl Purpose {
     }
 }
 
+/// How a token stands with those who can revoke it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// Nobody was asked, or nobody could tell.
+    #[default]
+    Unknown,
+    /// The first question is under way; an answer follows, or none.
+    Asked,
+    /// In no deny list, and active where its issuer was asked.
+    Good,
+    /// In the deny list.
+    Listed,
+    /// Its issuer says that it is not active (RFC 7662 section 2.2): revoked, expired, or not its own.
+    Inactive,
+}
+
 /// The key that a token is bound to (RFC 9449 section 6): whoever shows the token must prove to have it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KeyBound {
@@ -271,6 +287,12 @@ pub struct Token {
     pub purpose: Option<Purpose>,
     /// The key that it is bound to.
     pub bound: Option<Box<KeyBound>>,
+    /// How it stands with those who can revoke it.
+    pub standing: Standing,
+    /// Whether it was good at some time, as those say.
+    pub was_good: bool,
+    /// When it was last asked about: data time, seconds since the epoch; 0 if never.
+    pub asked_s: u32,
     /// `exp`, seconds since the epoch.
     pub expires: Option<i64>,
     /// `nbf`, seconds since the epoch.

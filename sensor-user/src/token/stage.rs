@@ -20,8 +20,11 @@ use crate::capture::Time;
 use crate::http::Exchange;
 use crate::token::cache::{Cache, Slot};
 use crate::token::extract::Extractor;
-use crate::token::facts::{Fingerprint, Flaws, Form, KeyBound, Signature, Token, TokenUse, Unchecked};
+use crate::token::facts::{
+    Fingerprint, Flaws, Form, KeyBound, Signature, Standing, Token, TokenUse, Unchecked,
+};
 use crate::token::hash::{Namer, NoRandomness, TextHash, sha256};
+use crate::token::inquiry::{self, Answer, Inquiries, Inquiry, InquiryCounters};
 use crate::token::jose::text::printable;
 use crate::token::jose::{Parts, Reading};
 use crate::token::keys::{KeyRing, KeyState};
@@ -108,6 +111,7 @@ pub struct Tokens {
     in_flight: HashMap<Fingerprint, InFlight, foldhash::fast::RandomState>,
     wanted: VecDeque<Wanted>,
     names: Names,
+    inquiries: Option<Inquiries>,
     max_token_bytes: usize,
     counters: Counters,
 }
@@ -154,6 +158,7 @@ impl Tokens {
             in_flight: HashMap::default(),
             wanted: VecDeque::new(),
             names: Names::default(),
+            inquiries: Inquiries::new(&settings.revocation, &settings.issuers),
             max_token_bytes: settings.max_token_bytes,
             counters: Counters::default(),
         })
@@ -166,6 +171,10 @@ impl Tokens {
         self.counters.ambiguous += u64::from(found.ambiguous);
         for credential in found.list {
             let mut token = self.know(&credential.text, exchange.client, now);
+            if self.inquiries.as_ref().is_some_and(|all| all.is_due(&token, exchange.at)) {
+                token =
+                    self.inquire(self.hash.of(&credential.text), Some(&credential.text), token, exchange.at);
+            }
             if found.ambiguous {
                 // Only this use is ambiguous, so the token in the cache stays as it is.
                 Arc::make_mut(&mut token).flaws.insert(Flaws::AMBIGUOUS_CARRIER);
@@ -301,7 +310,44 @@ impl Tokens {
         if let Some((slot, _, _)) = self.cache.find(key) {
             self.cache.replace(slot, Arc::clone(&token), generation);
         }
+        let due = self.inquiries.as_ref().is_some_and(|all| all.is_due(&token, now));
+        let token = if due { self.inquire(key, None, token, now) } else { token };
         token.is_settled().then_some(token)
+    }
+
+    /// Puts a question about a token; the token as it is then.
+    fn inquire(&mut self, key: u128, text: Option<&[u8]>, token: Arc<Token>, at: Time) -> Arc<Token> {
+        let Some(inquiries) = &mut self.inquiries else { return token };
+        let Some((slot, _, generation)) = self.cache.find(key) else { return token };
+        let mut asked = Token::clone(&token);
+        if !inquiries.put(key, text, &mut asked, at) {
+            return token;
+        }
+        let asked = Arc::new(asked);
+        self.cache.replace(slot, Arc::clone(&asked), generation);
+        asked
+    }
+
+    /// The next question for those who can revoke tokens. Each has to be answered by [`answered`](Self::answered).
+    pub fn next_inquiry(&mut self) -> Option<Inquiry> {
+        self.inquiries.as_mut()?.next()
+    }
+
+    /// Takes an answer: the token as it is now known, if it was asked about and is still remembered.
+    pub fn answered(&mut self, answer: &Answer) -> Option<Arc<Token>> {
+        let key = self.inquiries.as_mut()?.take(answer)?;
+        let (slot, token, generation) = self.cache.find(key)?;
+        let mut token = Token::clone(token);
+        inquiry::apply(&mut token, answer);
+        let token = Arc::new(token);
+        self.cache.replace(slot, Arc::clone(&token), generation);
+        Some(token)
+    }
+
+    /// What was asked and answered.
+    #[must_use]
+    pub fn inquiries(&self) -> InquiryCounters {
+        self.inquiries.as_ref().map(|inquiries| inquiries.counters).unwrap_or_default()
     }
 
     /// Takes new keys and judges what has waited for them. Returns the tokens that are settled now; with a pooled
@@ -460,6 +506,9 @@ pub(super) fn blank(form: Form) -> Token {
         roles: Box::default(),
         purpose: None,
         bound: None,
+        standing: Standing::Unknown,
+        was_good: false,
+        asked_s: 0,
         expires: None,
         not_before: None,
         issued: None,
