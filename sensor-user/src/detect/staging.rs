@@ -39,6 +39,7 @@ pub(crate) fn token(number: u64) -> Token {
         roles: Box::default(),
         purpose: None,
         bound: None,
+        opaque: None,
         standing: Standing::Unknown,
         was_good: false,
         asked_s: 0,

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+pub use crate::token::opaque::{Guess, OpaqueFacts};
+
 /// The name of a token everywhere: 128 bits of HMAC-SHA-256 over its text, under the sensor's key.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Fingerprint(pub [u8; 16]);
@@ -287,6 +289,8 @@ pub struct Token {
     pub purpose: Option<Purpose>,
     /// The key that it is bound to.
     pub bound: Option<Box<KeyBound>>,
+    /// What makes it guessable, if it is opaque.
+    pub opaque: Option<Box<OpaqueFacts>>,
     /// How it stands with those who can revoke it.
     pub standing: Standing,
     /// Whether it was good at some time, as those say.

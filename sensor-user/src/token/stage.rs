@@ -29,6 +29,7 @@ use crate::token::jose::text::printable;
 use crate::token::jose::{Parts, Reading};
 use crate::token::keys::{KeyRing, KeyState};
 use crate::token::names::Names;
+use crate::token::opaque::Guesser;
 use crate::token::pending::Pending;
 use crate::token::settings::TokenSettings;
 use crate::token::verifier::{Job, Submitted, Verdict, Verifier};
@@ -111,6 +112,7 @@ pub struct Tokens {
     in_flight: HashMap<Fingerprint, InFlight, foldhash::fast::RandomState>,
     wanted: VecDeque<Wanted>,
     names: Names,
+    guesser: Guesser,
     inquiries: Option<Inquiries>,
     max_token_bytes: usize,
     counters: Counters,
@@ -158,6 +160,7 @@ impl Tokens {
             in_flight: HashMap::default(),
             wanted: VecDeque::new(),
             names: Names::default(),
+            guesser: Guesser::default(),
             inquiries: Inquiries::new(&settings.revocation, &settings.issuers),
             max_token_bytes: settings.max_token_bytes,
             counters: Counters::default(),
@@ -204,7 +207,10 @@ impl Tokens {
     fn learn(&mut self, text: Text<'_>) -> Arc<Token> {
         let parts = Parts::of(text.bytes, self.max_token_bytes);
         let reading = parts.read();
-        let token = self.describe(text.bytes, &parts, &reading);
+        let mut token = self.describe(text.bytes, &parts, &reading);
+        if reading.form == Form::Opaque {
+            token.opaque = self.guesser.look(text.bytes, &self.hash, text.at).map(Box::new);
+        }
         let token = self.judged(text, &parts, &reading, token);
         let evicted = self.cache.insert(text.key, Arc::clone(&token), self.generation);
         self.counters.evictions += u64::from(evicted.is_some());
@@ -506,6 +512,7 @@ pub(super) fn blank(form: Form) -> Token {
         roles: Box::default(),
         purpose: None,
         bound: None,
+        opaque: None,
         standing: Standing::Unknown,
         was_good: false,
         asked_s: 0,

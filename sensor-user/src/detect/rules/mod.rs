@@ -54,6 +54,11 @@ rules! {
     missing_expiry,
     missing_id,
     lifetime_unusual,
+    token_in_url,
+    token_in_clear,
+    guessable_token,
+    revoked_token,
+    refresh_reuse,
     forged_token_accepted,
     // B. Sessions and theft.
     token_many_sources,
