@@ -73,7 +73,7 @@ const fn by_proof(token: &Token) -> Option<Cause> {
         Some(Proof::HmacUnderInjectedKey(_)) => Some(Cause::KidInjection),
         Some(Proof::OwnKey) => Some(Cause::EmbeddedKey),
         Some(Proof::WeakSecret(_)) => Some(Cause::WeakSecret),
-        None => None,
+        Some(Proof::OtherKindOfKey) | None => None,
     }
 }
 

@@ -232,6 +232,8 @@ pub enum Proof {
     WeakSecret(u32),
     /// The signature verifies under the key in the token's own header, which is not the issuer's.
     OwnKey,
+    /// `kid` names a key of the issuer that is of another kind than the algorithm needs.
+    OtherKindOfKey,
 }
 
 /// How the token relates to the policy of its issuer. `None` in [`Token::policy`] if no issuer is configured at all.

@@ -4,6 +4,7 @@
 
 pub mod ask;
 pub mod cache;
+pub mod dpop;
 pub mod extract;
 pub mod facts;
 pub mod fetch;

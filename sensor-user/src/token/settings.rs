@@ -156,6 +156,16 @@ impl Algorithm {
         Self::ALL.into_iter().find(|alg| alg.as_str() == text)
     }
 
+    /// The first of the algorithms that the same keys are used with.
+    #[must_use]
+    pub const fn kind(self) -> Self {
+        match self {
+            Self::HS256 | Self::HS384 | Self::HS512 => Self::HS256,
+            Self::RS256 | Self::RS384 | Self::RS512 | Self::PS256 | Self::PS384 | Self::PS512 => Self::RS256,
+            Self::ES256 | Self::ES384 | Self::ES512 | Self::EdDSA => self,
+        }
+    }
+
     /// Whether it is an HMAC.
     #[must_use]
     pub const fn is_symmetric(self) -> bool {

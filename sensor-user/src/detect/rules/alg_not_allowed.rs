@@ -16,14 +16,13 @@ pub static ABOUT: About = About {
     attack: &["T1606"],
     behavioural: false,
     needs: Needs::Verdict,
-    doc: "Fires on a token of a configured issuer whose `alg` is not in `issuers[].algorithms`, or that no key of \
-the issuer is for.\n\nA verifier that takes the algorithm from the token lets the attacker choose: a weaker one, one \
+    doc: "Fires on a token of a configured issuer whose `alg` is not in `issuers[].algorithms`.\n\nA verifier that takes the algorithm from the token lets the attacker choose: a weaker one, one \
 with a broken implementation, one for which a key of another purpose will do (RFC 8725 section 3.1). The signature \
 was not tried, so that the token may be the issuer's own: medium, and high when it was accepted.\n\nBenign source: an \
 issuer that changes its algorithm before the configuration says so; then every new token is reported, verified by \
 nobody. An HMAC in the name of an issuer with key pairs is `alg-confusion`; a token that breaks in another way is \
-left to the rule that names it. Where none of the issuer's keys is of the algorithm's kind, the token is a forgery \
-beyond doubt and counts for `forged-token-accepted`.",
+left to the rule that names it. Where `kid` names a key of another kind than the algorithm needs, the token is a \
+forgery beyond doubt, and counts for `forged-token-accepted`.",
     cooling_s: 600,
     thresholds: &[],
 };

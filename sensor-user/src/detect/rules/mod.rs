@@ -56,6 +56,7 @@ rules! {
     lifetime_unusual,
     token_in_url,
     token_in_clear,
+    proof_missing,
     guessable_token,
     revoked_token,
     refresh_reuse,

@@ -126,6 +126,12 @@ impl<'a> Parts<'a> {
         parts
     }
 
+    /// The payload, decoded.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
     fn decode(&mut self, text: &[u8]) -> Vec<u8> {
         let decoded = base64::decode(text);
         if let Some(departure) = decoded.departure {
