@@ -221,7 +221,7 @@ mod tests {
     use crate::detect::staging::{NOW_S, Stage, policy, token, uses};
     use crate::detect::{RuleSettings, Thresholds};
     use crate::token::facts::{Flaws, Proof};
-    use crate::token::{Policy, Purpose, Signature, Token, Unchecked};
+    use crate::token::{Policy, Purpose, Signature, Standing, Token, Unchecked};
 
     fn judged(
         detector: &mut Detector,
@@ -318,6 +318,18 @@ mod tests {
                 "audience-mismatch",
                 Token { policy: Some(Policy { audience_ok: false, ..policy() }), ..token(77) },
             ),
+            ("expired-token", Token { expires: Some(now - 3600), ..token(77) }),
+            ("not-yet-valid", Token { not_before: Some(now + 3600), ..token(77) }),
+        ]
+        .into_iter()
+        .chain(misfits())
+        .collect()
+    }
+
+    /// Tokens that break a rule of their making, and may be their issuer's all the same.
+    fn misfits() -> Vec<(&'static str, Token)> {
+        let bad = || Token { signature: Signature::Invalid, subject: Some("mallory".into()), ..token(77) };
+        vec![
             (
                 "alg-not-allowed",
                 Token {
@@ -350,8 +362,6 @@ mod tests {
                     ..token(77)
                 },
             ),
-            ("expired-token", Token { expires: Some(now - 3600), ..token(77) }),
-            ("not-yet-valid", Token { not_before: Some(now + 3600), ..token(77) }),
         ]
     }
 
@@ -500,7 +510,52 @@ mod tests {
         assert_eq!(found.len(), 2, "the end tells what was held back");
     }
 
+    prop_compose! {
+        /// A token that its issuer's keys verify and every policy takes, however odd its claims are.
+        fn valid_token()(
+            number in 0..1000_u64,
+            age in 0..500_i64,
+            left in prop::option::of(1..400_000_000_i64),
+            issued in any::<bool>(),
+            id in any::<bool>(),
+            alg in prop::sample::select(vec!["RS256", "PS256", "ES256", "EdDSA", "HS256"]),
+            purpose in prop::sample::select(vec![None, Some(Purpose::Access), Some(Purpose::Id)]),
+            standing in prop::sample::select(vec![Standing::Unknown, Standing::Asked, Standing::Good]),
+        ) -> Token {
+            let now = i64::try_from(NOW_S).unwrap();
+            Token {
+                alg: Some(alg.into()),
+                expires: left.map(|left| now + left),
+                issued: issued.then_some(now - age),
+                not_before: Some(now - age),
+                id: id.then(|| "j".into()),
+                policy: Some(Policy { issuer_asymmetric: alg != "HS256", ..policy() }),
+                purpose,
+                standing,
+                ..token(number)
+            }
+        }
+    }
+
     proptest! {
+        /// A token that is valid under its policy is at most worth a remark, wherever and however it is answered.
+        #[test]
+        fn a_valid_token_is_never_worth_more_than_a_remark(
+            token in valid_token(),
+            status in prop::sample::select(vec![200_u16, 204, 302, 401, 403, 404, 500]),
+            strangers in prop::sample::select(vec![200_u16, 401]),
+        ) {
+            let mut detector = detector();
+            let mut found = Vec::new();
+            let stranger = Stage::new().status(strangers);
+            detector.judge(&stranger.exchange, &[], stranger.exchange.ended_at, &mut found);
+            let stage = Stage::new().status(status);
+            detector.judge(&stage.exchange, &uses([token]), stage.exchange.ended_at, &mut found);
+            let worst: Vec<_> =
+                found.iter().filter(|f| f.severity >= Severity::Medium).map(|f| f.rule.id).collect();
+            prop_assert!(worst.is_empty(), "{worst:?}");
+        }
+
         /// Facts about one token do not depend on what came before; and two runs say the same.
         #[test]
         fn order_does_not_matter_where_there_is_no_history(order in Just((0..18_usize).collect::<Vec<_>>()).prop_shuffle()) {

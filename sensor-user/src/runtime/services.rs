@@ -106,9 +106,9 @@ impl Asking {
     /// None if nobody is to be asked.
     fn start(events: &Handle, settings: &TokenSettings) -> Result<Option<Self>, RuntimeError> {
         let Some(asker) = Asker::new(settings)? else { return Ok(None) };
-        let (inquiries, asked) = mpsc::channel(INQUIRIES);
+        let (inquiries, questions) = mpsc::channel(INQUIRIES);
         let (tell, answers) = mpsc::channel(INQUIRIES);
-        let task = events.spawn(asker.run(asked, tell)).abort_handle();
+        let task = events.spawn(asker.run(questions, tell)).abort_handle();
         Ok(Some(Self { inquiries, answers, task }))
     }
 }

@@ -77,8 +77,8 @@ mod tests {
                 "57edf4a22be3c955ac49da2e2107b67a",
             ),
         ] {
-            let hex: String = md5(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
-            assert_eq!(hex, expected, "{text}");
+            let digest = crate::token::Fingerprint(md5(text.as_bytes()));
+            assert_eq!(digest.to_string(), expected, "{text}");
         }
     }
 }

@@ -431,7 +431,7 @@ impl Tokens {
     fn describe(&mut self, text: &[u8], parts: &Parts<'_>, reading: &Reading<'_>) -> Token {
         let show = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(printable);
         let names = &mut self.names;
-        let mut named = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(|t| names.of(t));
+        let mut shared = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(|t| names.of(t));
         let (header, claims) = (&reading.header, &reading.claims);
         // What is compared across tokens are the parts of signed ones only.
         let signed = matches!(reading.form, Form::Jws | Form::Malformed);
@@ -439,14 +439,14 @@ impl Tokens {
         Token {
             fingerprint: self.namer.name(text),
             length: u32::try_from(text.len()).unwrap_or(u32::MAX),
-            alg: named(&header.alg),
-            kid: named(&header.kid),
-            typ: named(&header.typ),
+            alg: shared(&header.alg),
+            kid: shared(&header.kid),
+            typ: shared(&header.typ),
             key_url: header
                 .key_url
                 .as_deref()
                 .map(|url| printable(url.split(['?', '#']).next().unwrap_or_default())),
-            issuer: named(&claims.issuer),
+            issuer: shared(&claims.issuer),
             subject: show(&claims.subject).or_else(|| show(&claims.client)),
             audiences: claims
                 .audiences

@@ -6,7 +6,8 @@ use crate::detect::cause::cause;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::told::Told;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, scene,
+    About, Case, Column, DetectSettings, Finding, Known, Memory, Needs, Report, Rule, Severity, Threshold,
+    scene,
 };
 use crate::token::jose::begins_like_object;
 use crate::token::{Carrier, Form, TokenUse};
@@ -76,7 +77,7 @@ impl Rule for TokenInUrl {
         let at_s = case.second();
         for held in case.tokens {
             let Carrier::Query(name) = &held.carrier else {
-                if let Some(known) = case.who.token(held.token.fingerprint).filter(|known| known.is_new()) {
+                if let Some(known) = case.who.token(held.token.fingerprint).filter(Known::is_new) {
                     *self.memory.0.of(known.slot) = true;
                 }
                 continue;

@@ -81,12 +81,12 @@ mod tests {
     use crate::detect::{Knowledge, Who};
     use crate::token::{Policy, Signature, Unchecked};
 
-    fn of(purpose: Purpose, policy: Option<Policy>) -> Token {
-        Token { purpose: Some(purpose), policy, ..token(1) }
+    fn of(purpose: Purpose, policy: impl Into<Option<Policy>>) -> Token {
+        Token { purpose: Some(purpose), policy: policy.into(), ..token(1) }
     }
 
-    fn wrong() -> Option<Policy> {
-        Some(Policy { type_ok: false, ..policy() })
+    fn wrong() -> Policy {
+        Policy { type_ok: false, ..policy() }
     }
 
     fn ask(stage: &Stage, token: Token) -> Vec<Severity> {
@@ -99,14 +99,14 @@ mod tests {
             assert_eq!(ask(&Stage::new().status(403), of(purpose, wrong())), [Severity::Medium]);
             assert_eq!(ask(&Stage::new().status(200), of(purpose, wrong())), [Severity::High]);
         }
-        let foreign_typ = Token { policy: wrong(), ..token(1) };
+        let foreign_typ = Token { policy: Some(wrong()), ..token(1) };
         assert_eq!(ask(&Stage::new().status(200), foreign_typ), [Severity::High]);
     }
 
     #[test]
     fn what_the_policy_allows_is_benign() {
         for purpose in [Purpose::Id, Purpose::Refresh, Purpose::Access] {
-            assert!(ask(&Stage::new().status(200), of(purpose, Some(policy()))).is_empty());
+            assert!(ask(&Stage::new().status(200), of(purpose, policy())).is_empty());
         }
     }
 

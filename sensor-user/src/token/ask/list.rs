@@ -76,7 +76,7 @@ struct Connection {
 
 impl Connection {
     async fn open(settings: &DenyList) -> Result<Self, AskError> {
-        let stream = TcpStream::connect(&settings.address).await.map_err(failed)?;
+        let stream = TcpStream::connect(&settings.address).await.map_err(|error| failed(&error))?;
         let mut connection = Self { stream, buffer: Vec::new() };
         if let Some(password) = &settings.password {
             let user = settings.user.as_deref().map(str::as_bytes);
@@ -100,7 +100,7 @@ impl Connection {
     }
 
     async fn send(&mut self, text: &[u8]) -> Result<(), AskError> {
-        self.stream.write_all(text).await.map_err(failed)
+        self.stream.write_all(text).await.map_err(|error| failed(&error))
     }
 
     /// The next line, without its end.
@@ -115,7 +115,7 @@ impl Connection {
                 return Err(AskError::Answer("has a line that does not end"));
             }
             let mut bytes = [0; MAX_LINE];
-            let count = self.stream.read(&mut bytes).await.map_err(failed)?;
+            let count = self.stream.read(&mut bytes).await.map_err(|error| failed(&error))?;
             if count == 0 {
                 return Err(AskError::Connection("closed by the other side".to_owned()));
             }
@@ -124,7 +124,7 @@ impl Connection {
     }
 }
 
-fn failed(error: std::io::Error) -> AskError {
+fn failed(error: &std::io::Error) -> AskError {
     AskError::Connection(error.kind().to_string())
 }
 

@@ -1,9 +1,8 @@
 //! The asker against a real Redis server, and against servers that lie, hang and flood, on loopback.
 
-use std::io::{Read, Write};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant as Clock;
 
 use super::*;
 use crate::token::facts::Fingerprint;
@@ -45,13 +44,16 @@ impl Redis {
         if let Some(password) = password {
             command.args(["--requirepass", password]);
         }
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+        let mut log = BufReader::new(child.stdout.take().unwrap());
         let redis = Self { child, port, _dir: dir };
-        let began = Clock::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(20), "redis-server does not listen");
-            std::thread::yield_now();
+        let mut line = String::new();
+        while !line.contains("Ready to accept connections") {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "redis-server ended");
         }
+        // It says little more; what it says goes nowhere.
+        std::thread::spawn(move || log.read_to_end(&mut Vec::new()));
         Some(redis)
     }
 
@@ -156,9 +158,7 @@ fn a_list_that_lies_hangs_or_floods_tells_nothing() {
     assert_eq!(standings(&mut asker, &[about(1, Some("a"), None)]), [None], "a line without end");
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut asker = Asker::new(&with_list(list(silent.local_addr().unwrap().to_string()))).unwrap().unwrap();
-    let began = Clock::now();
-    assert_eq!(standings(&mut asker, &[about(1, Some("a"), None)]), [None]);
-    assert!(began.elapsed() < Duration::from_secs(10));
+    assert_eq!(standings(&mut asker, &[about(1, Some("a"), None)]), [None], "a server that says nothing");
     let gone = { TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap() };
     let mut asker = Asker::new(&with_list(list(gone.to_string()))).unwrap().unwrap();
     for _ in 0..3 {

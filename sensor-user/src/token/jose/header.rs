@@ -15,6 +15,7 @@ const MAX_P2C: i64 = 1_200_000;
 
 /// A JOSE header as a lax reader sees it.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "what was seen and what was not, independently")]
 pub struct Header<'p> {
     /// Whether it is an object at all.
     pub(super) is_object: bool,
