@@ -244,3 +244,70 @@ fn asked_about(tokens: &[TokenUse]) -> Option<crate::token::Fingerprint> {
 fn unsettled(tokens: &[TokenUse]) -> Option<crate::token::Fingerprint> {
     tokens.iter().find(|held| !held.token.is_settled()).map(|held| held.token.fingerprint)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::staging::{NOW_S, Stage};
+    use crate::token::InStep;
+    use crate::token::forge::{self, ISSUER, Signer};
+    use crate::token::settings::{Algorithm, DenyList, RevocationSettings};
+
+    fn pipeline(signer: &Signer) -> Pipeline {
+        let (address, pattern) = ("127.0.0.1:6379".to_owned(), "blacklist:{jti}".to_owned());
+        let list = DenyList { address, user: None, password: None, database: 0, pattern };
+        let revocation = RevocationSettings { list: Some(list), ..RevocationSettings::default() };
+        let tokens = TokenSettings { revocation, ..forge::settings(vec![signer.issuer()]) };
+        let verifier = Box::new(InStep::new(&tokens));
+        let mut pipeline = Pipeline::new(Settings { tokens, ..Settings::default() }, verifier).unwrap();
+        pipeline.on_keys(signer.ring(), &mut Output::default());
+        pipeline.now = Time::from_secs(NOW_S);
+        pipeline
+    }
+
+    fn token(signer: &Signer) -> String {
+        let claims = format!(
+            r#"{{"iss":"{ISSUER}","sub":"alice","aud":"orders-api","exp":{},"iat":{NOW_S},"jti":"gone"}}"#,
+            NOW_S + 3600
+        );
+        signer.token_with(&signer.header(), &claims)
+    }
+
+    fn request(text: &str, status: u16) -> Exchange {
+        Stage::new().status(status).header("Authorization", &format!("Bearer {text}")).exchange
+    }
+
+    fn rules(out: &Output) -> Vec<&'static str> {
+        out.alerts.iter().map(|alert| alert.finding.rule.id).collect()
+    }
+
+    #[test]
+    fn the_first_use_of_a_revoked_token_waits_for_the_answer() {
+        let signer = Signer::shared(Algorithm::ES256);
+        let (mut pipeline, mut out) = (pipeline(signer), Output::default());
+        let text = token(signer);
+        pipeline.judge(request(&text, 401), &mut out);
+        assert_eq!((rules(&out), pipeline.asked.len()), (vec![], 1));
+        let fingerprint = pipeline.tokens.next_inquiry().unwrap().fingerprint;
+        let answer = Answer { fingerprint, standing: Some(Standing::Listed), expires: None };
+        pipeline.on_answer(&answer, &mut out);
+        pipeline.on_answer(&answer, &mut out);
+        assert_eq!((rules(&out), pipeline.asked.len()), (vec!["revoked-token"], 0));
+    }
+
+    #[test]
+    fn a_good_answer_or_none_says_nothing_and_waiting_ends() {
+        let signer = Signer::shared(Algorithm::ES256);
+        for standing in [Some(Standing::Good), None] {
+            let (mut pipeline, mut out) = (pipeline(signer), Output::default());
+            pipeline.judge(request(&token(signer), 200), &mut out);
+            let fingerprint = pipeline.tokens.next_inquiry().unwrap().fingerprint;
+            pipeline.on_answer(&Answer { fingerprint, standing, expires: None }, &mut out);
+            assert_eq!((rules(&out), pipeline.asked.len()), (vec![], 0));
+        }
+        let (mut pipeline, mut out) = (pipeline(signer), Output::default());
+        pipeline.judge(request(&token(signer), 200), &mut out);
+        pipeline.on_tick(Time::from_secs(NOW_S + 2), &mut out);
+        assert_eq!((rules(&out), pipeline.asked.len(), pipeline.asked.given_up), (vec![], 0, 1));
+    }
+}

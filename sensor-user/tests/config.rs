@@ -231,7 +231,7 @@ fn every_kind_of_error_has_its_words() {
                 "2:24: `issuers.jwks` is `http://x/`, which is not encrypted: http is for loopback only (use https)",
                 "2:50: `issuers.algorithms` holds `none`, which is no signature (RFC 8725 section 2.1) (remove it)",
                 "2:56: `issuers.algorithms` is `rs256`; it must be one of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA (did you mean `RS256`?)",
-                "2:64: unknown key `colour` in `issuers` (known here: issuer, jwks, algorithms, audiences, token_types)",
+                "2:64: unknown key `colour` in `issuers` (known here: issuer, jwks, algorithms, audiences, token_types, introspection, introspection_client, introspection_secret)",
             ],
         ),
         (
