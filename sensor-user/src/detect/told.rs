@@ -1,4 +1,4 @@
-//! What is true of many tokens is told once: of each issuer and service, and again when it has been quiet for long.
+//! What is true of many tokens is told once, and again when it has been quiet for long.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use crate::detect::cause::cause;
 use crate::detect::roster::stable_hash;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::table::Table;
-use crate::detect::{About, Case, DetectSettings, Memory, Report, Rule};
+use crate::detect::{About, Case, Column, DetectSettings, Memory, Report, Rule};
 use crate::token::{Form, Token};
 
-/// Things remembered: 40 bytes each. Issuers times services of a node are tens.
-const MAX_TOLD: usize = 1024;
+/// Things remembered: 40 bytes each.
+const MAX_TOLD: usize = 8192;
 
 /// News in an hour, at most: whoever makes up issuers cannot make up alerts without end.
-const MAX_PER_HOUR: u32 = 20;
+const MAX_PER_HOUR: u32 = 120;
 
 /// What was told, and when.
 #[derive(Debug, Serialize, Deserialize)]
@@ -78,13 +78,33 @@ pub fn is_ordinary(token: &Token) -> bool {
     token.form == Form::Jws && (token.is_verified() || token.policy.is_none()) && cause(token).is_none()
 }
 
-/// A rule that states a fact about the tokens of an issuer, once a day.
+/// How many tokens of a service were remarkable: 12 bytes a service.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct Norm {
+    seen: u32,
+    odd: u32,
+}
+
+impl Norm {
+    /// Counts a use; says whether what is odd is the norm here: of twenty uses and more, one in ten.
+    const fn count(&mut self, odd: bool) -> bool {
+        if self.seen == u32::MAX {
+            (self.seen, self.odd) = (self.seen / 2, self.odd / 2);
+        }
+        self.seen += 1;
+        self.odd += odd as u32;
+        self.seen >= 20 && self.odd as u64 * 10 > self.seen as u64
+    }
+}
+
+/// A rule that remarks on the tokens of an issuer. Where the remark holds for few of them, it is made for each subject
+/// and address once a day; where it is the norm, for the issuer and service as a whole.
 pub struct PerIssuer {
     about: &'static About,
     settings: Arc<DetectSettings>,
     again_s: u32,
     check: fn(&Subject<'_>, &DetectSettings) -> Option<Statement>,
-    told: Told,
+    memory: (Told, Column<Norm>),
 }
 
 impl PerIssuer {
@@ -96,7 +116,13 @@ impl PerIssuer {
         check: fn(&Subject<'_>, &DetectSettings) -> Option<Statement>,
     ) -> Self {
         let again_s = settings.count(about, "again_s");
-        Self { about, settings: Arc::clone(settings), again_s, check, told: Told::default() }
+        Self {
+            about,
+            settings: Arc::clone(settings),
+            again_s,
+            check,
+            memory: (Told::default(), Column::default()),
+        }
     }
 }
 
@@ -106,7 +132,7 @@ impl Rule for PerIssuer {
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {
-        Some(&mut self.told)
+        Some(&mut self.memory)
     }
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
@@ -115,9 +141,13 @@ impl Rule for PerIssuer {
                 continue;
             }
             let subject = Subject::new(case, held);
-            let Some(statement) = (self.check)(&subject, &self.settings) else { continue };
+            let statement = (self.check)(&subject, &self.settings);
+            let (told, norms) = &mut self.memory;
+            let is_norm = norms.of(case.who.service.slot).count(statement.is_some());
+            let Some(statement) = statement else { continue };
+            let whose = (held.token.subject.as_deref(), case.who.address.slot);
             let name = (held.token.issuer.as_deref(), case.exchange.endpoints.server);
-            if self.told.is_news(&name, case.second(), self.again_s) {
+            if told.is_news(&(name, (!is_norm).then_some(whose)), case.second(), self.again_s) {
                 report.push(statement.into_finding(self.about, &subject));
             }
         }
@@ -142,7 +172,7 @@ mod tests {
         let news = (0..100_000_u32).filter(|name| told.is_news(name, 3600, 60)).count();
         assert_eq!(news, MAX_PER_HOUR as usize);
         for hour in 2..200 {
-            let news = (0..50_u32).filter(|name| told.is_news(&(hour, name), hour * 3600, 60)).count();
+            let news = (0..500_u32).filter(|name| told.is_news(&(hour, name), hour * 3600, 60)).count();
             assert_eq!(news, MAX_PER_HOUR as usize);
         }
         assert!(told.table.len() <= MAX_TOLD);

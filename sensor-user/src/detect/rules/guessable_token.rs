@@ -27,7 +27,7 @@ pub static ABOUT: About = About {
     doc: "Fires when a service accepts an opaque token that is no secret: with fewer than 40 bits even if each \
 character were random, made of common words, the time, the MD5 or SHA-1 of a number below 10,000 or of the time; and \
 when five tokens of one pattern that it accepts are numbered closely together.\n\nWhoever has one such token has all \
-of them. Each service is told of once a day for each reason.\n\nOnly tokens count that are the one credential of a \
+of them. Told once a day for each service, address and reason.\n\nOnly tokens count that are the one credential of a \
 request (no cookie, no other key) and were answered 2xx where strangers are known to be refused, so that neither a \
 client that sends `null` nor a scanner that tries `admin` makes an alert. Random tokens, UUIDs of version 4 and ULIDs \
 never fire. Not seen: what a poor random generator made. Keeps 16 numbers a service (270 bytes).",
@@ -45,7 +45,7 @@ never fire. Not seen: what a poor random generator made. Keeps 16 numbers a serv
             default: 86_400.0,
             min: 60.0,
             max: 2_592_000.0,
-            doc: "Seconds after which a service is told of again.",
+            doc: "Seconds after which an address is told of again.",
         },
     ],
 };
@@ -123,7 +123,7 @@ impl Rule for GuessableToken {
                 continue;
             }
             let Some(why) = self.why(case, facts) else { continue };
-            let name = (why, case.exchange.endpoints.server);
+            let name = (why, case.exchange.endpoints.server, case.who.address.slot);
             if self.memory.1.is_news(&name, case.second(), self.again_s) {
                 report.push(statement(&subject, why, facts).into_finding(&ABOUT, &subject));
             }
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn fires_once_a_day_for_each_service_and_reason() {
+    fn fires_once_a_day_for_each_address_and_reason() {
         let mut play = Play::new(rule(&Arc::default()));
         assert_eq!(play.ask(&guarded(), [short(1)])[0].severity, Severity::High);
         assert!(play.ask(&guarded(), [short(2)]).is_empty());

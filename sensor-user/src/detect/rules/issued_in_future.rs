@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::detect::cause::earliness_s;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::told::PerIssuer;
 use crate::detect::{About, DetectSettings, Needs, Rule, Severity, Threshold};
@@ -46,7 +47,9 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
 fn check(subject: &Subject<'_>, settings: &DetectSettings) -> Option<Statement> {
     let now = i64::try_from(subject.case.exchange.at.secs()).unwrap_or(i64::MAX);
     let ahead = subject.token.issued?.saturating_sub(now);
-    if ahead <= 0 || ahead <= i64::from(settings.count(&ABOUT, "leeway_s")) {
+    // A token that is not valid yet is another rule's.
+    let early = earliness_s(subject.token, subject.case.exchange.at).is_some_and(|early| early > 0);
+    if early || ahead <= 0 || ahead <= i64::from(settings.count(&ABOUT, "leeway_s")) {
         return None;
     }
     Some(Statement {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::detect::cause::{earliness_s, lateness_s};
 use crate::detect::roster::stable_hash;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::table::Table;
@@ -22,12 +23,13 @@ pub static ABOUT: About = About {
     behavioural: true,
     needs: Needs::Verdict,
     doc: "Compares `exp` - `iat` with what the issuer gives to the same audience. With a history of 100 verified \
-tokens, a lifetime more than eight times the longest of them, and over an hour, is medium: whoever has stolen a \
-signing key makes tokens that last. Without a history, more than 24 hours or less than 30 seconds is low, told once \
-a day for each issuer and service; where no issuer is configured, so that nobody can verify, it never learns, and \
-stays low.\n\nBenign source: a new kind of client with a longer life, told once for each issuer, audience and day, \
-and learned with its first token. Remembers the longest life of 1,024 pairs of issuer and audience (50 \
-bytes each), and of each token that it was looked at (8 bytes).",
+tokens, a life more than eight times the longest usual one (one token in a hundred has it), and over an hour, is \
+medium: whoever has stolen a signing key makes tokens that last. Without a history, more than 24 hours or less than \
+30 seconds is low, unless five such tokens were seen; where no issuer is configured, so that nobody can verify, it \
+never learns, and stays low. Told once a day for each subject and address.\n\nBenign source: a new kind of client with \
+a longer life, until its tokens are one in a hundred. Tokens out of their time, and forged ones, are left to their \
+rules. Remembers the lives of 1,024 pairs of issuer and audience in powers of two (100 bytes each), and of each token \
+that it was looked at (8 bytes).",
     cooling_s: 600,
     thresholds: &[
         Threshold {
@@ -74,11 +76,47 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     })
 }
 
-/// What an issuer has given so far.
+/// Lives in powers of two: the last counts 2^31 seconds and more.
+const POWERS: usize = 32;
+
+/// A life is usual if one token in so many has it, and five at least: whoever has stolen a key cannot teach what is
+/// usual with a few tokens.
+const USUAL: u32 = 100;
+
+/// What an issuer has given so far: tokens by the power of two of their lives.
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
-struct Usual {
-    tokens: u32,
-    longest_s: i64,
+struct Usual([u16; POWERS]);
+
+impl Usual {
+    fn tokens(&self) -> u32 {
+        self.0.iter().map(|count| u32::from(*count)).sum()
+    }
+
+    /// The longest usual life, rounded up to a power of two.
+    fn longest_s(&self) -> i64 {
+        let enough = (self.tokens() / USUAL).max(5);
+        let power = self.0.iter().rposition(|count| u32::from(*count) >= enough).unwrap_or(POWERS - 1);
+        1_i64 << power
+    }
+
+    fn learn(&mut self, life_s: i64) {
+        if self.0.contains(&u16::MAX) {
+            self.0.iter_mut().for_each(|count| *count /= 2);
+        }
+        if let Some(count) = self.0.get_mut(power(life_s)) {
+            *count += 1;
+        }
+    }
+
+    /// Tokens with about this life.
+    fn count(&self, life_s: i64) -> u16 {
+        self.0.get(power(life_s)).copied().unwrap_or_default()
+    }
+}
+
+/// The power of two that a life is rounded up to.
+fn power(life_s: i64) -> usize {
+    (64 - life_s.saturating_sub(1).max(0).leading_zeros()).min(31) as usize
 }
 
 #[derive(Serialize, Deserialize)]
@@ -118,11 +156,11 @@ impl LifetimeUnusual {
         }
         let name = stable_hash(&(token.issuer.as_deref(), token.audiences.first()));
         let usual = self.memory.usual.get_or(name, Usual::default)?;
-        let known = usual.tokens >= self.learn;
-        let far = life_s > SHORT_S && life_s.saturating_div(FAR) > usual.longest_s;
-        usual.tokens = usual.tokens.saturating_add(1);
-        usual.longest_s = usual.longest_s.max(life_s);
-        if known { far.then_some(Oddity::Far) } else { by_itself }
+        let known = usual.tokens() >= self.learn;
+        let far = life_s > SHORT_S && life_s.saturating_div(FAR) > usual.longest_s();
+        let common = usual.count(life_s) >= 5;
+        usual.learn(life_s);
+        if known { far.then_some(Oddity::Far) } else { by_itself.filter(|_| !common) }
     }
 }
 
@@ -140,16 +178,19 @@ impl Rule for LifetimeUnusual {
             let token = &*held.token;
             let (Some(expires), Some(issued)) = (token.expires, token.issued) else { continue };
             let Some(known) = case.who.token(token.fingerprint) else { continue };
-            // A token that ends before it begins is `expired-token`'s.
+            // A token out of its time is `expired-token`'s or `not-yet-valid`'s.
+            let at = case.exchange.at;
+            let off = lateness_s(token, at).is_some_and(|late| late > 0)
+                || earliness_s(token, at).is_some_and(|early| early > 0);
             let life_s = expires.saturating_sub(issued);
-            if life_s < 0 || self.memory.seen.peek(known.slot) == Some(&true) || !is_ordinary(token) {
+            if off || life_s < 0 || self.memory.seen.peek(known.slot) == Some(&true) || !is_ordinary(token) {
                 continue;
             }
             *self.memory.seen.of(known.slot) = true;
             let Some(oddity) = self.look(token, life_s) else { continue };
             let far = oddity == Oddity::Far;
-            let name =
-                (far, token.issuer.as_deref(), token.audiences.first(), case.exchange.endpoints.server);
+            let whose = (token.issuer.as_deref(), token.subject.as_deref(), case.who.address.slot);
+            let name = (far, whose, case.exchange.endpoints.server);
             if self.memory.told.is_news(&name, case.second(), DAY_S) {
                 let subject = Subject::new(case, held);
                 report.push(statement(&subject, life_s, oddity).into_finding(&ABOUT, &subject));
@@ -194,7 +235,9 @@ mod tests {
 
     #[test]
     fn without_history_a_day_is_long_and_half_a_minute_short() {
-        for (seconds, found) in [(30, 0), (29, 1), (86_400, 0), (86_401, 1), (i64::MAX, 1), (0, 1), (-5, 0)] {
+        for (seconds, found) in
+            [(30, 0), (29, 1), (86_400, 0), (86_401, 1), (i64::MAX, 1), (11, 1), (0, 0), (-5, 0)]
+        {
             let found_now = Play::new(rule(&Arc::default())).ask(&Stage::new(), [living(1, seconds)]);
             assert_eq!(found_now.len(), found, "{seconds}");
             assert!(found_now.iter().all(|f| f.severity == Severity::Low));
@@ -202,13 +245,15 @@ mod tests {
     }
 
     #[test]
-    fn a_long_life_against_the_history_is_medium_and_learned() {
+    fn a_long_life_against_the_history_is_medium_and_teaches_nothing() {
         let mut play = learned();
-        assert!(play.ask(&Stage::new(), [living(500, 7200)]).is_empty(), "eight times is the edge");
+        assert!(play.ask(&Stage::new(), [living(500, 8192)]).is_empty(), "eight times is the edge");
         let mut play = learned();
-        let found = play.ask(&Stage::new(), [living(500, 7208)]);
+        let found = play.ask(&Stage::new(), [living(500, 8200)]);
         assert_eq!(found[0].severity, Severity::Medium);
-        assert!(play.ask(&Stage::new(), [living(501, 7208)]).is_empty());
+        assert!(play.ask(&Stage::new(), [living(501, 8200)]).is_empty(), "told");
+        let other = Token { subject: Some("bob".into()), ..living(502, 8200) };
+        assert_eq!(play.ask(&Stage::new(), [other])[0].severity, Severity::Medium);
     }
 
     #[test]

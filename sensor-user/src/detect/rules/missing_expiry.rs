@@ -16,7 +16,8 @@ pub static ABOUT: About = About {
     attack: &[],
     behavioural: false,
     needs: Needs::Verdict,
-    doc: "Fires on a token without `exp`. Told once a day for each issuer and service.\n\nA token without an end is good for \
+    doc: "Fires on a token without `exp`. Told once a day for each subject and \
+address; where it is the norm of a service (one use in ten), once a day for the issuer.\n\nA token without an end is good for \
 whoever finds it, in a log, a backup, a repository, for as long as its key lives; revoking it means changing the \
 key.\n\nBenign source: service tokens from before expiry was usual, such as the long-lived ones of Kubernetes \
 before 1.24. Judged are tokens that their issuer's keys verify, and any where no issuer is configured; forged ones \
@@ -81,14 +82,16 @@ mod tests {
     }
 
     #[test]
-    fn tells_an_issuer_and_service_once_a_day_also_over_a_restart() {
+    fn tells_a_norm_once_a_day_for_the_issuer_also_over_a_restart() {
         let mut play = Play::new(rule(&Arc::default()));
         assert_eq!(play.ask(&Stage::new(), [without()]).len(), 1);
         play.restart(rule(&Arc::default()));
-        for number in 2..1000 {
-            let token = Token { expires: None, ..token(number) };
-            assert!(play.ask(&Stage::new().after_ms(number), [token]).is_empty());
+        let mut found = 0;
+        for number in 2..1000_u64 {
+            let token = Token { expires: None, subject: Some(format!("s{number}").into()), ..token(number) };
+            found += play.ask(&Stage::new().after_ms(number), [token]).len();
         }
+        assert_eq!(found, 19, "until it is known to be the norm, and the norm");
         let mut elsewhere = Stage::new();
         elsewhere.exchange.endpoints.server = "10.0.0.2:8080".parse().unwrap();
         assert_eq!(play.ask(&elsewhere, [without()]).len(), 1);

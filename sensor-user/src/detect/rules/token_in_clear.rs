@@ -21,9 +21,9 @@ pub static ABOUT: About = About {
     needs: Needs::Exchange,
     doc: "Fires when a token comes over a connection that is not encrypted, whose other end is outside: not this \
 node, and no private, link-local or shared (RFC 6598) address. Everybody on the way can read it and be its owner. Told \
-once an hour for each service.\n\nWhat is captured at a socket is what the application reads, so that a request \
+once an hour for each token and service.\n\nWhat is captured at a socket is what the application reads, so that a request \
 that can be read here was not encrypted on its last hop. Benign source: TLS that ends at a load balancer with a public \
-address; name it in `lists.trusted_addresses`. A proxy in a private network is taken for one that ends TLS; with \
+address, or at one that keeps the address of its client; name its networks in `lists.trusted_addresses`. A proxy in a private network is taken for one that ends TLS; with \
 `private` set to 1 such connections are told as well, except from the node itself.\n\nThe address is the \
 connection's, not what a proxy says of its client.",
     cooling_s: 3600,
@@ -40,7 +40,7 @@ connection's, not what a proxy says of its client.",
             default: 3_600.0,
             min: 60.0,
             max: 2_592_000.0,
-            doc: "Seconds after which a service is told of again.",
+            doc: "Seconds after which a token is told of again.",
         },
     ],
 };
@@ -106,7 +106,7 @@ impl Rule for TokenInClear {
         if worthless || case.exchange.is_refused() || self.settings.is_trusted(endpoints.client.ip()) {
             return;
         }
-        if self.told.is_news(&endpoints.server, case.second(), self.again_s) {
+        if self.told.is_news(&(endpoints.server, held.token.fingerprint), case.second(), self.again_s) {
             let subject = Subject::new(case, held);
             report.push(statement(&subject).into_finding(&ABOUT, &subject));
         }
@@ -184,11 +184,12 @@ mod tests {
     }
 
     #[test]
-    fn a_service_is_told_of_once_an_hour_also_over_a_restart() {
+    fn a_token_is_told_of_once_an_hour_also_over_a_restart() {
         let mut play = Play::new(rule(&Arc::default()));
         assert_eq!(play.ask(&from("203.0.113.5"), [token(1)]).len(), 1);
         play.restart(rule(&Arc::default()));
-        assert!(play.ask(&from("198.51.100.9").after_ms(3_599_000), [token(2)]).is_empty());
-        assert_eq!(play.ask(&from("198.51.100.9").after_ms(3_600_000), [token(2)]).len(), 1);
+        assert!(play.ask(&from("198.51.100.9").after_ms(3_599_000), [token(1)]).is_empty());
+        assert_eq!(play.ask(&from("198.51.100.9").after_ms(3_600_000), [token(1)]).len(), 1);
+        assert_eq!(play.ask(&from("198.51.100.9").after_ms(3_600_001), [token(2)]).len(), 1);
     }
 }

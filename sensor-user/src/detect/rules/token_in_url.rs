@@ -24,7 +24,7 @@ pub static ABOUT: About = About {
     needs: Needs::Verdict,
     doc: "Fires when a query parameter carries an access token, and when a `Referer` does: then another site's URL \
 had it.\n\nURLs are written into access logs, browser histories, bookmarks and the `Referer` of the next page; \
-whoever reads one of them is the user (RFC 6750 section 5.3). Told once an hour for each service and route.\n\nCounted \
+whoever reads one of them is the user (RFC 6750 section 5.3). Told once an hour for each token, service and route.\n\nCounted \
 are `access_token` with anything in it, and other parameters (`token`) only if the token is a verified one of a \
 configured issuer, or was seen in a header as well: one-time tokens of confirmation links and page tokens are \
 benign. Browsers cannot set headers on WebSockets, so that some services take tokens there on purpose; a short-lived \
@@ -35,7 +35,7 @@ ticket is the remedy. Tokens that are forged are left to their rules.",
         default: 3_600.0,
         min: 60.0,
         max: 2_592_000.0,
-        doc: "Seconds after which a route is told of again.",
+        doc: "Seconds after which a token is told of again.",
     }],
 };
 
@@ -85,8 +85,8 @@ impl Rule for TokenInUrl {
             if cause(&held.token).is_some() || !self.is_access_token(case, held, name) {
                 continue;
             }
-            if self.memory.1.is_news(&(case.exchange.endpoints.server, &*case.route.name), at_s, self.again_s)
-            {
+            let name = (case.exchange.endpoints.server, &*case.route.name, held.token.fingerprint);
+            if self.memory.1.is_news(&name, at_s, self.again_s) {
                 let subject = Subject::new(case, held);
                 report.push(in_query(&subject).into_finding(&ABOUT, &subject));
             }
@@ -94,7 +94,11 @@ impl Rule for TokenInUrl {
         // Asked again for a late verdict, the exchange has told already.
         if let Some(referer) = case.exchange.request.value("referer")
             && holds_token(referer)
-            && self.memory.1.is_news(&("referer", case.exchange.endpoints.server), at_s, self.again_s)
+            && self.memory.1.is_news(
+                &(case.exchange.endpoints.server, case.who.address.slot),
+                at_s,
+                self.again_s,
+            )
         {
             report.push(in_referer(case));
         }
@@ -187,17 +191,17 @@ mod tests {
     }
 
     #[test]
-    fn access_tokens_in_a_query_are_told_once_a_route_and_hour() {
+    fn access_tokens_in_a_query_are_told_once_an_hour() {
         let mut asked = Asked::new();
         let stage = Stage::new().status(200);
         assert_eq!(asked.ask(&stage, token(1), query("token")), 1);
-        assert_eq!(asked.ask(&stage, token(2), query("token")), 0);
-        assert_eq!(asked.ask(&stage.clone().after_ms(3_600_000), token(3), query("token")), 1);
+        assert_eq!(asked.ask(&stage, token(1), query("token")), 0);
+        assert_eq!(asked.ask(&stage.clone().after_ms(3_600_000), token(1), query("token")), 1);
         assert_eq!(asked.ask(&Stage::to("GET", "/other"), opaque(4), query("access_token")), 1);
         let saved = asked.rule.memory().unwrap().save().unwrap();
         let mut fresh = Asked::new();
         fresh.rule.memory().unwrap().load(&saved).unwrap();
-        assert_eq!(fresh.ask(&stage.after_ms(3_600_001), token(3), query("token")), 0);
+        assert_eq!(fresh.ask(&stage.after_ms(3_600_001), token(1), query("token")), 0);
     }
 
     #[test]
