@@ -275,6 +275,22 @@ fn every_kind_of_error_has_its_words() {
             &["1:10: `privacy.fingerprint_key`: the environment variable NOT_SET is not set"],
         ),
         (
+            "revocation: {redis: 'http://h', pattern: gone, opaque_issuer: 'https://a/', per_second: 0}\n",
+            &[
+                "1:21: `revocation.redis` is `http://h`, which is not redis:// (write redis://HOST:6379)",
+                "1:42: `revocation.pattern` is `gone`; it must contain {jti} once",
+                "1:63: `revocation.opaque_issuer` is no issuer with `introspection`",
+                "1:89: `revocation.per_second` is `0`; it must be a number from 1 to 10000",
+            ],
+        ),
+        (
+            "issuers: [{issuer: 'https://a/', introspection: 'http://b/', introspection_secret: 'env:NOT_SET'}]\n",
+            &[
+                "1:49: `issuers.introspection` is `http://b/`, which is not encrypted: http is for loopback only (use https)",
+                "1:84: `introspection_secret`: the environment variable NOT_SET is not set",
+            ],
+        ),
+        (
             "metrics: {listen: 9464}\n",
             &[
                 "1:19: `metrics.listen` is `9464`; it must be ADDRESS:PORT or off (for example 127.0.0.1:9464)",

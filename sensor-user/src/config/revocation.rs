@@ -28,7 +28,7 @@ pub(super) fn read(
     let doc = "Seconds that an answer holds; then the token's next use asks again.";
     let cache_s = s.number("cache_s", shipped.cache.as_secs(), 1..=86_400, doc);
     let doc = "Questions asked in a second at most. A token beyond it is asked about at a later use.";
-    let per_s = s.number("per_s", shipped.per_s.into(), 1..=10_000, doc);
+    let per_s = s.number("per_second", shipped.per_s.into(), 1..=10_000, doc);
     let doc = "Seconds that one answer may take. Alerts on a token's first use wait two seconds for it.";
     let timeout = s.decimal("timeout_s", shipped.timeout.as_secs_f64(), 0.01..=30.0, doc);
     RevocationSettings {
