@@ -20,8 +20,12 @@ const MAX_PARKED: usize = 4096;
 /// a count only, and must not push out other tokens' exchanges.
 const MAX_PER_TOKEN: usize = 16;
 
-/// How long an exchange waits. Keys that have not come within ten minutes are not worth stale alerts.
+/// How long an exchange waits for a verdict. Keys that have not come within ten minutes are not worth stale alerts.
 const PATIENCE: Duration = Duration::from_mins(10);
+
+/// How long an exchange waits to hear whether its token was revoked. Whoever cannot tell within two seconds is asked
+/// again, and the token's next use is judged by that.
+const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// An exchange and its tokens as they were when it was parked.
 #[derive(Debug)]
@@ -35,18 +39,37 @@ pub struct Waiting {
 /// The parked exchanges, by the token that they wait for.
 ///
 /// Invariant: `count` is the number of exchanges in `by_token`, and at most [`MAX_PARKED`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Parked {
     by_token: HashMap<Fingerprint, Vec<Waiting>, foldhash::fast::RandomState>,
     /// When the first exchange of each token was parked, oldest first; at most twice [`MAX_PARKED`] entries,
     /// of which some may be stale: their tokens are settled.
     order: VecDeque<(Time, Fingerprint)>,
     count: usize,
+    patience: Duration,
     /// Exchanges whose verdict never came in time, or that found no room: judged without it.
     pub given_up: u64,
 }
 
+impl Default for Parked {
+    fn default() -> Self {
+        Self {
+            by_token: HashMap::default(),
+            order: VecDeque::new(),
+            count: 0,
+            patience: PATIENCE,
+            given_up: 0,
+        }
+    }
+}
+
 impl Parked {
+    /// For exchanges that wait to hear whether their token was revoked.
+    #[must_use]
+    pub fn impatient() -> Self {
+        Self { patience: SHORT_PATIENCE, ..Self::default() }
+    }
+
     /// Keeps an exchange until the verdict on `token`. Gives the exchange back if there is no room.
     pub fn park(
         &mut self,
@@ -82,7 +105,7 @@ impl Parked {
     pub fn expire(&mut self, now: Time) {
         while let Some((since, token)) = self.order.front().copied() {
             let settled = !self.by_token.contains_key(&token);
-            if !settled && now.since(since) < PATIENCE {
+            if !settled && now.since(since) < self.patience {
                 break;
             }
             self.order.pop_front();
@@ -142,6 +165,16 @@ mod tests {
         let mut parked = Parked::default();
         let kept = (0..10_000).filter(|number| park(&mut parked, *number, 1)).count();
         assert_eq!((kept, parked.len()), (MAX_PARKED, MAX_PARKED));
+    }
+
+    #[test]
+    fn the_impatient_wait_two_seconds() {
+        let mut parked = Parked::impatient();
+        park(&mut parked, 1, 10);
+        parked.expire(Time::from_secs(11));
+        assert_eq!(parked.len(), 1);
+        parked.expire(Time::from_secs(12));
+        assert_eq!((parked.len(), parked.given_up), (0, 1));
     }
 
     #[test]

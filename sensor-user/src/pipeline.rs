@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::alert::{Alert, AlertSettings, Desk};
 use crate::capture::{Frame, Grant, Input, Loss, Time};
 use crate::detect::{DetectSettings, Detector, Finding, Knowledge};
@@ -16,7 +18,7 @@ use crate::token::keys::KeyRing;
 use crate::token::settings::TokenSettings;
 use crate::token::stage::Tokens;
 use crate::token::verifier::{Verdict, Verifier};
-use crate::token::{Token, TokenUse};
+use crate::token::{Answer, Standing, Token, TokenUse};
 
 /// Every stage's slice of the configuration.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +51,7 @@ pub struct Pipeline {
     pub(crate) exchanges: Exchanges,
     pub(crate) tokens: Tokens,
     pub(crate) parked: Parked,
+    pub(crate) asked: Parked,
     pub(crate) detect: Detector,
     pub(crate) desk: Desk,
     findings: Vec<Finding>,
@@ -66,6 +69,7 @@ impl Pipeline {
             exchanges: Exchanges::new(settings.http),
             tokens: Tokens::new(&settings.tokens, verifier)?,
             parked: Parked::default(),
+            asked: Parked::impatient(),
             detect: Detector::new(settings.detect),
             desk: Desk::new(settings.alerts),
             findings: Vec::new(),
@@ -96,9 +100,17 @@ impl Pipeline {
         let tokens = self.tokens.find(&exchange, self.now);
         self.detect.judge(&exchange, &tokens, self.now, &mut self.findings);
         self.admit(out);
-        let done = match unsettled(&tokens) {
-            Some(token) => self.parked.park(token, exchange, tokens, self.now),
-            None => Some(exchange),
+        self.park(exchange, tokens);
+    }
+
+    /// Keeps an exchange that waits for something about its tokens.
+    fn park(&mut self, exchange: Exchange, tokens: SmallVec<[TokenUse; 1]>) {
+        let done = if let Some(token) = unsettled(&tokens) {
+            self.parked.park(token, exchange, tokens, self.now)
+        } else if let Some(token) = asked_about(&tokens) {
+            self.asked.park(token, exchange, tokens, self.now)
+        } else {
+            Some(exchange)
         };
         if let Some(exchange) = done {
             self.exchanges.recycle(exchange);
@@ -114,13 +126,24 @@ impl Pipeline {
             }
             let (exchange, tokens, settled) = (&waiting.exchange, &waiting.tokens, token.fingerprint);
             self.detect.judge_late(exchange, tokens, settled, self.now, &mut self.findings);
-            let done = match unsettled(&waiting.tokens) {
-                Some(other) => self.parked.park(other, waiting.exchange, waiting.tokens, self.now),
-                None => Some(waiting.exchange),
-            };
-            if let Some(exchange) = done {
-                self.exchanges.recycle(exchange);
+            self.park(waiting.exchange, waiting.tokens);
+        }
+        self.admit(out);
+    }
+
+    /// An answer has come: whether a token stands well with those who can revoke it.
+    pub fn on_answer(&mut self, answer: &Answer, out: &mut Output) {
+        let token = self.tokens.answered(answer);
+        for mut waiting in self.asked.take(answer.fingerprint) {
+            if let Some(token) = token.as_ref().filter(|token| !stands_well(token)) {
+                let mine = |held: &&mut TokenUse| held.token.fingerprint == token.fingerprint;
+                for held in waiting.tokens.iter_mut().filter(mine) {
+                    held.token = Arc::clone(token);
+                }
+                let (exchange, tokens) = (&waiting.exchange, &waiting.tokens);
+                self.detect.judge_standing(exchange, tokens, token.fingerprint, self.now, &mut self.findings);
             }
+            self.exchanges.recycle(waiting.exchange);
         }
         self.admit(out);
     }
@@ -150,6 +173,7 @@ impl Pipeline {
             self.judge_parked(&token, out);
         }
         self.parked.expire(self.now);
+        self.asked.expire(self.now);
         self.detect.tick(self.now, &mut self.findings);
         self.admit(out);
         self.desk.tick(self.now, &mut out.alerts);
@@ -184,6 +208,7 @@ impl Pipeline {
     ) -> Result<(), NoRandomness> {
         self.tokens = Tokens::new(settings, verifier)?;
         self.parked = Parked::default();
+        self.asked = Parked::impatient();
         Ok(())
     }
 
@@ -213,7 +238,84 @@ impl Pipeline {
     }
 }
 
+/// Whether nobody who was asked says that the token is revoked.
+fn stands_well(token: &Token) -> bool {
+    !matches!(token.standing, Standing::Listed | Standing::Inactive)
+}
+
+/// The first token about which a question is under way.
+fn asked_about(tokens: &[TokenUse]) -> Option<crate::token::Fingerprint> {
+    tokens.iter().find(|held| held.token.standing == Standing::Asked).map(|held| held.token.fingerprint)
+}
+
 /// The first token that still waits for its verdict.
 fn unsettled(tokens: &[TokenUse]) -> Option<crate::token::Fingerprint> {
     tokens.iter().find(|held| !held.token.is_settled()).map(|held| held.token.fingerprint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::staging::{NOW_S, Stage};
+    use crate::token::InStep;
+    use crate::token::forge::{self, ISSUER, Signer};
+    use crate::token::settings::{Algorithm, DenyList, RevocationSettings};
+
+    fn pipeline(signer: &Signer) -> Pipeline {
+        let (address, pattern) = ("127.0.0.1:6379".to_owned(), "blacklist:{jti}".to_owned());
+        let list = DenyList { address, user: None, password: None, database: 0, pattern };
+        let revocation = RevocationSettings { list: Some(list), ..RevocationSettings::default() };
+        let tokens = TokenSettings { revocation, ..forge::settings(vec![signer.issuer()]) };
+        let verifier = Box::new(InStep::new(&tokens));
+        let mut pipeline = Pipeline::new(Settings { tokens, ..Settings::default() }, verifier).unwrap();
+        pipeline.on_keys(signer.ring(), &mut Output::default());
+        pipeline.now = Time::from_secs(NOW_S);
+        pipeline
+    }
+
+    fn token(signer: &Signer) -> String {
+        let claims = format!(
+            r#"{{"iss":"{ISSUER}","sub":"alice","aud":"orders-api","exp":{},"iat":{NOW_S},"jti":"gone"}}"#,
+            NOW_S + 3600
+        );
+        signer.token_with(&signer.header(), &claims)
+    }
+
+    fn request(text: &str, status: u16) -> Exchange {
+        Stage::new().status(status).header("Authorization", &format!("Bearer {text}")).exchange
+    }
+
+    fn rules(out: &Output) -> Vec<&'static str> {
+        out.alerts.iter().map(|alert| alert.finding.rule.id).collect()
+    }
+
+    #[test]
+    fn the_first_use_of_a_revoked_token_waits_for_the_answer() {
+        let signer = Signer::shared(Algorithm::ES256);
+        let (mut pipeline, mut out) = (pipeline(signer), Output::default());
+        let text = token(signer);
+        pipeline.judge(request(&text, 401), &mut out);
+        assert_eq!((rules(&out), pipeline.asked.len()), (vec![], 1));
+        let fingerprint = pipeline.tokens.next_inquiry().unwrap().fingerprint;
+        let answer = Answer { fingerprint, standing: Some(Standing::Listed), expires: None };
+        pipeline.on_answer(&answer, &mut out);
+        pipeline.on_answer(&answer, &mut out);
+        assert_eq!((rules(&out), pipeline.asked.len()), (vec!["revoked-token"], 0));
+    }
+
+    #[test]
+    fn a_good_answer_or_none_says_nothing_and_waiting_ends() {
+        let signer = Signer::shared(Algorithm::ES256);
+        for standing in [Some(Standing::Good), None] {
+            let (mut pipeline, mut out) = (pipeline(signer), Output::default());
+            pipeline.judge(request(&token(signer), 200), &mut out);
+            let fingerprint = pipeline.tokens.next_inquiry().unwrap().fingerprint;
+            pipeline.on_answer(&Answer { fingerprint, standing, expires: None }, &mut out);
+            assert_eq!((rules(&out), pipeline.asked.len()), (vec![], 0));
+        }
+        let (mut pipeline, mut out) = (pipeline(signer), Output::default());
+        pipeline.judge(request(&token(signer), 200), &mut out);
+        pipeline.on_tick(Time::from_secs(NOW_S + 2), &mut out);
+        assert_eq!((rules(&out), pipeline.asked.len(), pipeline.asked.given_up), (vec![], 0, 1));
+    }
 }

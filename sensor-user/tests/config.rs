@@ -231,7 +231,7 @@ fn every_kind_of_error_has_its_words() {
                 "2:24: `issuers.jwks` is `http://x/`, which is not encrypted: http is for loopback only (use https)",
                 "2:50: `issuers.algorithms` holds `none`, which is no signature (RFC 8725 section 2.1) (remove it)",
                 "2:56: `issuers.algorithms` is `rs256`; it must be one of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA (did you mean `RS256`?)",
-                "2:64: unknown key `colour` in `issuers` (known here: issuer, jwks, algorithms, audiences, token_types)",
+                "2:64: unknown key `colour` in `issuers` (known here: issuer, jwks, algorithms, audiences, token_types, introspection, introspection_client, introspection_secret)",
             ],
         ),
         (
@@ -273,6 +273,22 @@ fn every_kind_of_error_has_its_words() {
         (
             "privacy: {fingerprint_key: 'env:NOT_SET'}\n",
             &["1:10: `privacy.fingerprint_key`: the environment variable NOT_SET is not set"],
+        ),
+        (
+            "revocation: {redis: 'http://h', pattern: gone, opaque_issuer: 'https://a/', per_second: 0}\n",
+            &[
+                "1:21: `revocation.redis` is `http://h`, which is not redis:// (write redis://HOST:6379)",
+                "1:42: `revocation.pattern` is `gone`; it must contain {jti} once",
+                "1:63: `revocation.opaque_issuer` is no issuer with `introspection`",
+                "1:89: `revocation.per_second` is `0`; it must be a number from 1 to 10000",
+            ],
+        ),
+        (
+            "issuers: [{issuer: 'https://a/', introspection: 'http://b/', introspection_secret: 'env:NOT_SET'}]\n",
+            &[
+                "1:49: `issuers.introspection` is `http://b/`, which is not encrypted: http is for loopback only (use https)",
+                "1:84: `introspection_secret`: the environment variable NOT_SET is not set",
+            ],
         ),
         (
             "metrics: {listen: 9464}\n",

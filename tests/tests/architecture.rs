@@ -21,7 +21,7 @@ const ABOVE: [&str; 6] = ["config", "cli", "pipeline", "runtime", "enrich", "sto
 const PURE: [&str; 5] = ["reassembly", "http", "token", "detect", "alert"];
 
 /// Parts of pure stages that do I/O by design, as path prefixes.
-const EXEMPT: [&str; 1] = ["token/fetch"];
+const EXEMPT: [&str; 2] = ["token/ask", "token/fetch"];
 
 /// Names that betray I/O or a clock.
 const IMPURE: [&str; 12] = [

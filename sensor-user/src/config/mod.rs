@@ -9,6 +9,7 @@ pub mod env;
 pub mod near;
 pub mod outputs;
 pub mod problem;
+pub mod revocation;
 pub mod rules;
 pub mod section;
 pub mod show;
@@ -140,7 +141,8 @@ pub fn parse(
     let root = yaml::parse(text, 0, &mut problems);
     let mut reader = Reader::new(&variables);
     let (config, entries) = reader.document(root.as_ref(), |s| {
-        let config = Config::read(s, base, cards);
+        let resolver = tokens::Resolver { environment, secrets };
+        let config = Config::read(s, base, cards, resolver);
         resolve_key(s, config, environment, secrets)
     });
     problems.append(&mut reader.problems);
@@ -181,15 +183,24 @@ fn resolve_key(
 
 impl Config {
     /// Asks for every key there is, in the order in which it is shown.
-    fn read(s: &mut Section<'_, '_>, base: &Path, cards: &[&'static About]) -> Self {
+    fn read(
+        s: &mut Section<'_, '_>,
+        base: &Path,
+        cards: &[&'static About],
+        resolver: tokens::Resolver<'_>,
+    ) -> Self {
         let capture = s.section("capture", "What is captured.", Capture::read);
         let flows = s.section("flows", "Limits on what is remembered of connections.", Flows::read);
         let http = s.section("http", "How HTTP is read.", Http::read);
         let mut tokens =
             s.section("tokens", "Where tokens are looked for, and how many are remembered.", tokens::read);
         let doc = "The issuers of the tokens that your services accept. Without one, only what needs no key is detected.";
-        tokens.issuers = s.items("issuers", doc, tokens::ISSUER_EXAMPLE, |s| tokens::read_issuer(s, base));
+        tokens.issuers =
+            s.items("issuers", doc, tokens::ISSUER_EXAMPLE, |s| tokens::read_issuer(s, base, resolver));
         tokens::refuse_twins(s, &tokens.issuers);
+        let doc = "Who is asked whether a token was revoked, besides `lists.revoked_ids`. Nobody unless set here or at an \
+                   issuer.";
+        tokens.revocation = s.section("revocation", doc, |s| revocation::read(s, &tokens.issuers, resolver));
         let doc = "What routes are for, where it cannot be guessed. Login, logout, token and health routes of usual \
                    names are known without this.";
         let routes = s.items("routes", doc, RouteMatch::EXAMPLE, RouteMatch::read);

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::config::Secrets;
 use crate::config::env::Environment;
 use crate::config::problem::Problem;
 use crate::config::section::Section;
 use crate::config::word::{Word, Wrong, excerpt, quote};
-use crate::token::settings::{Algorithm, Issuer, KeySource, TokenSettings};
+use crate::token::settings::{
+    Algorithm, Introspection, Issuer, KeySource, RevocationSettings, Secret, TokenSettings,
+};
 
 /// Shortest key, in bytes: half of what RFC 2104 section 3 advises for SHA-256, as 128 bits are shown.
 const MIN_SECRET: usize = 16;
@@ -57,6 +60,18 @@ impl SecretRef {
     /// # Errors
     /// In words, if it is not there or too short.
     pub fn resolve(&self, environment: &Environment) -> Result<Zeroizing<Vec<u8>>, String> {
+        self.resolve_from(MIN_SECRET, environment)
+    }
+
+    /// The same for a secret of others, who decide how long it is.
+    ///
+    /// # Errors
+    /// In words, if it is not there or empty.
+    pub fn resolve_foreign(&self, environment: &Environment) -> Result<Zeroizing<Vec<u8>>, String> {
+        self.resolve_from(1, environment)
+    }
+
+    fn resolve_from(&self, min: usize, environment: &Environment) -> Result<Zeroizing<Vec<u8>>, String> {
         let secret = match self {
             Self::Env(name) => {
                 let value = environment
@@ -66,12 +81,10 @@ impl SecretRef {
             }
             Self::File(path) => read_secret(path)?,
         };
-        match secret.len() {
-            0..MIN_SECRET => {
-                Err(format!("the secret has {} bytes; it needs at least {MIN_SECRET}", secret.len()))
-            }
-            _ => Ok(secret),
+        if secret.len() < min {
+            return Err(format!("the secret has {} bytes; it needs at least {min}", secret.len()));
         }
+        Ok(secret)
     }
 }
 
@@ -123,6 +136,7 @@ pub(super) fn read(s: &mut Section<'_, '_>) -> TokenSettings {
         max_pending_bytes,
         verifications_per_s: u32::try_from(verifications).unwrap_or(u32::MAX),
         keys_refresh: Duration::from_secs(refresh),
+        revocation: RevocationSettings::default(),
         fingerprint_key: None,
     }
 }
@@ -149,8 +163,35 @@ algorithms: [RS256, ES256]
 audiences: [orders-api]
 token_types: [JWT, at+jwt]";
 
+/// Finds the secrets that sections name.
+#[derive(Clone, Copy)]
+pub(super) struct Resolver<'e> {
+    /// Where they may be.
+    pub(super) environment: &'e Environment,
+    /// What is done about those that are not there.
+    pub(super) secrets: Secrets,
+}
+
+impl Resolver<'_> {
+    /// The secret of others that a key names.
+    pub(super) fn secret(self, s: &mut Section<'_, '_>, key: &str, doc: &str) -> Option<Secret> {
+        let named = s.optional::<SecretRef>(key, doc)?;
+        match named.resolve_foreign(self.environment) {
+            Ok(secret) => Some(Secret(secret)),
+            Err(why) => {
+                let (span, message) = (s.span_of(key), format!("`{key}`: {why}"));
+                s.report(match self.secrets {
+                    Secrets::Needed => Problem::error(span, message),
+                    Secrets::Optional => Problem::warning(span, message),
+                });
+                None
+            }
+        }
+    }
+}
+
 /// Reads one issuer. `base` is where relative paths start.
-pub(super) fn read_issuer(s: &mut Section<'_, '_>, base: &Path) -> Option<Issuer> {
+pub(super) fn read_issuer(s: &mut Section<'_, '_>, base: &Path, resolver: Resolver<'_>) -> Option<Issuer> {
     let issuer = s.required::<String>("issuer", "The iss claim of its tokens, exact.");
     let doc = "Its keys: a URL by https (http on loopback), or file:PATH of a JWKS, a JWK or a PEM public key. Left \
                out: OIDC discovery below the issuer.";
@@ -160,7 +201,8 @@ pub(super) fn read_issuer(s: &mut Section<'_, '_>, base: &Path) -> Option<Issuer
     let audiences =
         s.words("audiences", Vec::new(), "Audiences, one of which a token must name; empty means any.");
     let token_types =
-        s.words("token_types", Vec::new(), "Values of typ that its access tokens have; empty means any.");
+        s.words("token_types", Vec::new(), "Values of typ that its access tokens have; empty means any. Add `ID` where ID tokens are accepted on purpose.");
+    let introspection = read_introspection(s, resolver);
     if algorithms.is_empty() {
         s.report(Problem::error(
             s.span_of("algorithms"),
@@ -186,7 +228,39 @@ pub(super) fn read_issuer(s: &mut Section<'_, '_>, base: &Path) -> Option<Issuer
             KeySource::Discovery
         }
     };
-    Some(Issuer { issuer: issuer?, keys, algorithms, audiences, token_types })
+    Some(Issuer { issuer: issuer?, keys, algorithms, audiences, token_types, introspection })
+}
+
+fn read_introspection(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<Introspection> {
+    let doc = "Where it says whether a token is active (RFC 7662), by https (http on loopback). Left out: it is not \
+               asked. A question shows the token to its issuer, and to nobody else.";
+    let url = s.optional::<Endpoint>("introspection", doc);
+    let client = s.optional::<String>("introspection_client", "The client id that asks.");
+    let doc = "Its secret, env:NAME or file:PATH.";
+    let secret = resolver.secret(s, "introspection_secret", doc);
+    for key in ["introspection_client", "introspection_secret"] {
+        if url.is_none() && s.is_set(key) && !s.is_set("introspection") {
+            let problem = Problem::error(s.span_of(key), format!("`issuers.{key}` needs `introspection`"));
+            s.report(problem.hint("add `introspection: https://...`"));
+        }
+    }
+    Some(Introspection { url: url?.0, client: client.unwrap_or_default(), secret })
+}
+
+/// A URL that secrets may be sent to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Endpoint(String);
+
+impl Word for Endpoint {
+    const WHAT: &'static str = "an https URL";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        check_url(text).map(|()| Self(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        quote(&self.0)
+    }
 }
 
 /// Two issuers of one name would make it depend on their order which keys hold.

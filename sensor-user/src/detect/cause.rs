@@ -27,6 +27,12 @@ pub enum Cause {
     WeakSecret,
     /// `signature-invalid`
     SignatureInvalid,
+    /// `alg-not-allowed`
+    AlgNotAllowed,
+    /// `costly-token`
+    Costly,
+    /// `unknown-critical`
+    UnknownCritical,
     /// `malformed-token`
     Malformed,
 }
@@ -52,8 +58,11 @@ pub fn cause(token: &Token) -> Option<Cause> {
     if token.is_verified() {
         return matches!(token.proof, Some(Proof::WeakSecret(_))).then_some(Cause::WeakSecret);
     }
-    if matches!(token.form, Form::Opaque | Form::Jwe) {
-        return None;
+    match token.form {
+        Form::Opaque => return None,
+        // Of an encrypted token only the header can be read.
+        Form::Jwe => return token.flaws.intersects(Flaws::COSTLY).then_some(Cause::Costly),
+        Form::Jws | Form::Malformed => {}
     }
     by_proof(token).or_else(|| by_text(token)).or_else(|| by_keys(token))
 }
@@ -64,7 +73,7 @@ const fn by_proof(token: &Token) -> Option<Cause> {
         Some(Proof::HmacUnderInjectedKey(_)) => Some(Cause::KidInjection),
         Some(Proof::OwnKey) => Some(Cause::EmbeddedKey),
         Some(Proof::WeakSecret(_)) => Some(Cause::WeakSecret),
-        None => None,
+        Some(Proof::OtherKindOfKey) | None => None,
     }
 }
 
@@ -89,7 +98,12 @@ fn by_keys(token: &Token) -> Option<Cause> {
     if is_confused(token) {
         Some(Cause::AlgConfusion)
     } else if matches!(token.signature, Signature::Invalid) {
-        Some(Cause::SignatureInvalid)
+        let tried = token.policy.is_none_or(|p| p.algorithm_ok);
+        Some(if tried { Cause::SignatureInvalid } else { Cause::AlgNotAllowed })
+    } else if token.flaws.intersects(Flaws::COSTLY) {
+        Some(Cause::Costly)
+    } else if token.flaws.intersects(Flaws::UNKNOWN_CRITICAL) {
+        Some(Cause::UnknownCritical)
     } else if matches!(token.form, Form::Malformed) || token.flaws.intersects(MALFORMED) {
         Some(Cause::Malformed)
     } else {

@@ -18,6 +18,7 @@ pub mod memory;
 pub mod object;
 pub mod payload;
 pub mod recent;
+pub mod remarks;
 pub mod roster;
 pub mod routes;
 pub mod rule;

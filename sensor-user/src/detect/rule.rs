@@ -222,6 +222,9 @@ pub trait Rule: Send {
     /// Judges one exchange.
     fn judge(&mut self, case: &Case<'_>, report: &mut Report);
 
+    /// Judges an exchange again whose token turned out, a moment later, not to stand well with those who can revoke it.
+    fn judge_standing(&mut self, _case: &Case<'_>, _report: &mut Report) {}
+
     /// Judges a loss of captured records.
     fn lost(&mut self, _loss: &Loss, _report: &mut Report) {}
 

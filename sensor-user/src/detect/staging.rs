@@ -14,7 +14,7 @@ use crate::detect::{
 };
 use crate::http::{Coverage, Exchange, Header, RequestHead, ResponseHead, Suspicions};
 use crate::token::facts::Flaws;
-use crate::token::{Carrier, Fingerprint, Form, Policy, Signature, Token, TokenUse};
+use crate::token::{Carrier, Fingerprint, Form, Policy, Signature, Standing, Token, TokenUse};
 
 /// The second at which everything happens unless said otherwise.
 pub(crate) const NOW_S: u64 = 1_795_284_245;
@@ -38,6 +38,12 @@ pub(crate) fn token(number: u64) -> Token {
         audiences: SmallVec::from_iter(["orders-api".into()]),
         id: Some(format!("id-{number}").into()),
         roles: Box::default(),
+        purpose: None,
+        bound: None,
+        opaque: None,
+        standing: Standing::Unknown,
+        was_good: false,
+        asked_s: 0,
         expires: Some(now + 3000),
         not_before: Some(now - 600),
         issued: Some(now - 600),

@@ -157,7 +157,7 @@ impl Statement {
 
 /// The facts that every finding about a token carries.
 fn token_facts(subject: &Subject<'_>) -> Facts {
-    let shown = |text: &Option<Box<str>>| text.as_deref().map(|t| Value::from(show(t)));
+    let shown = |text: &Option<Arc<str>>| text.as_deref().map(|t| Value::from(show(t)));
     let mut facts: Facts = vec![("carrier", carrier_word(subject.carrier).into())];
     let members = [("alg", shown(&subject.token.alg)), ("kid", shown(&subject.token.kid))];
     facts.extend(members.into_iter().filter_map(|(name, value)| Some((name, value?))));

@@ -76,6 +76,16 @@ pub(super) fn metrics(pipeline: &Pipeline, losses: &Losses) -> Vec<Metric> {
         "event",
         desk.into_iter(),
     );
+    let asked = pipeline.tokens.inquiries();
+    let asked = [
+        ("asked", asked.asked),
+        ("skipped", asked.skipped),
+        ("good", asked.good),
+        ("bad", asked.bad),
+        ("unanswered", asked.unanswered),
+    ];
+    let help = "Questions whether tokens are revoked, by what became of them.";
+    labelled(&mut all, "tokenscope_revocation_inquiries_total", help, "event", asked.into_iter());
     all.push(gauge("tokenscope_flows", "Connections known.", pipeline.flows.len() as u64));
     all.push(gauge(
         "tokenscope_flow_held_bytes",

@@ -119,6 +119,7 @@ impl Live {
                 self.pipeline.know(knowledge);
             }
             self.services.want(self.pipeline.tokens.take_wanted());
+            self.take_answers();
             self.hand_over();
             self.history.step(&mut self.pipeline.detect);
             self.show();
@@ -148,6 +149,13 @@ impl Live {
         while let Ok(verdict) = self.verdicts.try_recv() {
             self.pipeline.on_verdict(verdict, &mut self.out);
         }
+    }
+
+    fn take_answers(&mut self) {
+        while let Some(answer) = self.services.new_answer() {
+            self.pipeline.on_answer(&answer, &mut self.out);
+        }
+        self.services.ask(|| self.pipeline.tokens.next_inquiry());
     }
 
     fn hand_over(&mut self) {

@@ -35,6 +35,7 @@ pub fn replay(
     if config.time_zone == Zone::System {
         config.time_zone = Zone::Named("UTC".to_owned());
     }
+    config.tokens = config.tokens.without_inquiries();
     let keys = super::services::fetch_once(&config.tokens)?;
     let verifier = Box::new(InStep::new(&config.tokens));
     let mut pipeline = Pipeline::new(settings::of(&config), verifier)?;

@@ -17,7 +17,9 @@ use crate::config::Config;
 use crate::detect::Knowledge;
 use crate::telemetry::server::{self, Status};
 use crate::telemetry::{Metric, metrics};
+use crate::token::ask::Asker;
 use crate::token::fetch::{self, Fetcher};
+use crate::token::inquiry::{Answer, Inquiry};
 use crate::token::keys::KeyRing;
 use crate::token::settings::TokenSettings;
 use crate::token::stage::Wanted;
@@ -30,6 +32,9 @@ const WANTED: usize = 256;
 
 /// Configurations that may wait while a database is read, which takes seconds.
 const CHANGES: usize = 8;
+/// Questions about tokens that wait to be asked, and answers that wait to be heard: the capture thread hears them at
+/// least every 200 ms, and the asker takes some 1000 questions in that time.
+const INQUIRIES: usize = 1024;
 
 /// Without a sign of life for so long, `/healthz` says so: the capture thread gives one at least every 200 ms.
 const STALLED: Duration = Duration::from_secs(10);
@@ -112,12 +117,31 @@ impl Knowing {
     }
 }
 
+/// Asks about the tokens of one configuration.
+struct Asking {
+    inquiries: mpsc::Sender<Inquiry>,
+    answers: mpsc::Receiver<Answer>,
+    task: AbortHandle,
+}
+
+impl Asking {
+    /// None if nobody is to be asked.
+    fn start(events: &Handle, settings: &TokenSettings) -> Result<Option<Self>, RuntimeError> {
+        let Some(asker) = Asker::new(settings)? else { return Ok(None) };
+        let (inquiries, questions) = mpsc::channel(INQUIRIES);
+        let (tell, answers) = mpsc::channel(INQUIRIES);
+        let task = events.spawn(asker.run(questions, tell)).abort_handle();
+        Ok(Some(Self { inquiries, answers, task }))
+    }
+}
+
 /// The thread, from the capture thread's side.
 pub(super) struct Services {
     pub(super) news: Receiver<News>,
     pub(super) board: Arc<Board>,
     fetching: Fetching,
     knowing: Knowing,
+    asking: Option<Asking>,
     events: Handle,
     stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
@@ -138,6 +162,7 @@ impl Services {
         };
         let fetching = Fetching::start(&events, &config.tokens)?;
         let knowing = Knowing::start(&events, config);
+        let asking = Asking::start(&events, &config.tokens)?;
         if let Some(address) = config.metrics.listen {
             events.spawn(serve(address, Arc::clone(&board)));
         }
@@ -146,7 +171,7 @@ impl Services {
             runtime.shutdown_timeout(Duration::from_millis(100));
         };
         let thread = std::thread::Builder::new().name("services".into()).spawn(run).map_err(started)?;
-        Ok(Self { news, board, fetching, knowing, events, stop, thread })
+        Ok(Self { news, board, fetching, knowing, asking, events, stop, thread })
     }
 
     /// Keys that have come or changed since the last call.
@@ -181,10 +206,28 @@ impl Services {
         }
     }
 
+    /// Passes on as many questions as there is room for; the others wait where they are.
+    pub(super) fn ask(&self, mut next: impl FnMut() -> Option<Inquiry>) {
+        let Some(asking) = &self.asking else { return };
+        while let Ok(room) = asking.inquiries.try_reserve() {
+            let Some(inquiry) = next() else { return };
+            room.send(inquiry);
+        }
+    }
+
+    /// The next answer that has come.
+    pub(super) fn new_answer(&mut self) -> Option<Answer> {
+        self.asking.as_mut()?.answers.try_recv().ok()
+    }
+
     /// Fetches for another configuration from now on.
     pub(super) fn reconfigure(&mut self, settings: &TokenSettings) -> Result<(), RuntimeError> {
         let fetching = Fetching::start(&self.events, settings)?;
+        let asking = Asking::start(&self.events, settings)?;
         std::mem::replace(&mut self.fetching, fetching).task.abort();
+        if let Some(old) = std::mem::replace(&mut self.asking, asking) {
+            old.task.abort();
+        }
         Ok(())
     }
 

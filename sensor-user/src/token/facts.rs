@@ -6,6 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+pub use crate::token::opaque::{Guess, OpaqueFacts};
+
 /// The name of a token everywhere: 128 bits of HMAC-SHA-256 over its text, under the sensor's key.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Fingerprint(pub [u8; 16]);
@@ -81,6 +83,66 @@ pub enum Unchecked {
     OverBudget,
     /// Opaque, encrypted or malformed: there is nothing to check without its issuer.
     Unreadable,
+}
+
+/// What a token is for, where it says so beyond doubt. Access tokens of most issuers do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// An access token: `at+jwt` (RFC 9068), or its issuer's word for it in the claims.
+    Access,
+    /// An ID token: it tells a client who logged in (OpenID Connect Core section 2).
+    Id,
+    /// A refresh token: for the issuer only (RFC 6749 section 1.5).
+    Refresh,
+    /// A logout token (OpenID Connect Back-Channel Logout section 2.4) or another security event (RFC 8417).
+    Event,
+    /// A `DPoP` proof (RFC 9449 section 4.2).
+    Proof,
+}
+
+impl Purpose {
+    /// The words for sentences.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Access => "access token",
+            Self::Id => "ID token",
+            Self::Refresh => "refresh token",
+            Self::Event => "logout or event token",
+            Self::Proof => "DPoP proof",
+        }
+    }
+}
+
+/// How a token stands with those who can revoke it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// Nobody was asked, or nobody could tell.
+    #[default]
+    Unknown,
+    /// The first question is under way; an answer follows, or none.
+    Asked,
+    /// In no deny list, and active where its issuer was asked.
+    Good,
+    /// In the deny list.
+    Listed,
+    /// Its issuer says that it is not active (RFC 7662 section 2.2): revoked, expired, or not its own.
+    Inactive,
+}
+
+/// The key that a token is bound to (RFC 9449 section 6): whoever shows the token must prove to have it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KeyBound {
+    /// `cnf.jkt`: the SHA-256 thumbprint of the key (RFC 7638).
+    pub thumbprint: [u8; 32],
+    /// SHA-256 of the token's text, which a proof repeats as `ath`. Never shown.
+    pub token_hash: [u8; 32],
+}
+
+impl fmt::Debug for KeyBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyBound").finish_non_exhaustive()
+    }
 }
 
 /// Reasons to refuse a token that its text alone gives, without any key. A set.
@@ -170,6 +232,8 @@ pub enum Proof {
     WeakSecret(u32),
     /// The signature verifies under the key in the token's own header, which is not the issuer's.
     OwnKey,
+    /// `kid` names a key of the issuer that is of another kind than the algorithm needs.
+    OtherKindOfKey,
 }
 
 /// How the token relates to the policy of its issuer. `None` in [`Token::policy`] if no issuer is configured at all.
@@ -191,7 +255,7 @@ pub struct Policy {
     pub key_url_ok: bool,
     /// The embedded key is one of the issuer's own (same RFC 7638 thumbprint), or there is none.
     pub embedded_key_ok: bool,
-    /// `typ` is one that the issuer uses.
+    /// `typ` is one that the issuer uses, and what the token is for is access, or named among the types.
     pub type_ok: bool,
 }
 
@@ -205,24 +269,36 @@ pub struct Token {
     /// Bytes of its text.
     pub length: u32,
     /// `alg` as it was sent, bounded and printable.
-    pub alg: Option<Box<str>>,
+    pub alg: Option<Arc<str>>,
     /// `kid` as it was sent, bounded and printable.
-    pub kid: Option<Box<str>>,
+    pub kid: Option<Arc<str>>,
     /// `typ` as it was sent.
-    pub typ: Option<Box<str>>,
+    pub typ: Option<Arc<str>>,
     /// `jku` or `x5u` without query.
     pub key_url: Option<Box<str>>,
     /// `iss`.
-    pub issuer: Option<Box<str>>,
+    pub issuer: Option<Arc<str>>,
     /// `sub`, or `client_id`/`azp` if there is none.
     pub subject: Option<Box<str>>,
     /// `aud`, at most eight.
-    pub audiences: SmallVec<[Box<str>; 1]>,
+    pub audiences: SmallVec<[Arc<str>; 1]>,
     /// `jti`.
     pub id: Option<Box<str>>,
-    /// Roles and scopes that it grants, upper case, sorted, at most 32: `scope`, `scp`, `roles`, `role`, `groups`,
-    /// `realm_access.roles`.
+    /// Roles and scopes that it grants, upper case, sorted, each once, at most 32: `roles`, `role`,
+    /// `realm_access.roles`, `scope`, `scp`, `groups`, in this order where there are more.
     pub roles: Box<[Box<str>]>,
+    /// What it is for, where it says so.
+    pub purpose: Option<Purpose>,
+    /// The key that it is bound to.
+    pub bound: Option<Box<KeyBound>>,
+    /// What makes it guessable, if it is opaque.
+    pub opaque: Option<Box<OpaqueFacts>>,
+    /// How it stands with those who can revoke it.
+    pub standing: Standing,
+    /// Whether it was good at some time, as those say.
+    pub was_good: bool,
+    /// When it was last asked about: data time, seconds since the epoch; 0 if never.
+    pub asked_s: u32,
     /// `exp`, seconds since the epoch.
     pub expires: Option<i64>,
     /// `nbf`, seconds since the epoch.

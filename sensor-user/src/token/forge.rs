@@ -180,6 +180,7 @@ pub(crate) fn issuer(algorithms: &[Algorithm]) -> Issuer {
         algorithms: algorithms.to_vec(),
         audiences: vec!["orders-api".into()],
         token_types: vec!["JWT".into(), "at+jwt".into()],
+        introspection: None,
     }
 }
 

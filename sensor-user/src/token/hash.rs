@@ -13,7 +13,7 @@
 //! foldhash promises nothing against people who choose the texts.
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::{digest, hmac, rand};
 use zeroize::Zeroizing;
 
 use crate::token::facts::Fingerprint;
@@ -51,6 +51,13 @@ impl TextHash {
     pub fn short(&self, text: &[u8]) -> u64 {
         (self.of(text) as u64).max(1)
     }
+}
+
+/// SHA-256, where a protocol asks for it.
+#[must_use]
+pub fn sha256(text: &[u8]) -> [u8; 32] {
+    let digest = digest::digest(&digest::SHA256, text);
+    digest.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
 /// The system has no randomness to give.

@@ -15,6 +15,71 @@ pub struct Issuer {
     pub audiences: Vec<String>,
     /// `typ` values that access tokens of this issuer carry (`JWT`, `at+jwt`); empty means any.
     pub token_types: Vec<String>,
+    /// Where it tells whether a token is active (RFC 7662).
+    pub introspection: Option<Introspection>,
+}
+
+/// An introspection endpoint (RFC 7662 section 2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Introspection {
+    /// By https, or http on loopback.
+    pub url: String,
+    /// Who asks: the client id; empty means without credentials.
+    pub client: String,
+    /// The client's secret.
+    pub secret: Option<Secret>,
+}
+
+/// A secret that others share. Wiped when dropped; never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub zeroize::Zeroizing<Vec<u8>>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// A deny list in Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DenyList {
+    /// `host:port`.
+    pub address: String,
+    /// The user of Redis 6; none means the default one.
+    pub user: Option<String>,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// The database's number.
+    pub database: u32,
+    /// The key of a revoked token; `{jti}` stands for its id.
+    pub pattern: String,
+}
+
+/// Who is asked whether tokens are revoked, and how often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevocationSettings {
+    /// The deny list.
+    pub list: Option<DenyList>,
+    /// The issuer that is asked about opaque tokens.
+    pub opaque_issuer: Option<String>,
+    /// How long an answer holds.
+    pub cache: Duration,
+    /// Questions a second at most.
+    pub per_s: u32,
+    /// How long one answer may take.
+    pub timeout: Duration,
+}
+
+impl Default for RevocationSettings {
+    fn default() -> Self {
+        Self {
+            list: None,
+            opaque_issuer: None,
+            cache: Duration::from_mins(1),
+            per_s: 100,
+            timeout: Duration::from_secs(1),
+        }
+    }
 }
 
 /// Where keys come from.
@@ -91,6 +156,16 @@ impl Algorithm {
         Self::ALL.into_iter().find(|alg| alg.as_str() == text)
     }
 
+    /// The first of the algorithms that the same keys are used with.
+    #[must_use]
+    pub const fn kind(self) -> Self {
+        match self {
+            Self::HS256 | Self::HS384 | Self::HS512 => Self::HS256,
+            Self::RS256 | Self::RS384 | Self::RS512 | Self::PS256 | Self::PS384 | Self::PS512 => Self::RS256,
+            Self::ES256 | Self::ES384 | Self::ES512 | Self::EdDSA => self,
+        }
+    }
+
     /// Whether it is an HMAC.
     #[must_use]
     pub const fn is_symmetric(self) -> bool {
@@ -119,8 +194,22 @@ pub struct TokenSettings {
     pub verifications_per_s: u32,
     /// How long keys are used before they are fetched again.
     pub keys_refresh: Duration,
+    /// Who is asked whether tokens are revoked.
+    pub revocation: RevocationSettings,
     /// Key of the fingerprint; drawn at random if none is configured.
     pub fingerprint_key: Option<zeroize::Zeroizing<Vec<u8>>>,
+}
+
+impl TokenSettings {
+    /// The same, asking nobody whether tokens are revoked: for replay, which must not depend on others.
+    #[must_use]
+    pub fn without_inquiries(mut self) -> Self {
+        self.revocation.list = None;
+        for issuer in &mut self.issuers {
+            issuer.introspection = None;
+        }
+        self
+    }
 }
 
 impl std::fmt::Debug for TokenSettings {
@@ -136,6 +225,7 @@ impl std::fmt::Debug for TokenSettings {
             .field("max_pending_bytes", &self.max_pending_bytes)
             .field("verifications_per_s", &self.verifications_per_s)
             .field("keys_refresh", &self.keys_refresh)
+            .field("revocation", &self.revocation)
             .field("has_fingerprint_key", &self.fingerprint_key.is_some())
             .finish()
     }
@@ -153,6 +243,7 @@ impl Default for TokenSettings {
             max_pending_bytes: 8 * 1024 * 1024,
             verifications_per_s: 5_000,
             keys_refresh: Duration::from_mins(10),
+            revocation: RevocationSettings::default(),
             fingerprint_key: None,
         }
     }

@@ -20,11 +20,16 @@ use crate::capture::Time;
 use crate::http::Exchange;
 use crate::token::cache::{Cache, Slot};
 use crate::token::extract::Extractor;
-use crate::token::facts::{Fingerprint, Flaws, Form, Signature, Token, TokenUse, Unchecked};
-use crate::token::hash::{Namer, NoRandomness, TextHash};
+use crate::token::facts::{
+    Fingerprint, Flaws, Form, KeyBound, Signature, Standing, Token, TokenUse, Unchecked,
+};
+use crate::token::hash::{Namer, NoRandomness, TextHash, sha256};
+use crate::token::inquiry::{self, Answer, Inquiries, Inquiry, InquiryCounters};
 use crate::token::jose::text::printable;
 use crate::token::jose::{Parts, Reading};
 use crate::token::keys::{KeyRing, KeyState};
+use crate::token::names::Names;
+use crate::token::opaque::Guesser;
 use crate::token::pending::Pending;
 use crate::token::settings::TokenSettings;
 use crate::token::verifier::{Job, Submitted, Verdict, Verifier};
@@ -106,6 +111,9 @@ pub struct Tokens {
     /// What workers verify now, and with which keys: at most as many as the pool's queue holds.
     in_flight: HashMap<Fingerprint, InFlight, foldhash::fast::RandomState>,
     wanted: VecDeque<Wanted>,
+    names: Names,
+    guesser: Guesser,
+    inquiries: Option<Inquiries>,
     max_token_bytes: usize,
     counters: Counters,
 }
@@ -151,6 +159,9 @@ impl Tokens {
             due: 0,
             in_flight: HashMap::default(),
             wanted: VecDeque::new(),
+            names: Names::default(),
+            guesser: Guesser::default(),
+            inquiries: Inquiries::new(&settings.revocation, &settings.issuers),
             max_token_bytes: settings.max_token_bytes,
             counters: Counters::default(),
         })
@@ -163,6 +174,10 @@ impl Tokens {
         self.counters.ambiguous += u64::from(found.ambiguous);
         for credential in found.list {
             let mut token = self.know(&credential.text, exchange.client, now);
+            if self.inquiries.as_ref().is_some_and(|all| all.is_due(&token, exchange.at)) {
+                token =
+                    self.inquire(self.hash.of(&credential.text), Some(&credential.text), token, exchange.at);
+            }
             if found.ambiguous {
                 // Only this use is ambiguous, so the token in the cache stays as it is.
                 Arc::make_mut(&mut token).flaws.insert(Flaws::AMBIGUOUS_CARRIER);
@@ -192,7 +207,10 @@ impl Tokens {
     fn learn(&mut self, text: Text<'_>) -> Arc<Token> {
         let parts = Parts::of(text.bytes, self.max_token_bytes);
         let reading = parts.read();
-        let token = self.describe(text.bytes, &parts, &reading);
+        let mut token = self.describe(text.bytes, &parts, &reading);
+        if reading.form == Form::Opaque {
+            token.opaque = self.guesser.look(text.bytes, &self.hash, text.at).map(Box::new);
+        }
         let token = self.judged(text, &parts, &reading, token);
         let evicted = self.cache.insert(text.key, Arc::clone(&token), self.generation);
         self.counters.evictions += u64::from(evicted.is_some());
@@ -298,7 +316,44 @@ impl Tokens {
         if let Some((slot, _, _)) = self.cache.find(key) {
             self.cache.replace(slot, Arc::clone(&token), generation);
         }
+        let due = self.inquiries.as_ref().is_some_and(|all| all.is_due(&token, now));
+        let token = if due { self.inquire(key, None, token, now) } else { token };
         token.is_settled().then_some(token)
+    }
+
+    /// Puts a question about a token; the token as it is then.
+    fn inquire(&mut self, key: u128, text: Option<&[u8]>, token: Arc<Token>, at: Time) -> Arc<Token> {
+        let Some(inquiries) = &mut self.inquiries else { return token };
+        let Some((slot, _, generation)) = self.cache.find(key) else { return token };
+        let mut asked = Token::clone(&token);
+        if !inquiries.put(key, text, &mut asked, at) {
+            return token;
+        }
+        let asked = Arc::new(asked);
+        self.cache.replace(slot, Arc::clone(&asked), generation);
+        asked
+    }
+
+    /// The next question for those who can revoke tokens. Each has to be answered by [`answered`](Self::answered).
+    pub fn next_inquiry(&mut self) -> Option<Inquiry> {
+        self.inquiries.as_mut()?.next()
+    }
+
+    /// Takes an answer: the token as it is now known, if it was asked about and is still remembered.
+    pub fn answered(&mut self, answer: &Answer) -> Option<Arc<Token>> {
+        let key = self.inquiries.as_mut()?.take(answer)?;
+        let (slot, token, generation) = self.cache.find(key)?;
+        let mut token = Token::clone(token);
+        inquiry::apply(&mut token, answer);
+        let token = Arc::new(token);
+        self.cache.replace(slot, Arc::clone(&token), generation);
+        Some(token)
+    }
+
+    /// What was asked and answered.
+    #[must_use]
+    pub fn inquiries(&self) -> InquiryCounters {
+        self.inquiries.as_ref().map(|inquiries| inquiries.counters).unwrap_or_default()
     }
 
     /// Takes new keys and judges what has waited for them. Returns the tokens that are settled now; with a pooled
@@ -373,8 +428,10 @@ impl Tokens {
     }
 
     /// Everything that reading alone tells.
-    fn describe(&self, text: &[u8], parts: &Parts<'_>, reading: &Reading<'_>) -> Token {
+    fn describe(&mut self, text: &[u8], parts: &Parts<'_>, reading: &Reading<'_>) -> Token {
         let show = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(printable);
+        let names = &mut self.names;
+        let mut shared = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(|t| names.of(t));
         let (header, claims) = (&reading.header, &reading.claims);
         // What is compared across tokens are the parts of signed ones only.
         let signed = matches!(reading.form, Form::Jws | Form::Malformed);
@@ -382,22 +439,27 @@ impl Tokens {
         Token {
             fingerprint: self.namer.name(text),
             length: u32::try_from(text.len()).unwrap_or(u32::MAX),
-            alg: show(&header.alg),
-            kid: show(&header.kid),
-            typ: show(&header.typ),
+            alg: shared(&header.alg),
+            kid: shared(&header.kid),
+            typ: shared(&header.typ),
             key_url: header
                 .key_url
                 .as_deref()
                 .map(|url| printable(url.split(['?', '#']).next().unwrap_or_default())),
-            issuer: show(&claims.issuer),
+            issuer: shared(&claims.issuer),
             subject: show(&claims.subject).or_else(|| show(&claims.client)),
             audiences: claims
                 .audiences
                 .iter()
                 .take(MAX_AUDIENCES)
-                .map(|audience| printable(audience))
+                .map(|audience| self.names.of(audience))
                 .collect(),
             id: show(&claims.id),
+            roles: claims.roles(),
+            purpose: reading.purpose(),
+            bound: claims
+                .bound_to
+                .map(|thumbprint| Box::new(KeyBound { thumbprint, token_hash: sha256(text) })),
             expires: claims.expires,
             not_before: claims.not_before,
             issued: claims.issued,
@@ -448,6 +510,12 @@ pub(super) fn blank(form: Form) -> Token {
         audiences: SmallVec::new(),
         id: None,
         roles: Box::default(),
+        purpose: None,
+        bound: None,
+        opaque: None,
+        standing: Standing::Unknown,
+        was_good: false,
+        asked_s: 0,
         expires: None,
         not_before: None,
         issued: None,

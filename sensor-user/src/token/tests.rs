@@ -312,6 +312,109 @@ fn tokens_of_nobody_are_still_examined() {
     assert_eq!((opaque.form, opaque.signature), (Form::Opaque, Signature::Unchecked(Unchecked::Unreadable)));
 }
 
+/// A stage that asks a deny list, and the issuer of `signer`.
+fn asking(signer: &Signer) -> Tokens {
+    let mut issuer = signer.issuer();
+    let url = "https://idp.example/introspect".to_owned();
+    issuer.introspection = Some(settings::Introspection { url, client: String::new(), secret: None });
+    let address = "127.0.0.1:6379".to_owned();
+    let pattern = "blacklist:{jti}".to_owned();
+    let list = settings::DenyList { address, user: None, password: None, database: 0, pattern };
+    let revocation = settings::RevocationSettings {
+        list: Some(list),
+        per_s: 5,
+        ..settings::RevocationSettings::default()
+    };
+    let mut tokens = in_step(&TokenSettings { revocation, ..forge::settings(vec![issuer]) });
+    tokens.keys_changed(signer.ring(), AT);
+    tokens
+}
+
+fn at(token: &str, secs: u64) -> Exchange {
+    Exchange { at: AT.plus(Duration::from_secs(secs)), ..bearer(token) }
+}
+
+fn standing(tokens: &mut Tokens, text: &str, secs: u64) -> Standing {
+    let exchange = at(text, secs);
+    tokens.find(&exchange, exchange.at)[0].token.standing
+}
+
+fn answer(fingerprint: Fingerprint, standing: Option<Standing>) -> Answer {
+    Answer { fingerprint, standing, expires: None }
+}
+
+#[test]
+fn a_token_is_asked_about_once_and_again_when_the_answer_is_old() {
+    let signer = Signer::shared(Algorithm::ES256);
+    let mut tokens = asking(signer);
+    let text = signer.token("alice");
+    assert_eq!(standing(&mut tokens, &text, 0), Standing::Asked);
+    assert_eq!(standing(&mut tokens, &text, 1), Standing::Asked);
+    let inquiry = tokens.next_inquiry().unwrap();
+    assert!(tokens.next_inquiry().is_none(), "asked once");
+    assert_eq!(inquiry.id.as_deref(), Some("j-alice"));
+    assert_eq!(inquiry.introspect.as_ref().map(|(_, text)| text.len()), Some(text.len()));
+    assert!(!format!("{inquiry:?}").contains(&text[..20]));
+    let name = inquiry.fingerprint;
+    assert_eq!(tokens.answered(&answer(name, Some(Standing::Good))).unwrap().standing, Standing::Good);
+    assert!(tokens.answered(&answer(name, Some(Standing::Listed))).is_none(), "nobody asked");
+    assert_eq!(standing(&mut tokens, &text, 59), Standing::Good);
+    assert_eq!(standing(&mut tokens, &text, 60), Standing::Good, "the old answer holds until the new one");
+    let again = tokens.next_inquiry().unwrap();
+    tokens.answered(&answer(again.fingerprint, Some(Standing::Listed)));
+    let exchange = at(&text, 61);
+    let token = &tokens.find(&exchange, exchange.at)[0].token;
+    assert!(token.standing == Standing::Listed && token.was_good);
+    let counted = tokens.inquiries();
+    assert_eq!((counted.asked, counted.good, counted.bad), (2, 1, 1));
+}
+
+#[test]
+fn silence_is_no_answer_and_is_asked_again_later() {
+    let signer = Signer::shared(Algorithm::ES256);
+    let mut tokens = asking(signer);
+    let text = signer.token("alice");
+    standing(&mut tokens, &text, 0);
+    let name = tokens.next_inquiry().unwrap().fingerprint;
+    assert_eq!(tokens.answered(&answer(name, None)).unwrap().standing, Standing::Unknown);
+    assert_eq!(standing(&mut tokens, &text, 30), Standing::Unknown);
+    assert_eq!(standing(&mut tokens, &text, 60), Standing::Asked);
+    assert_eq!(tokens.inquiries().unanswered, 1);
+}
+
+#[test]
+fn forged_and_foreign_tokens_are_not_worth_a_question_and_floods_are_bounded() {
+    let signer = Signer::shared(Algorithm::ES256);
+    let mut tokens = asking(signer);
+    let text = signer.token("alice");
+    let forged = format!("{}AAAA", &text[..text.len() - 4]);
+    for nothing in [&*forged, "an-opaque-reference", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0."] {
+        assert_eq!(standing(&mut tokens, nothing, 0), Standing::Unknown, "{nothing}");
+    }
+    let asked =
+        (0..100).filter(|n| standing(&mut tokens, &signer.token(&format!("s{n}")), 1) == Standing::Asked);
+    assert_eq!(asked.count(), 5, "as many as the budget allows");
+    assert!(tokens.inquiries().skipped >= 95);
+}
+
+#[test]
+fn replay_asks_nobody() {
+    let signer = Signer::shared(Algorithm::ES256);
+    let mut issuer = signer.issuer();
+    let url = "https://idp.example/introspect".to_owned();
+    issuer.introspection = Some(settings::Introspection { url, client: String::new(), secret: None });
+    let settings = forge::settings(vec![issuer]).without_inquiries();
+    let mut tokens = in_step(&settings);
+    tokens.keys_changed(signer.ring(), AT);
+    assert_eq!(standing(&mut tokens, &signer.token("alice"), 0), Standing::Unknown);
+    assert!(tokens.next_inquiry().is_none() && ask::Asker::new(&settings).unwrap().is_none());
+}
+
+#[test]
+fn a_token_is_at_most_as_large_as_its_parts_must_be() {
+    assert!(size_of::<Token>() <= 384, "{}", size_of::<Token>());
+}
+
 #[test]
 fn nothing_secret_is_in_debug_output() {
     let signer = Signer::shared(Algorithm::HS256);

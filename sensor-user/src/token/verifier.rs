@@ -238,7 +238,7 @@ impl std::fmt::Debug for Budget {
 
 /// Fills by `per_s` a second up to one second's worth.
 #[derive(Clone, Debug)]
-struct Bucket {
+pub(super) struct Bucket {
     per_s: u32,
     /// In billionths of a verification, so that no fraction is lost. At most `per_s` whole ones.
     level: u64,
@@ -248,11 +248,11 @@ struct Bucket {
 const WHOLE: u64 = 1_000_000_000;
 
 impl Bucket {
-    const fn new(per_s: u32) -> Self {
+    pub(super) const fn new(per_s: u32) -> Self {
         Self { per_s, level: per_s as u64 * WHOLE, filled: Time(0) }
     }
 
-    fn has(&mut self, at: Time) -> bool {
+    pub(super) fn has(&mut self, at: Time) -> bool {
         if at > self.filled {
             let gained = at.0.saturating_sub(self.filled.0).saturating_mul(u64::from(self.per_s));
             self.level = self.level.saturating_add(gained).min(u64::from(self.per_s) * WHOLE);
@@ -261,7 +261,7 @@ impl Bucket {
         self.level >= WHOLE
     }
 
-    const fn take(&mut self) {
+    pub(super) const fn take(&mut self) {
         self.level = self.level.saturating_sub(WHOLE);
     }
 }

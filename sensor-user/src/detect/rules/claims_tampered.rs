@@ -24,7 +24,7 @@ and kept the signature, or is trying signatures on one content.\n\nBenign: ECDSA
 numbers, so an issuer may sign one content twice; two signatures count only where the algorithm is \
 deterministic, or one of them is refuted. The token that verifies is never the one accused; where nobody can \
 verify, the second seen is, with less confidence. A token whose trick has a name is left to that rule; where \
-this rule fires, `signature-invalid` is not told as well.",
+this rule fires, `signature-invalid` and `alg-not-allowed` are not told as well.",
     cooling_s: 600,
     thresholds: &[],
 };
@@ -126,7 +126,10 @@ impl Rule for ClaimsTampered {
             }
             if token.is_verified() {
                 learn_original(self, token);
-            } else if !matches!(cause(token), None | Some(Cause::SignatureInvalid | Cause::Malformed)) {
+            } else if !matches!(
+                cause(token),
+                None | Some(Cause::SignatureInvalid | Cause::AlgNotAllowed | Cause::Malformed)
+            ) {
                 continue;
             } else if let Some((tampering, confidence)) = self.tampering(token) {
                 report.push(finding(&Subject::new(case, held), tampering, confidence));

@@ -184,8 +184,15 @@ mod tests {
     #[test]
     fn fires_where_strangers_are_refused() {
         let now = i64::try_from(NOW_S).unwrap();
+        let other_kind = Token {
+            signature: Signature::Invalid,
+            proof: Some(Proof::OtherKindOfKey),
+            policy: Some(Policy { algorithm_ok: false, ..policy() }),
+            ..token(1)
+        };
         for token in [
             unsigned(1),
+            other_kind,
             Token { signature: Signature::Invalid, ..token(1) },
             Token { expires: Some(now - 301), ..token(1) },
             Token { not_before: Some(now + 301), ..token(1) },

@@ -46,6 +46,20 @@ rules! {
     weak_secret,
     psychic_signature,
     claims_tampered,
+    alg_not_allowed,
+    unknown_critical,
+    costly_token,
+    type_confusion,
+    issued_in_future,
+    missing_expiry,
+    missing_id,
+    lifetime_unusual,
+    token_in_url,
+    token_in_clear,
+    proof_missing,
+    guessable_token,
+    revoked_token,
+    refresh_reuse,
     forged_token_accepted,
     // B. Sessions and theft.
     token_many_sources,
@@ -94,8 +108,11 @@ rules! {
 }
 
 /// Rules whose finding about a token says all that another's says, and more: `(said less, said more)`.
-pub(crate) const EXPLAINED_BY: &[(&str, &str)] =
-    &[("signature-invalid", "claims-tampered"), ("device-change", "token-many-sources")];
+pub(crate) const EXPLAINED_BY: &[(&str, &str)] = &[
+    ("signature-invalid", "claims-tampered"),
+    ("alg-not-allowed", "claims-tampered"),
+    ("device-change", "token-many-sources"),
+];
 
 #[cfg(test)]
 mod tests {

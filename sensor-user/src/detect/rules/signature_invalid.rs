@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::detect::cause::{Cause, cause};
-use crate::detect::statement::{Outcome, PerToken, Statement, Subject, severity};
+use crate::detect::statement::{PerToken, Statement, Subject, severity};
 use crate::detect::{About, DetectSettings, Needs, Rule, Severity};
 
 /// The card.
@@ -21,8 +21,8 @@ issuer may use.\n\nThe claims were changed, or somebody else made the token. A 2
 application does not check signatures: whoever reaches it can be anyone.\n\nBenign sources: a key rotation that \
 the sensor has not fetched yet (the token then waits for the new keys first), and test environments that share \
 an issuer name. It does not fire where another rule names the trick: `alg-none`, `alg-confusion`, \
-`embedded-key`, `kid-injection`, `psychic-signature`, `weak-secret`, `claims-tampered`. A token whose algorithm \
-is not one that the issuer may use is medium, and high when accepted: its signature was not tried.",
+`embedded-key`, `kid-injection`, `psychic-signature`, `weak-secret`, `claims-tampered`, nor where the algorithm \
+is not one that the issuer may use (`alg-not-allowed`): then the signature was not tried.",
     cooling_s: 600,
     thresholds: &[],
 };
@@ -36,9 +36,6 @@ fn check(subject: &Subject<'_>, _: &DetectSettings) -> Option<Statement> {
         return None;
     }
     let outcome = subject.outcome();
-    if subject.token.policy.is_some_and(|p| !p.algorithm_ok) {
-        return Some(not_allowed(subject, outcome));
-    }
     Some(Statement {
         severity: severity(&ABOUT, outcome),
         confidence: 95,
@@ -49,17 +46,6 @@ fn check(subject: &Subject<'_>, _: &DetectSettings) -> Option<Statement> {
         brief: format!("bad signature {}", outcome.verb()),
         facts: Vec::new(),
     })
-}
-
-/// The signature was not tried: its algorithm is not one that the issuer may use.
-fn not_allowed(subject: &Subject<'_>, outcome: Outcome) -> Statement {
-    Statement {
-        severity: if outcome == Outcome::Accepted { Severity::High } else { Severity::Medium },
-        confidence: 80,
-        message: format!("A token with an algorithm that its issuer may not use {}.", subject.told()),
-        brief: format!("algorithm not allowed {}", outcome.verb()),
-        facts: Vec::new(),
-    }
 }
 
 #[cfg(test)]
@@ -99,13 +85,10 @@ mod tests {
     }
 
     #[test]
-    fn an_algorithm_that_is_not_allowed_is_less() {
+    fn leaves_algorithms_that_were_not_tried_to_their_rule() {
         let policy = Some(Policy { algorithm_ok: false, ..policy() });
         let token = Token { alg: Some("ES256".into()), policy, ..forged() };
-        for (status, severity) in [(401, Severity::Medium), (200, Severity::High)] {
-            let found = Stage::new().status(status).ask(&mut *rule(&Arc::default()), [token.clone()]);
-            assert_eq!(found[0].severity, severity);
-        }
+        assert!(Stage::new().status(200).ask(&mut *rule(&Arc::default()), [token]).is_empty());
     }
 
     #[test]

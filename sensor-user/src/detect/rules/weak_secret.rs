@@ -41,7 +41,7 @@ pub(super) fn rule(_: &Arc<DetectSettings>) -> Box<dyn Rule> {
     Box::new(WeakSecret { told: Table::new(MAX_TOLD) })
 }
 
-type Signer = (Option<Box<str>>, Option<Box<str>>);
+type Signer = (Option<Arc<str>>, Option<Arc<str>>);
 
 struct WeakSecret {
     told: Table<Signer, Time>,

@@ -37,13 +37,13 @@ impl Default for Limits {
 
 /// A body, and how long its server says it keeps.
 #[derive(Debug)]
-pub(super) struct Body {
-    pub(super) bytes: Vec<u8>,
-    pub(super) max_age: Option<Duration>,
+pub(in crate::token) struct Body {
+    pub(in crate::token) bytes: Vec<u8>,
+    pub(in crate::token) max_age: Option<Duration>,
 }
 
 /// A client for [`get`].
-pub(super) fn client() -> Result<Client, FetchError> {
+pub(in crate::token) fn client() -> Result<Client, FetchError> {
     Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(5))
@@ -76,7 +76,7 @@ async fn follow(client: &Client, url: &str, limits: Limits) -> Result<Body, Fetc
 }
 
 /// A URL that may be fetched.
-pub(super) fn checked(text: &str) -> Result<Url, FetchError> {
+pub(in crate::token) fn checked(text: &str) -> Result<Url, FetchError> {
     let refuse = |problem| Err(FetchError::Url { url: without_query(text), problem });
     let Ok(url) = Url::parse(text) else { return refuse("not a URL") };
     if !url.username().is_empty() || url.password().is_some() {
@@ -108,7 +108,8 @@ fn redirected(from: &Url, to: &Url) -> Result<Url, FetchError> {
     checked(to.as_str())
 }
 
-async fn body(mut response: Response, max_bytes: usize) -> Result<Body, FetchError> {
+/// Takes a response in, if it is one.
+pub(in crate::token) async fn body(mut response: Response, max_bytes: usize) -> Result<Body, FetchError> {
     if response.status().as_u16() != 200 {
         return Err(FetchError::Status(response.status().as_u16()));
     }
@@ -143,7 +144,7 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// The innermost cause, which is the one that helps, without the URL.
-fn reason(error: reqwest::Error) -> String {
+pub(in crate::token) fn reason(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut cause: &dyn std::error::Error = &error;
     while let Some(inner) = cause.source() {

@@ -231,7 +231,7 @@ fn read_file(path: &Path, max_bytes: usize) -> Result<Vec<u8>, FetchError> {
 
 /// Runs all of them at once in this task, and gives their results in order. Whenever one of them can go on, each is
 /// asked: that is nothing for the few issuers that a sensor has.
-async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+pub(in crate::token) async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut running: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
     poll_fn(|context| {
         let mut ready = true;

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 
-use super::Noted;
+use super::grants::Grants;
 use super::header::string;
 use super::json::{self, Number, Value};
-use crate::token::facts::Flaws;
+use super::purpose::Signs;
+use super::{Noted, base64};
+use crate::token::facts::{Flaws, Purpose};
 
 /// Claims as a lax reader sees them.
 #[derive(Debug, Default)]
@@ -28,6 +30,10 @@ pub struct Claims<'p> {
     pub not_before: Option<i64>,
     /// `iat`, likewise.
     pub issued: Option<i64>,
+    /// `cnf.jkt`: the thumbprint of the key that the token is bound to (RFC 9449 section 6.1).
+    pub bound_to: Option<[u8; 32]>,
+    grants: Grants<'p>,
+    signs: Signs,
 }
 
 impl<'p> Claims<'p> {
@@ -39,7 +45,20 @@ impl<'p> Claims<'p> {
         claims
     }
 
+    /// What the token is for, where its claims say so.
+    pub(super) fn purpose(&self) -> Option<Purpose> {
+        self.signs.purpose()
+    }
+
+    /// Roles and scopes, as [`Token::roles`](crate::token::Token::roles) holds them.
+    #[must_use]
+    pub fn roles(&self) -> Box<[Box<str>]> {
+        self.grants.all()
+    }
+
     fn member(&mut self, name: &str, value: Value<'p>, noted: &mut Noted) {
+        self.signs.see(name, &value);
+        self.grants.see(name, &value);
         match name {
             "iss" => self.issuer = string(value, noted, "iss is not a string"),
             "sub" => self.subject = string(value, noted, "sub is not a string"),
@@ -50,6 +69,7 @@ impl<'p> Claims<'p> {
             "exp" => self.expires = date(&value, noted, "exp is not a number in range"),
             "nbf" => self.not_before = date(&value, noted, "nbf is not a number in range"),
             "iat" => self.issued = date(&value, noted, "iat is not a number in range"),
+            "cnf" => self.bound_to = thumbprint(&value),
             _ => {}
         }
     }
@@ -67,6 +87,18 @@ impl<'p> Claims<'p> {
             _ => noted.note(Flaws::WRONG_TYPE, "aud is neither a string nor an array"),
         }
     }
+}
+
+/// `jkt` of a `cnf` object, if it is one.
+fn thumbprint(value: &Value<'_>) -> Option<[u8; 32]> {
+    let Value::Object(members) = value else { return None };
+    let mut thumbprint = None;
+    json::members(members, &mut |name, value| {
+        if let ("jkt", Value::Text(text)) = (&*name, value) {
+            thumbprint = base64::strict(text.as_bytes()).and_then(|bytes| bytes.try_into().ok());
+        }
+    });
+    thumbprint
 }
 
 fn text(value: Value<'_>) -> Option<Cow<'_, str>> {

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use super::Noted;
 use super::json::{self, Number, Value};
 use super::text::is_treacherous;
-use crate::token::facts::Flaws;
+use super::{Noted, purpose};
+use crate::token::facts::{Flaws, Purpose};
 use crate::token::settings::Algorithm;
 
 /// PBKDF2 rounds above which a key derivation is an attack on the reader (a tenfold of OWASP's 2023 figure of 120,000
@@ -15,6 +15,7 @@ const MAX_P2C: i64 = 1_200_000;
 
 /// A JOSE header as a lax reader sees it.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "what was seen and what was not, independently")]
 pub struct Header<'p> {
     /// Whether it is an object at all.
     pub(super) is_object: bool,
@@ -22,6 +23,8 @@ pub struct Header<'p> {
     pub(super) has_alg: bool,
     /// Whether there is an `enc`: a JWE.
     pub(super) encrypted: bool,
+    /// Whether there is a `zip`: compressed.
+    pub(super) compressed: bool,
     /// `alg` if it is a string.
     pub alg: Option<Cow<'p, str>>,
     /// `kid` if it is a string.
@@ -52,6 +55,11 @@ impl<'p> Header<'p> {
     #[must_use]
     pub fn algorithm(&self) -> Option<Algorithm> {
         Algorithm::parse(self.alg.as_deref()?)
+    }
+
+    /// What the token is for, where `typ` says so.
+    pub(super) fn purpose(&self) -> Option<Purpose> {
+        self.typ.as_deref().and_then(purpose::of_type)
     }
 
     fn member(&mut self, name: &str, value: Value<'p>, critical: &mut Critical, noted: &mut Noted) {
@@ -88,6 +96,7 @@ impl<'p> Header<'p> {
             "crit" => critical.names(&value, noted),
             "b64" => critical.b64(&value, noted),
             "enc" => self.encrypted = true,
+            "zip" => self.compressed = true,
             "p2c" => match value {
                 Value::Number(Number::Integer(rounds)) if (0..=MAX_P2C).contains(&rounds) => {}
                 _ => noted.note(Flaws::COSTLY, "p2c asks for absurd work"),

@@ -15,14 +15,18 @@
 
 pub mod base64;
 mod claims;
+mod grants;
 mod header;
 pub mod json;
+pub(in crate::token) mod purpose;
 mod signature;
 pub mod text;
 
+use std::io::Read as _;
+
 use zeroize::Zeroizing;
 
-use crate::token::facts::{Flaws, Form};
+use crate::token::facts::{Flaws, Form, Purpose};
 
 pub use claims::Claims;
 pub use header::{Header, points_inside};
@@ -122,6 +126,12 @@ impl<'a> Parts<'a> {
         parts
     }
 
+    /// The payload, decoded.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
     fn decode(&mut self, text: &[u8]) -> Vec<u8> {
         let decoded = base64::decode(text);
         if let Some(departure) = decoded.departure {
@@ -155,6 +165,9 @@ impl<'a> Parts<'a> {
         let mut noted = self.flaws;
         let header = Header::read(&self.header, &mut noted);
         if self.count == 5 && header.encrypted {
+            if header.compressed && self.text.len() > MAX_COMPRESSED {
+                noted.note(Flaws::COSTLY, "compressed and encrypted, and too long for its purpose");
+            }
             return Reading {
                 form: Form::Jwe,
                 flaws: noted.flaws,
@@ -176,12 +189,40 @@ impl<'a> Parts<'a> {
         if self.count != 3 {
             noted.note(Flaws::BAD_PARTS, "not three parts");
         }
+        if header.compressed && inflates_too_far(&self.payload) {
+            noted.note(Flaws::COSTLY, "inflates to more than 64 KiB");
+        }
         let claims = Claims::read(&self.payload, &mut noted);
         signature::judge(&header, &self.signature, self.signature_text.is_empty(), &mut noted);
         let form =
             if self.count == 3 && header.is_object && claims.is_object { Form::Jws } else { Form::Malformed };
         Reading { form, flaws: noted.flaws, detail: noted.detail, header, claims }
     }
+}
+
+impl Reading<'_> {
+    /// What the token is for, where header or claims say so.
+    #[must_use]
+    pub fn purpose(&self) -> Option<Purpose> {
+        self.header.purpose().or_else(|| self.claims.purpose())
+    }
+}
+
+/// Longest compressed and encrypted token that is not suspicious, in bytes: deflate packs 1032 bytes into one at most,
+/// so that it may become 8 MiB; most servers take no longer header.
+const MAX_COMPRESSED: usize = 8 * 1024;
+
+/// What a payload may inflate to, in bytes: four times the longest token.
+const MAX_INFLATED: u64 = 64 * 1024;
+
+/// Whether a payload is deflated (RFC 7516 section 4.1.3) and inflates beyond the limit. Costs 64 KiB of output at
+/// most, a tenth of a millisecond, and keeps none of it.
+fn inflates_too_far(payload: &[u8]) -> bool {
+    if begins_with_brace(payload) {
+        return false;
+    }
+    let mut inflated = flate2::read::DeflateDecoder::new(payload).take(MAX_INFLATED + 1);
+    std::io::copy(&mut inflated, &mut std::io::sink()).is_ok_and(|length| length > MAX_INFLATED)
 }
 
 /// Whether base64 text decodes to something that begins like a JSON object, perhaps after white space.
@@ -301,6 +342,35 @@ mod tests {
             let (_, found) = flaws(&token(header, CLAIMS, &[1; 256]));
             assert!(found.intersects(flaw), "{header}: {found:?}");
         }
+    }
+
+    #[test]
+    fn a_payload_that_inflates_beyond_measure_is_costly() {
+        let deflated = |length: usize| {
+            let mut out = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
+            std::io::Write::write_all(&mut out, &vec![b'{'; length]).unwrap();
+            out.finish().unwrap()
+        };
+        let zipped = |payload: &[u8]| {
+            let header = base64::encode(br#"{"alg":"RS256","zip":"DEF"}"#);
+            flaws(&format!("{header}.{}.{}", base64::encode(payload), base64::encode(&[1; 256]))).1
+        };
+        assert!(zipped(&deflated(65 * 1024)).intersects(Flaws::COSTLY));
+        assert!(zipped(&deflated(10 * 1024 * 1024)).intersects(Flaws::COSTLY));
+        assert!(!zipped(&deflated(64 * 1024)).intersects(Flaws::COSTLY));
+        assert!(!zipped(CLAIMS.as_bytes()).intersects(Flaws::COSTLY), "zip means nothing in a signed token");
+        assert!(!zipped(&[0xff; 3000]).intersects(Flaws::COSTLY), "not deflated at all");
+    }
+
+    #[test]
+    fn a_long_compressed_and_encrypted_token_is_costly() {
+        let jwe = |zip: &str, length: usize| {
+            let header = base64::encode(format!(r#"{{"alg":"dir","enc":"A128GCM"{zip}}}"#).as_bytes());
+            flaws(&format!("{header}..aXY.{}.dGFn", base64::encode(&vec![7; length])))
+        };
+        assert_eq!(jwe(r#","zip":"DEF""#, 9000), (Form::Jwe, Flaws::COSTLY));
+        assert_eq!(jwe(r#","zip":"DEF""#, 5000), (Form::Jwe, Flaws::default()));
+        assert_eq!(jwe("", 9000), (Form::Jwe, Flaws::default()));
     }
 
     #[test]

@@ -162,6 +162,12 @@ impl Key {
         self.checks.iter().any(|(own, _)| *own == algorithm)
     }
 
+    /// Whether keys of its kind are used with this algorithm, allowed or not.
+    #[must_use]
+    pub fn is_of_kind(&self, algorithm: Algorithm) -> bool {
+        self.checks.iter().any(|(own, _)| own.kind() == algorithm.kind())
+    }
+
     /// Whether it is a public key.
     #[must_use]
     pub const fn is_public(&self) -> bool {

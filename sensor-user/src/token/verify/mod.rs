@@ -12,8 +12,8 @@ pub mod secrets;
 mod tests;
 
 use crate::capture::Time;
-use crate::token::facts::{Flaws, Form, Policy, Proof, Signature, Unchecked};
-use crate::token::jose::{Parts, Reading};
+use crate::token::facts::{Flaws, Form, Policy, Proof, Purpose, Signature, Unchecked};
+use crate::token::jose::{Parts, Reading, purpose};
 use crate::token::keys::ring::Choice;
 use crate::token::keys::{IssuerKeys, KeyRing, KeyState, Material, Public, jwk, pem};
 use crate::token::settings::{Algorithm, Issuer, KeySource};
@@ -203,19 +203,31 @@ impl Judge {
             issuer_asymmetric: !issuer.algorithms.iter().any(|algorithm| algorithm.is_symmetric()),
             key_url_ok: header.key_url.as_deref().is_none_or(|url| is_own_url(url, issuer, keys)),
             embedded_key_ok: !embedded || keys.is_some_and(|keys| is_own_key(reading, keys)),
-            type_ok: type_ok(issuer, header.typ.as_deref()),
+            type_ok: type_ok(issuer, header.typ.as_deref(), reading.purpose()),
         })
     }
 }
 
 /// `typ` names media types: case does not matter and `application/` may be left out (RFC 7515 section 4.1.9).
-fn type_ok(issuer: &Issuer, typ: Option<&str>) -> bool {
+///
+/// What a token is for counts as well: an ID token with `typ` JWT is no access token, unless the issuer's types name its
+/// purpose.
+fn type_ok(issuer: &Issuer, typ: Option<&str>, purpose: Option<Purpose>) -> bool {
     let short = |name: &str| {
         let lower = name.to_ascii_lowercase();
         lower.strip_prefix("application/").map(str::to_owned).unwrap_or(lower)
     };
-    issuer.token_types.is_empty()
-        || typ.is_some_and(|typ| issuer.token_types.iter().any(|own| short(own) == short(typ)))
+    let named = typ.is_some_and(|typ| issuer.token_types.iter().any(|own| short(own) == short(typ)));
+    let is_own = |name: &str| issuer.token_types.iter().any(|own| own.eq_ignore_ascii_case(name));
+    let purpose_ok = match purpose {
+        None | Some(Purpose::Access) => true,
+        Some(Purpose::Id) => is_own("ID"),
+        Some(Purpose::Refresh) => is_own("Refresh"),
+        Some(Purpose::Event) => is_own("Logout"),
+        Some(Purpose::Proof) => false,
+    };
+    let typ_says_it = named && typ.and_then(purpose::of_type) == purpose;
+    (issuer.token_types.is_empty() || named) && (purpose_ok || typ_says_it)
 }
 
 /// Exactly the URL that the keys come from. Not merely the same host: open redirects have made that an attack.

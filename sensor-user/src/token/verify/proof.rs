@@ -53,7 +53,16 @@ pub(super) fn against(parts: &Parts<'_>, reading: &Reading<'_>, keys: Option<&Is
             return Some(Proof::HmacUnderInjectedKey(form));
         }
     }
-    own_key(parts, reading, keys, algorithm)
+    own_key(parts, reading, keys, algorithm).or_else(|| other_kind(reading, keys?, algorithm))
+}
+
+/// Whether `kid` names a key that no token with this algorithm can be signed with. Only a key that is known tells: an
+/// issuer may have a new one of the other kind.
+fn other_kind(reading: &Reading<'_>, keys: &IssuerKeys, algorithm: Algorithm) -> Option<Proof> {
+    let kid = reading.header.kid.as_deref()?;
+    let mut named = keys.keys.iter().filter(|key| key.kid.as_deref() == Some(kid)).peekable();
+    named.peek()?;
+    (!named.any(|key| key.is_of_kind(algorithm))).then_some(Proof::OtherKindOfKey)
 }
 
 fn verifies(mac: hmac::Algorithm, secret: &[u8], parts: &Parts<'_>) -> bool {

@@ -52,6 +52,45 @@ fn verifies_every_algorithm_and_no_other_key() {
 }
 
 #[test]
+fn a_key_of_another_kind_refutes_and_a_disallowed_algorithm_does_not() {
+    let signer = Signer::shared(Algorithm::RS256);
+    let judge = Judge::new(vec![signer.issuer()]);
+    for (alg, kid, expected) in [
+        ("ES256", &*signer.kid, Some(Proof::OtherKindOfKey)),
+        ("EdDSA", &*signer.kid, Some(Proof::OtherKindOfKey)),
+        ("PS256", &*signer.kid, None),
+        ("RS512", &*signer.kid, None),
+        ("ES256", "another", None),
+    ] {
+        let header = format!(r#"{{"alg":"{alg}","kid":"{kid}"}}"#);
+        let judgement = judged(&signer.token_with(&header, &claims("alice")), &judge, &signer.ring());
+        assert_eq!(judgement.proof, expected, "{alg} {kid}");
+        assert!(judgement.policy.is_some_and(|policy| !policy.algorithm_ok));
+    }
+}
+
+#[test]
+fn what_a_token_is_for_is_part_of_the_policy() {
+    let signer = Signer::shared(Algorithm::ES256);
+    let type_ok = |types: &[&str], typ: &str, more: &str| {
+        let token_types = types.iter().map(|name| (*name).to_owned()).collect();
+        let judge = Judge::new(vec![Issuer { token_types, ..signer.issuer() }]);
+        let header = format!(r#"{{"alg":"ES256","typ":"{typ}","kid":"{}"}}"#, signer.kid);
+        let claims = claims("alice").replace('}', &format!("{more}}}"));
+        let judgement = judged(&signer.token_with(&header, &claims), &judge, &signer.ring());
+        assert_eq!(judgement.signature, Signature::Verified);
+        judgement.policy.unwrap().type_ok
+    };
+    let id = r#","at_hash":"x""#;
+    assert!(type_ok(&["JWT"], "JWT", "") && type_ok(&[], "JWT", "") && type_ok(&[], "at+jwt", ""));
+    assert!(!type_ok(&["JWT"], "at+jwt", "") && !type_ok(&["at+jwt"], "JWT", ""));
+    assert!(!type_ok(&["JWT"], "JWT", id) && !type_ok(&[], "JWT", id));
+    assert!(type_ok(&["JWT", "ID"], "JWT", id));
+    assert!(!type_ok(&["JWT", "ID"], "JWT", r#","token_use":"refresh""#));
+    assert!(!type_ok(&[], "logout+jwt", "") && type_ok(&["logout+jwt"], "logout+jwt", ""));
+}
+
+#[test]
 fn an_algorithm_that_the_issuer_does_not_use_is_invalid() {
     for algorithm in Algorithm::ALL {
         let signer = Signer::shared(algorithm);
