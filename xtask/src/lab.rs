@@ -30,7 +30,19 @@ pub(crate) fn bench(json: bool, live: bool, offline: bool) -> Result<()> {
 /// Builds what is needed and runs `lab` with these arguments, its output on ours.
 fn run(purpose: &str, arguments: &[String]) -> Result<()> {
     packages::install(purpose)?;
-    let built = step("build the sensor", &mut cargo(&["build", "--release", "-p", "sensor-user"]))?;
+    build_and_run(arguments, true)
+}
+
+/// Builds sensor and lab and runs `lab`; without the kernel half where only captures are read.
+///
+/// # Errors
+/// When the build fails, or the lab does.
+pub(crate) fn build_and_run(arguments: &[String], kernel_half: bool) -> Result<()> {
+    let mut sensor = cargo(&["build", "--release", "-p", "sensor-user"]);
+    if !kernel_half {
+        sensor.env("TOKENSCOPE_SKIP_EBPF", "1");
+    }
+    let built = step("build the sensor", &mut sensor)?;
     let lab = step("build the lab", &mut cargo(&["build", "--release", "-p", "tests", "--bin", "lab"]))?;
     if !(built.ok && lab.ok) {
         bail!("the build failed");

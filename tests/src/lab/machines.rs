@@ -48,7 +48,8 @@ fn is_silent(world: &World, service: Service, at: u64) -> bool {
 }
 
 fn probes(world: &mut World, script: &mut Script, from: u64, pace: Pace) {
-    let (kubelet, prometheus) = (internal([10, 0, 8, 1], "kube-probe/1.33"), internal([10, 0, 8, 2], "Prometheus/3.2"));
+    let (kubelet, prometheus) =
+        (internal([10, 0, 8, 1], "kube-probe/1.33"), internal([10, 0, 8, 2], "Prometheus/3.2"));
     for (number, service) in (0_u64..).zip(Service::ALL) {
         let mut at = from + number * 700 * MS;
         while at < from + DAY {
@@ -56,7 +57,13 @@ fn probes(world: &mut World, script: &mut Script, from: u64, pace: Pace) {
                 let answer = world.answer(service, at, 200);
                 script.call(at, &kubelet, service, Call::get("/healthz"), &answer);
                 if (at / S / pace.probe_s).is_multiple_of(4) {
-                    script.call(at + 300 * MS, &prometheus, service, Call::get("/metrics"), &Answer::of(200, 9));
+                    script.call(
+                        at + 300 * MS,
+                        &prometheus,
+                        service,
+                        Call::get("/metrics"),
+                        &Answer::of(200, 9),
+                    );
                 }
             }
             at += pace.probe_s * S;
@@ -110,7 +117,8 @@ fn partners(world: &mut World, script: &mut Script, from: u64, pace: Pace) {
     for n in 0..pace.partner {
         let which = world.rng.below(3) as usize;
         let at = from + world.rng.below(DAY);
-        let mut caller = super::people::stranger(places::address([91, 11], 40 + which as u16), "partner-hook/1");
+        let mut caller =
+            super::people::stranger(places::address([91, 11], 40 + which as u16), "partner-hook/1");
         caller.ingress = Some(2);
         let key = KEYS.get(which).copied().unwrap_or_default();
         let call = Call::post("/webhooks/stock", format!(r#"{{"n":{n}}}"#)).token(key);
@@ -154,7 +162,13 @@ fn crawlers(world: &mut World, script: &mut Script, from: u64) {
         let agent = "Mozilla/5.0 (compatible; SomeBot/2.0; +https://bot.example/)";
         let caller = super::people::stranger(places::address([66, 109], world.rng.below(200) as u16), agent);
         for path in ["/robots.txt", "/", "/products?category=books&page=1", "/sitemap.xml"] {
-            let status = if path == "/sitemap.xml" { 404 } else if path.starts_with("/products") { 401 } else { 200 };
+            let status = if path == "/sitemap.xml" {
+                404
+            } else if path.starts_with("/products") {
+                401
+            } else {
+                200
+            };
             script.call(at, &caller, Service::Orders, Call::get(path), &Answer::of(status, 12));
             at += world.rng.between(2, 20) * S;
         }

@@ -29,8 +29,8 @@ use machines::Pace;
 use rng::Rng;
 use script::{Script, Shot};
 use wire::Wire;
-use world::{Job, World};
 pub use world::Service;
+use world::{Job, World};
 
 /// Nanoseconds.
 pub const MS: u64 = 1_000_000;
@@ -115,7 +115,7 @@ struct Lab {
 ///
 /// # Errors
 /// When nobody takes the bytes, or a token cannot be signed.
-pub fn write(plan: Plan, out: impl Write) -> Result<(Written, impl Write)> {
+pub fn write(plan: Plan, out: impl Write) -> Result<Written> {
     let mut rng = Rng::new(plan.seed);
     // A person comes about 0.7 times a day on a full day, and asks about 25 times.
     let people = (plan.exchanges / 900).clamp(60, 40_000) as usize;
@@ -134,7 +134,8 @@ pub fn write(plan: Plan, out: impl Write) -> Result<(Written, impl Write)> {
             }
         }
     }
-    Ok((lab.written, wire.finish()?))
+    wire.finish()?;
+    Ok(lab.written)
 }
 
 /// How busy a day is: weekends are half, and the shop grows to five times what it was.

@@ -32,16 +32,8 @@ pub fn session(world: &mut World, script: &mut Script, person: usize, at: u64) -
     let job = who.job;
     let caller = world.caller(person, device, at);
     note_new_device(world, script, person, device, at);
-    let mut visit = Visit {
-        world,
-        script,
-        person,
-        caller,
-        token: String::new(),
-        refresh: String::new(),
-        issued: 0,
-        at,
-    };
+    let mut visit =
+        Visit { world, script, person, caller, token: String::new(), refresh: String::new(), issued: 0, at };
     if !visit.log_in()? {
         return Ok(());
     }
@@ -101,7 +93,8 @@ impl Visit<'_> {
         let mut tries = 0;
         while self.world.rng.chance(0.06) && tries < 3 {
             tries += 1;
-            let wrong = format!(r#"{{"username":"{name}","password":"Wrong-{tries}-{}"}}"#, self.world.rng.hex(4));
+            let wrong =
+                format!(r#"{{"username":"{name}","password":"Wrong-{tries}-{}"}}"#, self.world.rng.hex(4));
             self.script.call(
                 self.at,
                 &self.caller,
@@ -144,8 +137,7 @@ impl Visit<'_> {
         if age > 900 * S && self.world.rng.chance(0.3) {
             self.expired();
         }
-        let form =
-            format!("grant_type=refresh_token&client_id=shop-web&refresh_token={}", self.refresh);
+        let form = format!("grant_type=refresh_token&client_id=shop-web&refresh_token={}", self.refresh);
         self.new_tokens()?;
         let answer = self.token_answer();
         if self.world.rng.chance(0.005) {

@@ -42,14 +42,7 @@ impl<W: Write> Wire<W> {
     /// When nobody takes the bytes.
     pub fn new(mut out: W) -> Result<Self> {
         out.write_all(&file_header())?;
-        Ok(Self {
-            out,
-            frames: BinaryHeap::new(),
-            talks: BTreeMap::new(),
-            serial: 0,
-            opened: 0,
-            swept: 0,
-        })
+        Ok(Self { out, frames: BinaryHeap::new(), talks: BTreeMap::new(), serial: 0, opened: 0, swept: 0 })
     }
 
     /// Plays one exchange. Shots come in the order of time.
@@ -83,14 +76,13 @@ impl<W: Write> Wire<W> {
     ///
     /// # Errors
     /// When nobody takes the bytes.
-    pub fn finish(mut self) -> Result<W> {
+    pub fn finish(mut self) -> Result<()> {
         for mut talk in std::mem::take(&mut self.talks).into_values().flatten() {
             let at = talk.free_at + S;
             self.close(&mut talk.conversation, at);
         }
         self.write_until(u64::MAX)?;
-        self.out.flush()?;
-        Ok(self.out)
+        Ok(self.out.flush()?)
     }
 
     fn open(&mut self, shot: &Shot) -> Talk {

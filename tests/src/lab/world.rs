@@ -116,10 +116,17 @@ pub const DEVICES: usize = 6;
 pub fn agent(device: usize, day: u64) -> String {
     let major = 138 + day / 28;
     match device {
-        0 => format!("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{major}.0.0.0 Safari/537.36"),
+        0 => format!(
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{major}.0.0.0 Safari/537.36"
+        ),
         1 => format!("Mozilla/5.0 (X11; Linux x86_64; rv:{major}.0) Gecko/20100101 Firefox/{major}.0"),
-        2 => format!("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.{} Safari/605.1.15", day / 40),
-        3 => format!("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{major}.0.0.0 Safari/537.36 Edg/{major}.0.0.0"),
+        2 => format!(
+            "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.{} Safari/605.1.15",
+            day / 40
+        ),
+        3 => format!(
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{major}.0.0.0 Safari/537.36 Edg/{major}.0.0.0"
+        ),
         4 => format!("ShopApp/4.{} okhttp/4.12.0", day / 14),
         _ => format!("Shop/4.{} CFNetwork/1568.200.51 Darwin/24.1.0", day / 14),
     }
@@ -301,11 +308,16 @@ fn person(number: u64, of: u64, days: u64, rng: &mut Rng) -> Person {
         Job::Customer => places::address(city.homes, (rng.below(of * 8 + 64) % 60_000) as u16 + 8),
     };
     let first = if job == Job::Customer { rng.below(DEVICES as u64) } else { rng.below(4) } as usize;
-    let second = if job == Job::Customer && rng.chance(0.4) { rng.below(DEVICES as u64) as usize } else { first };
+    let second =
+        if job == Job::Customer && rng.chance(0.4) { rng.below(DEVICES as u64) as usize } else { first };
     // A third is there from the start; the rest comes over the weeks.
-    let joined = if rng.chance(0.35) || job != Job::Customer { 0 } else { rng.below(days.saturating_sub(20)) };
+    let joined =
+        if rng.chance(0.35) || job != Job::Customer { 0 } else { rng.below(days.saturating_sub(20)) };
     Person {
-        name: format!("{}.{number:05}", rng.pick(&["anna", "bram", "carla", "dirk", "eva", "finn", "gul", "hana"])),
+        name: format!(
+            "{}.{number:05}",
+            rng.pick(&["anna", "bram", "carla", "dirk", "eva", "finn", "gul", "hana"])
+        ),
         job,
         city,
         home,

@@ -41,7 +41,12 @@ pub(super) fn object_enumeration(a: &mut Attack<'_>) -> Result<()> {
     let (found, step) = (0.2 + a.rng.unit() * 0.8, a.rng.between(1, 3));
     for n in 0..a.rng.between(180, 420) {
         let status = if a.rng.chance(found) { 200 } else { a.rng.pick(&[403, 404]) };
-        a.hit(&who, Service::Orders, Call::get(format!("/orders/{}", first + n * step)).token(&token), status);
+        a.hit(
+            &who,
+            Service::Orders,
+            Call::get(format!("/orders/{}", first + n * step)).token(&token),
+            status,
+        );
         a.wait_ms(gap / 2, gap);
     }
     a.counts();
@@ -54,7 +59,9 @@ pub(super) fn foreign_object(a: &mut Attack<'_>) -> Result<()> {
     // Somebody whose orders were read by himself, often.
     let owner = (0..a.world.people.len())
         .filter(|i| *i != person && a.world.people.get(*i).is_some_and(|p| p.job == Job::Customer))
-        .max_by_key(|i| a.world.people.get(*i).map_or(0, |p| u64::from(p.sessions) * 997 % 64 + u64::from(p.sessions)))
+        .max_by_key(|i| {
+            a.world.people.get(*i).map_or(0, |p| u64::from(p.sessions) * 997 % 64 + u64::from(p.sessions))
+        })
         .unwrap_or_default();
     let base = a.world.people.get(owner).map_or(0, |p| p.base) * 40;
     for id in base..base + a.rng.between(3, 6) {
@@ -118,10 +125,30 @@ pub(super) fn data_exfiltration(a: &mut Attack<'_>) -> Result<()> {
 
 pub(super) fn endpoint_recon(a: &mut Attack<'_>) -> Result<()> {
     const PATHS: [&str; 24] = [
-        "/.env", "/.git/config", "/wp-login.php", "/admin", "/actuator/env", "/api/v1/users", "/backup.zip",
-        "/config.json", "/console", "/debug", "/phpinfo.php", "/server-status", "/swagger.json", "/v2/api-docs",
-        "/openapi.json", "/graphql", "/.aws/credentials", "/id_rsa", "/jenkins", "/manager/html", "/solr",
-        "/.svn/entries", "/dump.sql", "/old",
+        "/.env",
+        "/.git/config",
+        "/wp-login.php",
+        "/admin",
+        "/actuator/env",
+        "/api/v1/users",
+        "/backup.zip",
+        "/config.json",
+        "/console",
+        "/debug",
+        "/phpinfo.php",
+        "/server-status",
+        "/swagger.json",
+        "/v2/api-docs",
+        "/openapi.json",
+        "/graphql",
+        "/.aws/credentials",
+        "/id_rsa",
+        "/jenkins",
+        "/manager/html",
+        "/solr",
+        "/.svn/entries",
+        "/dump.sql",
+        "/old",
     ];
     let who = a.attacker();
     let gap = a.rng.between(100, 2_000);
@@ -158,7 +185,8 @@ pub(super) fn injection(a: &mut Attack<'_>) -> Result<()> {
 
 pub(super) fn unusual_endpoint(a: &mut Attack<'_>) -> Result<()> {
     let (_, who, token) = insider(a)?;
-    let path = a.rng.pick(&["/internal/debug/vars", "/export/all", "/maintenance/keys", "/support/impersonate"]);
+    let path =
+        a.rng.pick(&["/internal/debug/vars", "/export/all", "/maintenance/keys", "/support/impersonate"]);
     for n in 0..a.rng.between(1, 5) {
         a.hit(&who, Service::Accounts, Call::get(format!("{path}?n={n}")).token(&token), 200);
         a.wait_ms(500, 9_000);

@@ -130,7 +130,8 @@ pub(super) fn frequent_login(a: &mut Attack<'_>) -> Result<()> {
     for _ in 0..a.rng.between(8, 24) {
         let token = a.world.token_of(person, a.at)?;
         let body = format!(r#"{{"username":"{name}","password":"Right-{}"}}"#, a.rng.hex(6));
-        let answer = Answer::of(200, 70).with(format!(r#"{{"access_token":"{token}","token_type":"Bearer"}}"#));
+        let answer =
+            Answer::of(200, 70).with(format!(r#"{{"access_token":"{token}","token_type":"Bearer"}}"#));
         a.hit_with(&who, Service::Idp, Call::post("/login", body), &answer);
         a.label.addresses = vec![who.address];
         a.wait_ms(2_000, 22_000);
@@ -168,7 +169,8 @@ fn come_in(a: &mut Attack<'_>, who: &Caller, name: &str) -> Result<()> {
 }
 
 pub(super) fn off_hours(a: &mut Attack<'_>) -> Result<()> {
-    let midnight = a.at - a.at % crate::lab::DAY;
+    // The next night.
+    let midnight = a.at - a.at % crate::lab::DAY + crate::lab::DAY;
     a.at = midnight + a.rng.between(3_600, 5 * 3_600) * S;
     let person = a.victim(|p| p.job == Job::Admin);
     let who = a.home(person);
@@ -189,6 +191,7 @@ pub(super) fn dormant_account(a: &mut Attack<'_>) -> Result<()> {
     let name = a.world.name(sleeper);
     a.label.principals.push(name.clone());
     let who = if a.rng.chance(0.5) { a.attacker() } else { a.home(sleeper) };
+    a.label.addresses = vec![who.address];
     come_in(a, &who, &name)
 }
 

@@ -88,7 +88,7 @@ pub const TABLE: &[Entry] = &[
     entry("token-failure-rate", 'C', 900, logins::token_failure_rate),
     entry("frequent-login", 'C', 600, logins::frequent_login),
     entry("many-failing-accounts", 'C', 28_800, logins::many_failing_accounts),
-    entry("off-hours", 'C', 600, logins::off_hours),
+    entry("off-hours", 'C', 115_200, logins::off_hours),
     entry("dormant-account", 'C', 600, logins::dormant_account),
     entry("departed-account", 'C', 600, logins::departed_account),
     entry("listed-account", 'C', 600, logins::listed_account),
@@ -168,7 +168,12 @@ impl Attack<'_> {
         let address = places::address(city.homes, (self.world.attackers * 3 + 7) as u16);
         self.label.addresses.push(address);
         let tools = ["python-requests/2.32", "curl/8.11.1", "Go-http-client/1.1", "okhttp/4.12.0"];
-        Caller { address, ingress: Some(self.rng.between(1, 3) as u8), agent: self.rng.pick(&tools).into(), lane: 0 }
+        Caller {
+            address,
+            ingress: Some(self.rng.between(1, 3) as u8),
+            agent: self.rng.pick(&tools).into(),
+            lane: 0,
+        }
     }
 
     /// A name of an account of the attacker's own.

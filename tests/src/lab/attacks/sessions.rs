@@ -83,7 +83,8 @@ pub(super) fn impossible_travel(a: &mut Attack<'_>) -> Result<()> {
 pub(super) fn new_country(a: &mut Attack<'_>) -> Result<()> {
     // Hours after the owner was seen: he could have travelled.
     let at = a.at;
-    let person = a.victim(move |p| p.job == Job::Customer && p.busy_until + 16 * 3600 * S < at && p.sessions > 0);
+    let person =
+        a.victim(move |p| p.job == Job::Customer && p.busy_until + 16 * 3600 * S < at && p.sessions > 0);
     let thief = a.attacker_from(FAR[0]);
     enter(a, &thief, person)
 }

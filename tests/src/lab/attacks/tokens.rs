@@ -65,12 +65,18 @@ pub(super) fn alg_none(a: &mut Attack<'_>) -> Result<()> {
 
 pub(super) fn signature_invalid(a: &mut Attack<'_>) -> Result<()> {
     let claims = claims(a);
-    let token = if a.rng.chance(0.5) {
-        a.world.mint.attacker_rs256(&people_header(), &claims)?
-    } else {
-        let good = a.world.sign(&claims)?;
-        let (input, signature) = good.rsplit_once('.').unwrap_or_default();
-        format!("{input}.{}", signature.chars().rev().collect::<String>().replace(['_', '-'], "A"))
+    let token = match a.rng.below(3) {
+        0 => a.world.mint.attacker_rs256(&people_header(), &claims)?,
+        // Signed by a key whose name the issuer does not have.
+        1 => {
+            let kid = format!("key-{}", a.rng.hex(6));
+            a.world.mint.attacker_rs256(&json!({"alg": "RS256", "typ": "at+jwt", "kid": kid}), &claims)?
+        }
+        _ => {
+            let good = a.world.sign(&claims)?;
+            let (input, signature) = good.rsplit_once('.').unwrap_or_default();
+            format!("{input}.{}", signature.chars().rev().collect::<String>().replace(['_', '-'], "A"))
+        }
     };
     send(a, &token);
     Ok(())
@@ -80,7 +86,11 @@ pub(super) fn alg_confusion(a: &mut Attack<'_>) -> Result<()> {
     let claims = claims(a);
     let pem = a.world.mint.public_pem()?;
     let secret = if a.rng.chance(0.5) { pem.as_str() } else { pem.trim_end() };
-    let token = a.world.mint.hs256(&json!({"alg": "HS256", "typ": "at+jwt", "kid": "rsa-1"}), &claims, secret.as_bytes());
+    let token = a.world.mint.hs256(
+        &json!({"alg": "HS256", "typ": "at+jwt", "kid": "rsa-1"}),
+        &claims,
+        secret.as_bytes(),
+    );
     send(a, &token);
     Ok(())
 }
@@ -95,7 +105,8 @@ pub(super) fn alg_not_allowed(a: &mut Attack<'_>) -> Result<()> {
 pub(super) fn embedded_key(a: &mut Attack<'_>) -> Result<()> {
     let claims = claims(a);
     let jwk = a.world.mint.attacker_jwk()?;
-    let token = a.world.mint.attacker_rs256(&json!({"alg": "RS256", "typ": "at+jwt", "jwk": jwk}), &claims)?;
+    let token =
+        a.world.mint.attacker_rs256(&json!({"alg": "RS256", "typ": "at+jwt", "jwk": jwk}), &claims)?;
     send(a, &token);
     Ok(())
 }
@@ -359,7 +370,8 @@ pub(super) fn guessable_token(a: &mut Attack<'_>) -> Result<()> {
     let hashed = a.rng.chance(0.5);
     for number in first..first + a.rng.between(12, 40) {
         let token = if hashed {
-            let sum = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, (number % 1000).to_string().as_bytes());
+            let sum =
+                digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, (number % 1000).to_string().as_bytes());
             sum.as_ref().iter().map(|b| format!("{b:02x}")).collect()
         } else {
             number.to_string()
@@ -398,10 +410,12 @@ pub(super) fn refresh_reuse(a: &mut Attack<'_>) -> Result<()> {
     let refresh = format!("rt_{}{}", a.rng.hex(16), a.rng.hex(16));
     let form = format!("grant_type=refresh_token&client_id=shop-web&refresh_token={refresh}");
     let answer = |token: &str| {
-        crate::lab::script::Answer::of(200, 50).with(format!(r#"{{"access_token":"{token}","token_type":"Bearer"}}"#))
+        crate::lab::script::Answer::of(200, 50)
+            .with(format!(r#"{{"access_token":"{token}","token_type":"Bearer"}}"#))
     };
     let first = a.own_token()?;
-    let done = a.script.call(a.at, &who, Service::Idp, Call::form("/oauth/token", form.clone()), &answer(&first));
+    let done =
+        a.script.call(a.at, &who, Service::Idp, Call::form("/oauth/token", form.clone()), &answer(&first));
     a.at = done;
     a.wait_ms(60_000, 500_000);
     let thief = a.attacker();

@@ -52,7 +52,12 @@ pub(super) fn traffic_spike(a: &mut Attack<'_>) -> Result<()> {
 }
 
 /// A machine of the shop that works through a queue while the service is ill.
-fn through_illness(a: &mut Attack<'_>, service: Service, calls: u64, answer: impl Fn(&mut Attack<'_>) -> Answer) -> Result<()> {
+fn through_illness(
+    a: &mut Attack<'_>,
+    service: Service,
+    calls: u64,
+    answer: impl Fn(&mut Attack<'_>) -> Answer,
+) -> Result<()> {
     let worker = machines::internal([10, 0, 7, 12], "queue-worker/3");
     a.label.addresses.push(worker.address);
     a.label.principals.push("svc-queue".into());
@@ -70,7 +75,9 @@ fn through_illness(a: &mut Attack<'_>, service: Service, calls: u64, answer: imp
 pub(super) fn error_rate(a: &mut Attack<'_>) -> Result<()> {
     let calls = a.rng.between(500, 900);
     let share = 0.15 + a.rng.unit() * 0.5;
-    through_illness(a, Service::Billing, calls, |a| Answer::of(if a.rng.chance(share) { 500 } else { 202 }, 30))
+    through_illness(a, Service::Billing, calls, |a| {
+        Answer::of(if a.rng.chance(share) { 500 } else { 202 }, 30)
+    })
 }
 
 pub(super) fn slow_responses(a: &mut Attack<'_>) -> Result<()> {
