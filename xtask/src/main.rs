@@ -68,7 +68,7 @@ fn main() -> Result<()> {
         Verb::Ebpf => build::kernel_half(),
         Verb::Test { fast } => with_what_it_needs(|| test::run(fast)),
         Verb::Demo { cast } => with_what_it_needs(|| lab::demo(cast)),
-        Verb::Quality(arguments) => quality::run(&arguments),
+        Verb::Quality(arguments) => with_what_it_needs(|| quality::run(&arguments)),
         Verb::Bench { json, live, offline } => with_what_it_needs(|| lab::bench(json, live, offline)),
     }
 }

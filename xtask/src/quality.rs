@@ -46,5 +46,5 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     words.extend(
         [(tuning, "--tuning"), (json, "--json")].iter().filter(|(on, _)| **on).map(|(_, f)| (*f).to_owned()),
     );
-    crate::lab::build_and_run(&words, false)
+    crate::lab::build_and_run(&words)
 }

@@ -77,7 +77,7 @@ fn export(world: &mut World, script: &mut Script, from: u64, pace: Pace) -> Resu
     let mut at = from + (2 * 3600 + world.rng.below(600)) * S;
     let (mut token, mut issued) = (world.machine_token("svc-export", at)?, at);
     for id in 0..pace.export {
-        if at > issued + 3000 * S {
+        if at > issued + 2_500 * S {
             (token, issued) = (world.machine_token("svc-export", at)?, at);
         }
         let call = Call::get(format!("/orders/{}", 100_000 + id * 3)).token(&token);
@@ -94,7 +94,7 @@ fn sync(world: &mut World, script: &mut Script, from: u64, pace: Pace) -> Result
     let mut at = from + 17 * S;
     let (mut token, mut issued) = (world.machine_token("svc-stock", at)?, at);
     while at < from + DAY {
-        if at > issued + 3000 * S {
+        if at > issued + 2_500 * S {
             (token, issued) = (world.machine_token("svc-stock", at)?, at);
         }
         if !is_silent(world, Service::Stock, at) {

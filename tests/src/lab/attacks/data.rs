@@ -35,11 +35,12 @@ pub(super) fn denied_rate(a: &mut Attack<'_>) -> Result<()> {
 }
 
 pub(super) fn object_enumeration(a: &mut Attack<'_>) -> Result<()> {
-    let (_, who, token) = insider(a)?;
+    let (person, who, mut token) = insider(a)?;
     let first = 200_000 + a.rng.below(50_000);
     let gap = a.rng.between(400, 7_000);
     let (found, step) = (0.2 + a.rng.unit() * 0.8, a.rng.between(1, 3));
     for n in 0..a.rng.between(180, 420) {
+        a.renew(person, &mut token)?;
         let status = if a.rng.chance(found) { 200 } else { a.rng.pick(&[403, 404]) };
         a.hit(
             &who,
@@ -55,7 +56,7 @@ pub(super) fn object_enumeration(a: &mut Attack<'_>) -> Result<()> {
 }
 
 pub(super) fn foreign_object(a: &mut Attack<'_>) -> Result<()> {
-    let (person, who, token) = insider(a)?;
+    let (person, who, mut token) = insider(a)?;
     // Somebody whose orders were read by himself, often.
     let owner = (0..a.world.people.len())
         .filter(|i| *i != person && a.world.people.get(*i).is_some_and(|p| p.job == Job::Customer))
@@ -65,6 +66,7 @@ pub(super) fn foreign_object(a: &mut Attack<'_>) -> Result<()> {
         .unwrap_or_default();
     let base = a.world.people.get(owner).map_or(0, |p| p.base) * 40;
     for id in base..base + a.rng.between(3, 6) {
+        a.renew(person, &mut token)?;
         a.hit(&who, Service::Orders, Call::get(format!("/orders/{id}")).token(&token), 200);
         a.wait_ms(1_000, 60_000);
     }

@@ -138,6 +138,8 @@ pub struct Attack<'a> {
     pub script: Script,
     /// What must be said.
     pub label: Label,
+    /// When the token of a person was issued that is used now.
+    issued: u64,
 }
 
 /// Plays one attack.
@@ -147,7 +149,7 @@ pub struct Attack<'a> {
 pub fn play(world: &mut World, entry: &Entry, id: String, at: u64, rng: Rng) -> Result<Script> {
     let also = TABLE.iter().filter(|e| e.section == entry.section && e.rule != entry.rule).map(|e| e.rule);
     let label = Label { id, rules: vec![entry.rule], also: also.collect(), ..Label::default() };
-    let mut attack = Attack { world, rng, at, script: Script::default(), label };
+    let mut attack = Attack { world, rng, at, script: Script::default(), label, issued: at };
     (entry.run)(&mut attack)?;
     let Attack { mut script, mut label, .. } = attack;
     // Rules over windows may speak when their window closes.
@@ -205,6 +207,15 @@ impl Attack<'_> {
         let name = self.world.name(person);
         self.label.principals.push(name);
         person
+    }
+
+    /// Another token of a person in place of one that is nearly over.
+    pub fn renew(&mut self, person: usize, token: &mut String) -> Result<()> {
+        if self.at > self.issued + 700 * S {
+            self.issued = self.at;
+            *token = self.world.token_of(person, self.at)?;
+        }
+        Ok(())
     }
 
     /// A customer as [`Self::victim`].
