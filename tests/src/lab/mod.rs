@@ -176,12 +176,14 @@ impl Lab {
             person.dormant = true;
         }
         let mut times = rng.fork();
-        // Each kind has its share of the days; its attacks are far apart, since alerts of one kind merge for a while.
+        // Each kind has its share of the days. Its attacks are a day apart where there is room: alerts of one kind merge
+        // for a while, and what is true of an issuer or a service is told once a day.
         let span = (DAYS - ATTACKS_FROM) * DAY;
         for (index, entry) in TABLE.iter().enumerate() {
             for number in 0..self.plan.attacks {
                 let share = span / self.plan.attacks;
-                let latest = share.saturating_sub((entry.span_s + 7200) * S).max(1);
+                let room = share.saturating_sub(entry.span_s * S);
+                let latest = room.saturating_sub(DAY).max(share / 16).min(room.max(1));
                 let at = START + ATTACKS_FROM * DAY + share * number + times.below(latest);
                 if entry.rule == "signal-missing" {
                     self.world.silences.push((Service::Stock, at, at + 6 * 3600 * S));

@@ -175,6 +175,7 @@ pub(super) fn off_hours(a: &mut Attack<'_>) -> Result<()> {
     let person = a.victim(|p| p.job == Job::Admin);
     let who = a.home(person);
     let token = a.world.token_of(person, a.at)?;
+    a.hit(&who, Service::Billing, Call::get("/reports/daily").token(&token), 200);
     for page in 1..=a.rng.between(1, 6) {
         a.hit(&who, Service::Accounts, Call::get(format!("/admin/users?page={page}")).token(&token), 200);
         a.wait_ms(500, 9_000);

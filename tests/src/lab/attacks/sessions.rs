@@ -57,7 +57,8 @@ pub(super) fn device_change(a: &mut Attack<'_>) -> Result<()> {
     let owner = a.home(person);
     let token = a.world.token_of(person, a.at)?;
     owner_looks_around(a, &owner, &token, 4);
-    a.wait_ms(20_000, 400_000);
+    // Later than within five minutes, which would be one token in two clients: another rule.
+    a.wait_ms(320_000, 700_000);
     // Malware on the same network, or the next seat in the café.
     let thief = Caller { agent: a.rng.pick(&["curl/8.11.1", "python-requests/2.32"]).into(), ..owner };
     for page in 1..=a.rng.between(2, 6) {
@@ -114,7 +115,13 @@ pub(super) fn subject_switch(a: &mut Attack<'_>) -> Result<()> {
     let who = Caller { lane: 7, ..machines::internal([10, 0, 6, host], "tool/1") };
     a.label.addresses.push(who.address);
     let (first, second) = (a.own_token()?, a.own_token()?);
-    owner_looks_around(a, &who, &first, 6);
+    // A desk that is known for one person, and then uses a token that was there all the time.
+    for page in 0..26 {
+        a.prepare(&who, Service::Orders, Call::get(format!("/orders?page={}", page % 4)).token(&first), 200);
+        a.wait_ms(25_000, 29_000);
+    }
+    a.prepare(&who, Service::Orders, Call::get("/orders?page=9").token(&first), 200);
+    a.wait_ms(300, 3_500);
     for page in 1..=a.rng.between(2, 5) {
         a.hit(&who, Service::Orders, Call::get(format!("/orders?page={page}")).token(&second), 200);
         a.wait_ms(500, 5_000);
