@@ -19,6 +19,8 @@ pub struct Label {
     pub deciding: Option<u64>,
     /// Last malicious packet, with the time that rules over windows may take to say so.
     pub last: u64,
+    /// Until when what was done may still be told again: counts over a day remember it.
+    pub echo: u64,
     /// Addresses that take part.
     pub addresses: Vec<IpAddr>,
     /// Subjects that take part.

@@ -9,6 +9,11 @@ use super::script::{Answer, Call, Caller, Script, Trick};
 use super::world::{Job, World};
 use super::{DAY, MS, S, Service, places};
 
+/// What support looks at, and customers have no business with.
+pub const SUPPORT: [&str; 6] = ["orders", "notes", "refunds", "returns", "calls", "vouchers"];
+/// What administrators look at.
+pub const ADMIN: [&str; 8] = ["audit", "roles", "keys", "flags", "limits", "exports", "regions", "jobs"];
+
 /// A session as it goes on.
 struct Visit<'a> {
     world: &'a mut World,
@@ -308,7 +313,8 @@ impl Visit<'_> {
         self.ask(Service::Accounts, Call::get(format!("/customers/{customer}")), 200);
         self.ask(Service::Orders, Call::get(format!("/orders?customer={customer}")), 200);
         let order = customer * 40 + self.world.rng.below(3);
-        self.ask(Service::Orders, Call::get(format!("/support/orders/{order}")), 200);
+        let what = self.world.rng.pick(&SUPPORT);
+        self.ask(Service::Orders, Call::get(format!("/support/{what}/{order}")), 200);
     }
 
     /// What administrators do.
@@ -319,7 +325,10 @@ impl Visit<'_> {
                 let user = 2_500 + self.world.rng.below(self.world.people.len() as u64);
                 self.ask(Service::Accounts, Call::get(format!("/admin/users/{user}")), 200);
             }
-            2 => self.ask(Service::Accounts, Call::get("/admin/audit?days=1"), 200),
+            2 => {
+                let what = self.world.rng.pick(&ADMIN);
+                self.ask(Service::Accounts, Call::get(format!("/admin/{what}")), 200);
+            }
             _ => {
                 // A report takes seconds.
                 let latency = (self.world.rng.log_normal(1_500.0, 0.3) as u64).min(4_000);

@@ -58,8 +58,8 @@ impl Said {
     }
 
     /// Whether this alert is about what a label says: time, and somebody who took part.
-    fn is_about(&self, label: &Label) -> bool {
-        let (first, last) = (label.first / MS, label.last / MS);
+    fn is_about(&self, label: &Label, until: u64) -> bool {
+        let (first, last) = (label.first / MS, until / MS);
         if self.at_ms + SLACK_MS < first || self.at_ms > last + SLACK_MS {
             return false;
         }
@@ -122,9 +122,9 @@ impl Card {
             let score = self.scores.entry(alert.rule.clone()).or_default();
             score.alerts += 1;
             let rule = alert.rule.as_str();
-            let right = labels
-                .iter()
-                .any(|l| (l.rules.contains(&rule) || l.also.contains(&rule)) && alert.is_about(l));
+            let right = labels.iter().any(|l| {
+                (l.rules.contains(&rule) || l.also.contains(&rule)) && alert.is_about(l, l.last.max(l.echo))
+            });
             if right {
                 score.right += 1;
             } else if score.wrong.len() < SHOWN {
@@ -148,7 +148,8 @@ impl Card {
     fn recall(&mut self, seed: u64, label: &Label, rule: &str, said: &[Said]) {
         let score = self.scores.entry(rule.to_owned()).or_default();
         score.attacks += 1;
-        let first = said.iter().filter(|a| a.rule == rule && a.is_about(label)).map(|a| a.at_ms).min();
+        let first =
+            said.iter().filter(|a| a.rule == rule && a.is_about(label, label.last)).map(|a| a.at_ms).min();
         let Some(at) = first else {
             if score.missed.len() < SHOWN {
                 let who = (&label.addresses.first(), &label.principals);

@@ -105,6 +105,8 @@ pub struct Person {
     pub sessions: u32,
     /// Never used by the benign model after the second day, until an attack does.
     pub dormant: bool,
+    /// Was a victim already: an attack teaches rules what is usual for him.
+    pub attacked: bool,
     /// Which objects are his: `base * 40 + 0..40`.
     pub base: u64,
 }
@@ -256,12 +258,15 @@ impl World {
         let from = self.rng.below(number);
         let free = |p: &Person| p.busy_until + 1200 * S < at && !p.dormant && fits(p);
         let ids: Vec<usize> = (0..number).map(|i| ((from + i) % number) as usize).collect();
-        let known = |want: u32| {
-            ids.iter().copied().find(|i| self.people.get(*i).is_some_and(|p| p.sessions >= want && free(p)))
+        let known = |want: u32, fresh: bool| {
+            let fits = |p: &Person| p.sessions >= want && !(fresh && p.attacked) && free(p);
+            ids.iter().copied().find(|i| self.people.get(*i).is_some_and(fits))
         };
-        let chosen = known(14).or_else(|| known(5)).or_else(|| known(0)).unwrap_or_default();
+        let wanted = [(20, true), (12, true), (12, false), (5, true), (5, false), (0, false)];
+        let chosen = wanted.into_iter().find_map(|(want, fresh)| known(want, fresh)).unwrap_or_default();
         if let Some(person) = self.people.get_mut(chosen) {
             person.busy_until = until;
+            person.attacked = true;
         }
         chosen
     }
@@ -328,6 +333,7 @@ fn person(number: u64, of: u64, days: u64, rng: &mut Rng) -> Person {
         busy_until: 0,
         sessions: 0,
         dormant: false,
+        attacked: false,
         base: 2_500 + number,
     }
 }

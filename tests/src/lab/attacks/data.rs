@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::Attack;
 use crate::lab::Service;
+use crate::lab::people::{ADMIN, SUPPORT};
 use crate::lab::places::FAR;
 use crate::lab::script::{Call, Caller};
 use crate::lab::world::{Job, agent};
@@ -58,12 +59,11 @@ pub(super) fn object_enumeration(a: &mut Attack<'_>) -> Result<()> {
 pub(super) fn foreign_object(a: &mut Attack<'_>) -> Result<()> {
     let (person, who, mut token) = insider(a)?;
     // Somebody whose orders were read by himself, often.
-    let owner = (0..a.world.people.len())
+    let mut owners: Vec<usize> = (0..a.world.people.len())
         .filter(|i| *i != person && a.world.people.get(*i).is_some_and(|p| p.job == Job::Customer))
-        .max_by_key(|i| {
-            a.world.people.get(*i).map_or(0, |p| u64::from(p.sessions) * 997 % 64 + u64::from(p.sessions))
-        })
-        .unwrap_or_default();
+        .collect();
+    owners.sort_by_key(|i| std::cmp::Reverse(a.world.people.get(*i).map_or(0, |p| p.sessions)));
+    let owner = owners.get(a.rng.below(4) as usize).copied().unwrap_or_default();
     let base = a.world.people.get(owner).map_or(0, |p| p.base) * 40;
     for id in base..base + a.rng.between(3, 6) {
         a.renew(person, &mut token)?;
@@ -76,13 +76,13 @@ pub(super) fn foreign_object(a: &mut Attack<'_>) -> Result<()> {
 
 pub(super) fn function_escalation(a: &mut Attack<'_>) -> Result<()> {
     let (_, who, token) = insider(a)?;
-    let id = a.rng.between(2_500, 2_600);
-    for _ in 0..a.rng.between(1, 4) {
-        a.hit(&who, Service::Accounts, Call::get(format!("/admin/users/{id}")).token(&token), 403);
+    let what = a.rng.pick(&ADMIN);
+    for _ in 0..a.rng.between(3, 5) {
+        a.hit(&who, Service::Accounts, Call::get(format!("/admin/{what}")).token(&token), 403);
         a.wait_ms(500, 9_000);
     }
     a.label.deciding = Some(a.at);
-    a.hit(&who, Service::Accounts, Call::get(format!("/admin/users/{id}")).token(&token), 200);
+    a.hit(&who, Service::Accounts, Call::get(format!("/admin/{what}")).token(&token), 200);
     a.may(&["off-hours", "new-device-sensitive"]);
     Ok(())
 }
@@ -198,15 +198,15 @@ pub(super) fn unusual_endpoint(a: &mut Attack<'_>) -> Result<()> {
 
 pub(super) fn unusual_sequence(a: &mut Attack<'_>) -> Result<()> {
     let (person, who, token) = insider(a)?;
-    let name = a.world.name(person);
-    for _ in 0..a.rng.between(10, 25) {
-        let (service, call, status) = match a.rng.below(4) {
-            0 => (Service::Billing, Call::post("/payments", r#"{"amount":1}"#), 201),
-            1 => (Service::Orders, Call::post("/orders", r#"{"product":1,"count":9}"#), 201),
-            2 => (Service::Accounts, Call::get(format!("/users/{name}/addresses")), 200),
-            _ => (Service::Billing, Call::get("/invoices"), 200),
+    let own = a.world.people.get(person).map_or(0, |p| p.base) * 40;
+    // Each step is an everyday one; no page makes one of them after the other.
+    for n in 0..a.rng.between(18, 40) {
+        let (call, status) = match n % 3 {
+            0 => (Call::get(format!("/orders/{own}/items")), 200),
+            1 => (Call::get(format!("/products/{}", a.rng.below(900))), 200),
+            _ => (Call::post("/orders", r#"{"product":1,"count":9}"#), 201),
         };
-        a.hit(&who, service, call.token(&token), status);
+        a.hit(&who, Service::Orders, call.token(&token), status);
         a.wait_ms(50, 900);
     }
     a.counts();

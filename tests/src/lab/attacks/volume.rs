@@ -39,7 +39,7 @@ pub(super) fn address_rate(a: &mut Attack<'_>) -> Result<()> {
 
 pub(super) fn traffic_spike(a: &mut Attack<'_>) -> Result<()> {
     let hosts: Vec<Caller> = (0..60).map(|_| a.attacker()).collect();
-    let calls = a.rng.between(2_500, 4_000);
+    let calls = a.rng.between(6_000, 9_000);
     for n in 0..calls {
         let Some(who) = hosts.get((n % 60) as usize) else { continue };
         let at = a.at;
@@ -73,7 +73,7 @@ fn through_illness(
 }
 
 pub(super) fn error_rate(a: &mut Attack<'_>) -> Result<()> {
-    let calls = a.rng.between(500, 900);
+    let calls = a.rng.between(800, 1_300);
     let share = 0.15 + a.rng.unit() * 0.5;
     through_illness(a, Service::Billing, calls, |a| {
         Answer::of(if a.rng.chance(share) { 500 } else { 202 }, 30)
@@ -81,8 +81,13 @@ pub(super) fn error_rate(a: &mut Attack<'_>) -> Result<()> {
 }
 
 pub(super) fn slow_responses(a: &mut Attack<'_>) -> Result<()> {
-    let calls = a.rng.between(500, 900);
-    through_illness(a, Service::Accounts, calls, |a| Answer::of(202, a.rng.between(3_000, 9_000)))
+    let calls = a.rng.between(800, 1_300);
+    // Not all are slow: that would be a route that is meant to wait.
+    let share = 0.06 + a.rng.unit() * 0.3;
+    through_illness(a, Service::Accounts, calls, |a| {
+        let slow = a.rng.chance(share);
+        Answer::of(202, if slow { a.rng.between(3_000, 9_000) } else { a.rng.between(20, 200) })
+    })
 }
 
 /// Nothing is sent: the world keeps the machines of that service silent.
