@@ -66,11 +66,24 @@ impl Said {
         if label.is_fact && matches!(self.severity.as_str(), "High" | "Critical") {
             return false;
         }
+        // An alert about no client in particular shows none, or the service itself.
+        let nobody = self.client.is_none() || self.client == self.service.map(|service| service.ip());
         let service = label.service.is_some() && (self.service.is_none() || self.service == label.service);
-        service && ABOUT_SERVICES.contains(&self.rule.as_str())
+        service && (nobody || ABOUT_SERVICES.contains(&self.rule.as_str()))
             || self.client.is_some_and(|ip| label.addresses.contains(&ip))
             || self.verified && label.principals.contains(&self.principal)
-            || self.client.is_none() && service
+    }
+
+    /// Whether this alert says that the attack goes on that a label is about: what is true of a service is told once
+    /// while it lasts, and two attacks may overlap.
+    fn covers(&self, label: &Label) -> bool {
+        let earlier = match self.rule.as_str() {
+            "many-failing-accounts" => super::DAY,
+            rule if ABOUT_SERVICES.contains(&rule) => super::DAY / 24,
+            _ => 0,
+        };
+        let longer = Label { first: label.first.saturating_sub(earlier), ..label.clone() };
+        self.is_about(&longer, label.last)
     }
 }
 
@@ -148,8 +161,7 @@ impl Card {
     fn recall(&mut self, seed: u64, label: &Label, rule: &str, said: &[Said]) {
         let score = self.scores.entry(rule.to_owned()).or_default();
         score.attacks += 1;
-        let first =
-            said.iter().filter(|a| a.rule == rule && a.is_about(label, label.last)).map(|a| a.at_ms).min();
+        let first = said.iter().filter(|a| a.rule == rule && a.covers(label)).map(|a| a.at_ms).min();
         let Some(at) = first else {
             if score.missed.len() < SHOWN {
                 let who = (&label.addresses.first(), &label.principals);
