@@ -161,8 +161,7 @@ fn configure(dir: &Path) -> Result<PathBuf> {
     let parts = [
         json!({"geo": {"city": path("city.mmdb"), "asn": path("asn.mmdb")}}),
         json!({"geo": {"allowed_countries": places::ALLOWED}}),
-        json!({"lists": {"files": {"bad_addresses": path("bad.txt")}}}),
-        json!({"lists": {"bad_addresses": path("bad.txt")}}),
+        json!({"lists": {"files": {"bad_addresses": [path("bad.txt")]}}}),
         json!({"time_zone": "UTC"}),
     ];
     let file = dir.join("config.yaml");
