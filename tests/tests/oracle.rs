@@ -55,6 +55,9 @@ fn forgeries(mint: &Mint) -> Result<Vec<String>> {
         tokens.push(attack.token(mint, &format!("user{number}3"))?);
     }
     tokens.push(tampered_pair(mint, "user993")?.1);
+    // Under a key whose name the issuer does not have.
+    let header = json!({"alg": "RS256", "typ": "JWT", "kid": "mine"});
+    tokens.push(mint.attacker_rs256(&header, &mint.claims("user983"))?);
     Ok(tokens)
 }
 

@@ -106,6 +106,7 @@ fn read_customers(a: &mut Attack<'_>, who: &Caller, token: &str, count: u64, wit
 pub(super) fn bulk_access(a: &mut Attack<'_>) -> Result<()> {
     let person = a.victim(|p| p.job == Job::Support);
     let who = a.home(person);
+    a.label.addresses.push(who.address);
     let token = a.world.token_of(person, a.at)?;
     let count = a.rng.between(620, 1_100);
     let within = a.rng.between(180_000, 270_000);
