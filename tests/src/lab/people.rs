@@ -190,7 +190,7 @@ impl Visit<'_> {
     /// One in a hundred sessions is abroad, hours away from the last one. True, and benign.
     fn travel_note(&mut self) {
         let Some(who) = self.world.people.get(self.person) else { return };
-        let abroad = (self.person as u64).wrapping_mul(7919) % 40 == 0;
+        let abroad = (self.person as u64).wrapping_mul(7919).is_multiple_of(40);
         let day = self.world.day(self.at);
         let week = (day / 7).wrapping_mul(31).wrapping_add(self.person as u64) % 9;
         if who.job != Job::Customer || !abroad || week != 0 || !(1..5).contains(&(day % 7)) {

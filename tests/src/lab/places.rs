@@ -1,6 +1,6 @@
-//! Places of addresses: a small made-up world, and the MaxMind DB files that tell the sensor of it.
+//! Places of addresses: a small made-up world, and the `MaxMind` DB files that tell the sensor of it.
 //!
-//! Format: MaxMind DB 2.0 (<https://maxmind.github.io/MaxMind-DB/>), 24-bit records, IPv4 only, networks of 16 bits.
+//! Format: `MaxMind` DB 2.0 (<https://maxmind.github.io/MaxMind-DB/>), 24-bit records, IPv4 only, networks of 16 bits.
 
 use std::net::IpAddr;
 
@@ -173,7 +173,7 @@ fn insert(nodes: &mut Vec<[Next; 2]>, net: u16, data: u32) {
 fn text(text: &str) -> Vec<u8> {
     let mut out = match text.len() {
         short @ 0..29 => vec![0x40 | short as u8],
-        long => vec![0x40 | 29, (long - 29) as u8],
+        long => vec![0x5d, (long - 29) as u8],
     };
     out.extend_from_slice(text.as_bytes());
     out

@@ -105,7 +105,7 @@ pub fn play(plan: Plan) -> Result<(Written, Vec<Said>)> {
     // A sensor that ends early shows in its status; the broken pipe says less.
     let written = super::write(plan, BufWriter::with_capacity(PIPE, stdin));
     let status = child.wait()?;
-    let said = reader.join().map_err(|_| anyhow::anyhow!("the reader of alerts ended"))??;
+    let said = reader.join().unwrap_or_else(|_| bail!("the reader of alerts ended"))?;
     let complaints = complaints.join().unwrap_or_default();
     ensure!(status.success(), "replay ended with {status}:\n{complaints}");
     Ok((written?, said))

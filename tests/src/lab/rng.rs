@@ -1,4 +1,4 @@
-//! Randomness that a seed decides: SplitMix64 (Steele, Lea, Flood 2014), good enough for traffic and the same everywhere.
+//! Randomness that a seed decides: `SplitMix64` (Steele, Lea, Flood 2014), good enough for traffic and the same everywhere.
 
 /// A stream of numbers.
 #[derive(Clone, Debug)]
@@ -12,6 +12,7 @@ impl Rng {
     }
 
     /// A stream of its own, so that one part's draws do not move another's.
+    #[must_use]
     pub const fn fork(&mut self) -> Self {
         Self(self.bits())
     }

@@ -25,10 +25,13 @@ struct Talk {
     free_at: u64,
 }
 
+/// When a frame is due, its number, its bytes.
+type Due = (u64, u64, Box<[u8]>);
+
 /// The stream.
 pub struct Wire<W> {
     out: W,
-    frames: BinaryHeap<Reverse<(u64, u64, Box<[u8]>)>>,
+    frames: BinaryHeap<Reverse<Due>>,
     talks: BTreeMap<(IpAddr, SocketAddr), Vec<Talk>>,
     serial: u64,
     opened: u64,

@@ -304,7 +304,9 @@ fn person(number: u64, of: u64, days: u64, rng: &mut Rng) -> Person {
     let city = if job == Job::Customer { rng.pick(&HOMES) } else { places::OFFICE };
     let home = match job {
         // Two offices: one is in the configuration, the other is not.
-        Job::Support | Job::Admin => IpAddr::from([198, 51, 100, if number % 2 == 0 { 10 } else { 20 }]),
+        Job::Support | Job::Admin => {
+            IpAddr::from([198, 51, 100, if number.is_multiple_of(2) { 10 } else { 20 }])
+        }
         Job::Customer if rng.chance(0.05) => {
             let net = (0x2a02_0a00_u128 + u128::from(number % 7)) << 96;
             IpAddr::V6(std::net::Ipv6Addr::from_bits(net | u128::from(number) << 64 | u128::from(rng.bits())))

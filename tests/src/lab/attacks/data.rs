@@ -188,10 +188,10 @@ pub(super) fn injection(a: &mut Attack<'_>) -> Result<()> {
 
 pub(super) fn unusual_endpoint(a: &mut Attack<'_>) -> Result<()> {
     let (_, who, token) = insider(a)?;
-    let path =
-        a.rng.pick(&["/internal/debug/vars", "/export/all", "/maintenance/keys", "/support/impersonate"]);
-    for n in 0..a.rng.between(1, 5) {
-        a.hit(&who, Service::Accounts, Call::get(format!("{path}?n={n}")).token(&token), 200);
+    let what = a.rng.pick(&SUPPORT);
+    for _ in 0..a.rng.between(1, 5) {
+        let order = a.rng.between(100_000, 103_000);
+        a.hit(&who, Service::Orders, Call::get(format!("/support/{what}/{order}")).token(&token), 200);
         a.wait_ms(500, 9_000);
     }
     Ok(())

@@ -198,6 +198,9 @@ impl Attack<'_> {
     }
 
     /// A good token of the attacker's own account.
+    ///
+    /// # Errors
+    /// When signing fails.
     pub fn own_token(&mut self) -> Result<String> {
         let name = self.mallory();
         let claims = self.claims(&name);
@@ -213,6 +216,9 @@ impl Attack<'_> {
     }
 
     /// Another token of a person in place of one that is nearly over.
+    ///
+    /// # Errors
+    /// When signing fails.
     pub fn renew(&mut self, person: usize, token: &mut String) -> Result<()> {
         if self.at > self.issued + 700 * S {
             self.issued = self.at;
@@ -266,11 +272,13 @@ impl Attack<'_> {
     }
 
     /// A person's agent today, with the first of his devices.
+    #[must_use]
     pub fn home(&self, person: usize) -> Caller {
         self.world.caller(person, 0, self.at)
     }
 
     /// The agent of a device today.
+    #[must_use]
     pub fn agent(&self, device: usize) -> String {
         agent(device, self.world.day(self.at))
     }

@@ -51,6 +51,10 @@ fn remove(claims: &mut Value, member: &str) {
     }
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
 fn now_s(a: &Attack<'_>) -> i64 {
     (a.at / S) as i64
 }
@@ -372,7 +376,7 @@ pub(super) fn guessable_token(a: &mut Attack<'_>) -> Result<()> {
         let token = if hashed {
             let sum =
                 digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, (number % 1000).to_string().as_bytes());
-            sum.as_ref().iter().map(|b| format!("{b:02x}")).collect()
+            hex(sum.as_ref())
         } else {
             number.to_string()
         };
