@@ -83,7 +83,7 @@ fn honest(server: SocketAddr, mint: &Mint) -> Result<BTreeSet<u16>> {
     Ok(ports)
 }
 
-fn check(kind: Kind, hole: &'static str, least: usize) -> Result<()> {
+fn check(kind: Kind, hole: &'static str, fewest: usize) -> Result<()> {
     let mint = Mint::at(clock::now())?;
     let holes = if hole.is_empty() { Vec::new() } else { vec![hole] };
     let server = Server::start(kind, &mint, &Options { holes, ..Options::default() })?;
@@ -97,7 +97,7 @@ fn check(kind: Kind, hole: &'static str, least: usize) -> Result<()> {
             believed.insert(port);
         }
     }
-    ensure!(believed.len() >= least, "{kind:?} {hole}: only {} forgeries were believed", believed.len());
+    ensure!(believed.len() >= fewest, "{kind:?} {hole}: only {} forgeries were believed", believed.len());
     // A last forgery that nobody believes tells that everything before it was judged. Its alert comes in order.
     let last = ask(server.address, &get("/orders/4", Some(&Attack::AlgNone.token(&mint, "last")?)))?;
     let mut told = BTreeSet::new();
