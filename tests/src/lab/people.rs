@@ -74,7 +74,8 @@ pub fn session(world: &mut World, script: &mut Script, person: usize, at: u64) -
 /// The first use of a second device on a sensitive route is what `new-device-sensitive` is about; here it is benign.
 fn note_new_device(world: &World, script: &mut Script, person: usize, device: usize, at: u64) {
     let Some(who) = world.people.get(person) else { return };
-    if who.sessions > 0 && who.used.get(device) == Some(&0) {
+    // Not every visit comes to a sensitive page.
+    if who.sessions > 0 && who.used.get(device).is_some_and(|used| *used < 6) {
         script.labels.push(Label {
             id: "benign/new-device".into(),
             also: vec!["new-device-sensitive"],

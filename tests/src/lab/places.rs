@@ -198,3 +198,52 @@ fn map(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Walks the tree as the format says; the offset in the data section.
+    fn find(file: &[u8], nodes: usize, net: [u8; 2]) -> Option<usize> {
+        let mut at = 0;
+        for depth in (0..16).rev() {
+            let bit = usize::from(u16::from_be_bytes(net) >> depth & 1);
+            let record = &file[at * 6 + bit * 3..][..3];
+            let next = usize::from(record[0]) << 16 | usize::from(record[1]) << 8 | usize::from(record[2]);
+            match next {
+                _ if next == nodes => return None,
+                _ if next > nodes => return Some(next - nodes - 16),
+                _ => at = next,
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn every_network_leads_to_its_city_and_no_other_to_any() {
+        let file = city_database();
+        let marker = b"\xab\xcd\xefMaxMind.com";
+        let end = file.windows(marker.len()).position(|w| w == marker).unwrap();
+        let count = file.windows(10).position(|w| w == b"node_count").unwrap() + 11;
+        let nodes = u32::from_be_bytes(file[count..count + 4].try_into().unwrap()) as usize;
+        let data = &file[nodes * 6 + 16..end];
+        for city in cities() {
+            for net in [city.homes, city.mobiles] {
+                let entry = &data[find(&file, nodes, net).unwrap()..];
+                let name = entry.windows(city.name.len()).position(|w| w == city.name.as_bytes());
+                assert!(name.is_some_and(|at| at < 40), "{}", city.name);
+            }
+        }
+        assert_eq!(find(&file, nodes, [10, 0]), None);
+        assert_eq!(find(&file, nodes, [255, 255]), None);
+    }
+
+    #[test]
+    fn no_two_cities_share_a_network() {
+        let mut nets: Vec<[u8; 2]> = cities().flat_map(|c| [c.homes, c.mobiles]).collect();
+        let all = nets.len();
+        nets.sort_unstable();
+        nets.dedup();
+        assert_eq!(nets.len(), all);
+    }
+}

@@ -177,3 +177,79 @@ fn contradict(segments: &mut Vec<Segment>) {
     }
     segments.insert(1, copy);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::Service;
+    use crate::lab::machines::internal;
+    use crate::lab::script::{Answer, Call, Script};
+
+    /// Times and frames of a file.
+    fn frames(mut file: &[u8]) -> Vec<(u64, Vec<u8>)> {
+        let mut all = Vec::new();
+        file = &file[24..];
+        while !file.is_empty() {
+            let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
+            let (at, length) = (u64::from(word(0)) * S + u64::from(word(4)), word(8) as usize);
+            all.push((at, file[16..16 + length].to_vec()));
+            file = &file[16 + length..];
+        }
+        all
+    }
+
+    fn play(script: &Script) -> Vec<(u64, Vec<u8>)> {
+        let mut file = Vec::new();
+        let mut wire = Wire::new(&mut file).unwrap();
+        for shot in &script.shots {
+            wire.play(shot).unwrap();
+        }
+        wire.finish().unwrap();
+        frames(&file)
+    }
+
+    fn calls(gaps_s: &[u64], latency_ms: u64) -> Script {
+        let mut script = Script::benign();
+        let mut at = 1_000 * S;
+        for gap in gaps_s {
+            at += gap * S;
+            let caller = internal([10, 0, 7, 1], "t/1");
+            script.call(at, &caller, Service::Orders, Call::get("/"), &Answer::of(200, latency_ms));
+        }
+        script
+    }
+
+    fn count(frames: &[(u64, Vec<u8>)], flags: u8) -> usize {
+        frames.iter().filter(|(_, frame)| frame[47] == flags).count()
+    }
+
+    #[test]
+    fn frames_come_in_the_order_of_time() {
+        let frames = play(&calls(&[0, 1, 1, 1, 200], 2_500));
+        assert!(frames.windows(2).all(|pair| pair[0].0 <= pair[1].0));
+    }
+
+    #[test]
+    fn a_connection_is_kept_while_it_is_free_and_closed_when_it_was_idle() {
+        use crate::capture::{ACK, FIN, SYN};
+        let frames = play(&calls(&[0, 10, 10, 200], 20));
+        assert_eq!(count(&frames, SYN), 2, "the fourth call comes too late for the first connection");
+        assert_eq!(count(&frames, FIN | ACK), 4);
+        assert_eq!(
+            count(&play(&calls(&[0, 1, 1], 5_000)), SYN),
+            3,
+            "none is free while it waits for an answer"
+        );
+    }
+
+    #[test]
+    fn what_is_lost_is_acknowledged_all_the_same() {
+        let mut script = calls(&[0], 20);
+        let whole = play(&script).len();
+        script.trick(Trick::Lost);
+        assert_eq!(play(&script).len(), whole);
+        let halved = play(&script).iter().map(|(_, f)| f.len()).sum::<usize>();
+        script.trick(Trick::None);
+        assert!(halved < play(&script).iter().map(|(_, f)| f.len()).sum());
+    }
+}
