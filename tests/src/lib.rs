@@ -11,6 +11,14 @@ pub mod clock;
 pub mod demo;
 pub mod expect;
 pub mod golden;
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "a simulation draws numbers of its own, all of them small"
+)]
+pub mod lab;
 pub mod mint;
 pub mod netns;
 #[expect(

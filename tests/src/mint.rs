@@ -179,8 +179,15 @@ impl Mint {
     /// # Errors
     /// When signing fails.
     pub fn es256(&self, subject: &str) -> Result<String> {
-        let header = json!({"alg": "ES256", "typ": "JWT", "kid": "ec-1"});
-        let input = signing_input(&header.to_string(), &self.claims(subject).to_string());
+        self.es256_of(&json!({"alg": "ES256", "typ": "JWT", "kid": "ec-1"}), &self.claims(subject))
+    }
+
+    /// Signs with the issuer's EC key.
+    ///
+    /// # Errors
+    /// When signing fails.
+    pub fn es256_of(&self, header: &Value, claims: &Value) -> Result<String> {
+        let input = signing_input(&header.to_string(), &claims.to_string());
         let signature =
             self.ec.sign(&SystemRandom::new(), input.as_bytes()).map_err(|e| anyhow!("ES256: {e}"))?;
         Ok(format!("{input}.{}", base64url(signature.as_ref())))

@@ -35,6 +35,10 @@ pub enum Kind {
     Nginx,
     /// A server that uses nothing but `io_uring`.
     Uring,
+    /// Python with holes to open.
+    WeakPython,
+    /// Gin with the same holes.
+    WeakGin,
 }
 
 impl Kind {
@@ -42,13 +46,14 @@ impl Kind {
     #[must_use]
     pub const fn process(self) -> &'static str {
         match self {
-            Self::Python => "python3",
+            Self::Python | Self::WeakPython => "python3",
             Self::Node => "node",
             Self::Java => "java",
             Self::Go => "nethttp",
             Self::Gin => "gin",
             Self::Nginx => "nginx",
             Self::Uring => "uring",
+            Self::WeakGin => "weak",
         }
     }
 
@@ -56,11 +61,11 @@ impl Kind {
     #[must_use]
     pub const fn needs(self) -> (&'static str, &'static str) {
         match self {
-            Self::Python => ("python3", "python3"),
+            Self::Python | Self::WeakPython => ("python3", "python3"),
             Self::Node => ("node", "nodejs"),
             Self::Java => ("java", "openjdk-17-jdk-headless"),
             Self::Go => ("go", "golang-go"),
-            Self::Gin => ("go", "golang-go golang-github-gin-gonic-gin-dev"),
+            Self::Gin | Self::WeakGin => ("go", "golang-go golang-github-gin-gonic-gin-dev"),
             Self::Nginx => ("nginx", "nginx-light"),
             Self::Uring => ("cc", "gcc libc6-dev liburing-dev"),
         }
@@ -73,7 +78,7 @@ impl Kind {
         let gin = Path::new("/usr/share/gocode/src/github.com/gin-gonic/gin");
         let uring = Path::new("/usr/include/liburing.h");
         let there = find_program(program).is_some()
-            && (self != Self::Gin || gin.exists())
+            && (!matches!(self, Self::Gin | Self::WeakGin) || gin.exists())
             && (self != Self::Uring || uring.exists());
         (!there).then(|| format!("{self:?} is not installed (apt-get install {packages})"))
     }
@@ -84,6 +89,8 @@ impl Kind {
 pub struct Options {
     /// Believe `alg: none`.
     pub accept_none: bool,
+    /// Holes that the weak services open: `none`, `confusion`, `audience`, ...
+    pub holes: Vec<&'static str>,
     /// Tokens that nginx and the `io_uring` service take: they cannot verify a signature.
     pub allow: Vec<String>,
     /// The address to listen on; `127.0.0.1` if none. nginx and `io_uring` know only that one.
@@ -122,6 +129,7 @@ impl Server {
         let child = Command::new(program)
             .args(arguments)
             .env("HOST", &host)
+            .env("HOLES", options.holes.join(","))
             .env("ACCEPT_NONE", if options.accept_none { "1" } else { "0" })
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -206,6 +214,8 @@ fn command(
         Kind::Java => vec![program("java")?, text(&service("Api.java")), port_text, jwks_text],
         Kind::Go => vec![text(&compiled("nethttp")?), port_text, jwks_text],
         Kind::Gin => vec![text(&compiled("gin")?), port_text, jwks_text],
+        Kind::WeakPython => vec![program("python3")?, text(&service("weak.py")), port_text, jwks_text],
+        Kind::WeakGin => vec![text(&compiled("weak")?), port_text, jwks_text],
         Kind::Nginx => {
             let config = nginx(dir, port, proxy, options)?;
             vec![program("nginx")?, "-e".into(), "stderr".into(), "-c".into(), text(&config)]
@@ -229,7 +239,8 @@ fn compiled(name: &str) -> Result<PathBuf> {
         _ => (dir.join(name), service("go/src/orders").join(name).join("main.go")),
     };
     let age = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
-    let newest = age(&source).max(age(&service("go/src/orders/verify/verify.go")));
+    let shared = ["verify/verify.go", "weakjwt/weakjwt.go"].map(|f| age(&service("go/src/orders").join(f)));
+    let newest = shared.into_iter().fold(age(&source), Option::max);
     if age(&ready).is_some_and(|built| Some(built) > newest) {
         return Ok(ready);
     }

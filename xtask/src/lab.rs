@@ -27,9 +27,17 @@ pub(crate) fn bench(json: bool, live: bool, offline: bool) -> Result<()> {
     run("the live benchmark", &["bench"].into_iter().chain(chosen).map(str::to_owned).collect::<Vec<_>>())
 }
 
-/// Builds what is needed and runs `lab` with these arguments, its output on ours.
+/// Installs what live runs need, then as [`build_and_run`].
 fn run(purpose: &str, arguments: &[String]) -> Result<()> {
     packages::install(purpose)?;
+    build_and_run(arguments)
+}
+
+/// Builds sensor and lab, optimised, and runs `lab` with these arguments, its output on ours.
+///
+/// # Errors
+/// When the build fails, or the lab does.
+pub(crate) fn build_and_run(arguments: &[String]) -> Result<()> {
     let built = step("build the sensor", &mut cargo(&["build", "--release", "-p", "sensor-user"]))?;
     let lab = step("build the lab", &mut cargo(&["build", "--release", "-p", "tests", "--bin", "lab"]))?;
     if !(built.ok && lab.ok) {

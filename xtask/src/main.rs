@@ -4,6 +4,7 @@ mod build;
 mod docs;
 mod lab;
 mod packages;
+mod quality;
 mod setup;
 mod step;
 mod test;
@@ -43,6 +44,8 @@ enum Verb {
     },
     /// Write the generated pages of docs/ anew
     Docs,
+    /// Play labelled traffic to the sensor: recall, precision, false alarms and delay of every rule; fails below the goals
+    Quality(quality::Arguments),
     /// Measure what the sensor costs a busy nginx, and how fast it reads captures
     Bench {
         /// Print JSON
@@ -65,6 +68,7 @@ fn main() -> Result<()> {
         Verb::Ebpf => build::kernel_half(),
         Verb::Test { fast } => with_what_it_needs(|| test::run(fast)),
         Verb::Demo { cast } => with_what_it_needs(|| lab::demo(cast)),
+        Verb::Quality(arguments) => with_what_it_needs(|| quality::run(&arguments)),
         Verb::Bench { json, live, offline } => with_what_it_needs(|| lab::bench(json, live, offline)),
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use tests::{bench, demo, golden, mint};
+use tests::lab::quality;
+use tests::{bench, demo, golden, lab, mint};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -30,6 +31,12 @@ fn run(arguments: &[&str]) -> Result<()> {
                 offline: !has("--live"),
                 ..bench::Options::default()
             })
+        }
+        ["quality", flags @ ..] => quality::run(&quality_options(flags)?),
+        // Writes one seed's capture, its labels and the sensor's configuration.
+        ["record", dir, seed, exchanges] => {
+            let plan = lab::Plan { seed: seed.parse()?, exchanges: exchanges.parse()?, attacks: 2 };
+            quality::record(plan, Path::new(dir))
         }
         // Makes new keys: every golden fingerprint changes with them.
         ["keys"] => {
@@ -56,7 +63,35 @@ fn run(arguments: &[&str]) -> Result<()> {
             Ok(())
         }
         _ => bail!(
-            "usage: lab demo [--cast FILE] | bench [--json] [--live|--offline] | samples DIR | captures DIR | keys"
+            "usage: lab demo [--cast FILE] | bench [--json] [--live|--offline] | samples DIR | captures DIR | keys \
+             | quality [--json] [--tuning] [--seed N] [--seeds N] [--attacks N] [--million N] \
+             | record DIR SEED EXCHANGES"
         ),
     }
+}
+
+fn quality_options(flags: &[&str]) -> Result<quality::Options> {
+    let mut options = quality::Options::default();
+    let mut flags = flags.iter();
+    while let Some(flag) = flags.next() {
+        let mut number = || flags.next().copied().unwrap_or_default();
+        match *flag {
+            "--json" => options.json = true,
+            "--tuning" => options.tuning = true,
+            "--seed" => options.seed = number().parse()?,
+            "--seeds" => options.seeds = number().parse()?,
+            "--attacks" => options.attacks = number().parse()?,
+            "--million" => {
+                let millions: f64 = number().parse()?;
+                if !(0.001..=100.0).contains(&millions) {
+                    bail!("--million is from 0.001 to 100");
+                }
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
+                let exchanges = (millions * 1e6) as u64;
+                options.exchanges = exchanges;
+            }
+            other => bail!("lab quality does not know {other}"),
+        }
+    }
+    Ok(options)
 }

@@ -1,0 +1,159 @@
+//! Section B: stolen sessions, impossible places, subjects and roles that change.
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::Attack;
+use crate::lab::places::{DISALLOWED, FAR};
+use crate::lab::script::{Answer, Call, Caller};
+use crate::lab::world::{Job, LIFE_S, PEOPLE};
+use crate::lab::{S, Service, machines};
+use crate::mint::set;
+
+const THEFT: &[&str] = &["new-device-sensitive", "off-hours", "frequent-login", "unusual-endpoint"];
+
+fn owner_looks_around(a: &mut Attack<'_>, who: &Caller, token: &str, calls: u64) {
+    for _ in 0..calls {
+        let page = a.rng.between(1, 4);
+        a.prepare(who, Service::Orders, Call::get(format!("/orders?page={page}")).token(token), 200);
+        a.wait_ms(2_000, 12_000);
+    }
+}
+
+/// The password was stolen: a login and calls, each answered.
+fn enter(a: &mut Attack<'_>, who: &Caller, person: usize) -> Result<()> {
+    let name = a.world.name(person);
+    let token = a.world.token_of(person, a.at)?;
+    let body = format!(r#"{{"username":"{name}","password":"Right-{}"}}"#, a.rng.hex(6));
+    let answer = Answer::of(200, 70).with(format!(r#"{{"access_token":"{token}","token_type":"Bearer"}}"#));
+    a.hit_with(who, Service::Idp, Call::post("/login", body), &answer);
+    for page in 1..=a.rng.between(3, 9) {
+        a.wait_ms(500, 9_000);
+        a.hit(who, Service::Orders, Call::get(format!("/orders?page={page}")).token(&token), 200);
+    }
+    a.counts();
+    a.may(THEFT);
+    Ok(())
+}
+
+pub(super) fn token_many_sources(a: &mut Attack<'_>) -> Result<()> {
+    let person = a.customer();
+    let owner = a.home(person);
+    let token = a.world.token_of(person, a.at)?;
+    owner_looks_around(a, &owner, &token, 3);
+    let thief = a.attacker();
+    for _ in 0..a.rng.between(2, 6) {
+        a.hit(&thief, Service::Orders, Call::get("/orders?page=1").token(&token), 200);
+        a.wait_ms(500, 9_000);
+        owner_looks_around(a, &owner, &token, 1);
+    }
+    a.counts();
+    a.may(THEFT);
+    Ok(())
+}
+
+pub(super) fn device_change(a: &mut Attack<'_>) -> Result<()> {
+    let person = a.customer();
+    let owner = a.home(person);
+    let token = a.world.token_of(person, a.at)?;
+    owner_looks_around(a, &owner, &token, 4);
+    // Later than within five minutes, which would be one token in two clients: another rule.
+    a.wait_ms(320_000, 700_000);
+    // Malware on the same network, or the next seat in the café.
+    let thief = Caller { agent: a.rng.pick(&["curl/8.11.1", "python-requests/2.32"]).into(), ..owner };
+    for page in 1..=a.rng.between(2, 6) {
+        a.hit(&thief, Service::Orders, Call::get(format!("/orders?page={page}")).token(&token), 200);
+        a.wait_ms(300, 3_000);
+    }
+    a.may(THEFT);
+    Ok(())
+}
+
+pub(super) fn impossible_travel(a: &mut Attack<'_>) -> Result<()> {
+    let person = a.customer();
+    let owner = a.home(person);
+    let token = a.world.token_of(person, a.at)?;
+    owner_looks_around(a, &owner, &token, 4);
+    a.wait_ms(120_000, 3_000_000);
+    let far = a.rng.below(FAR.len() as u64) as usize;
+    let mut thief = a.attacker_from(FAR.get(far).copied().unwrap_or_default());
+    thief.agent = owner.agent;
+    enter(a, &thief, person)
+}
+
+pub(super) fn new_country(a: &mut Attack<'_>) -> Result<()> {
+    // Hours after the owner was seen: he could have travelled.
+    let at = a.at;
+    let person =
+        a.victim(move |p| p.job == Job::Customer && p.busy_until + 16 * 3600 * S < at && p.sessions > 0);
+    let thief = a.attacker_from(FAR[0]);
+    enter(a, &thief, person)
+}
+
+pub(super) fn disallowed_region(a: &mut Attack<'_>) -> Result<()> {
+    let at = a.at;
+    let person = a.victim(move |p| p.job == Job::Customer && p.busy_until + 20 * 3600 * S < at);
+    let thief = a.attacker_from(DISALLOWED);
+    enter(a, &thief, person)
+}
+
+pub(super) fn workload_token_abroad(a: &mut Attack<'_>) -> Result<()> {
+    let token = machines::pod_token(a.world, a.at - 60 * S)?;
+    a.label.principals.push("system:serviceaccount:shop:reports".into());
+    let thief = a.attacker();
+    for _ in 0..a.rng.between(1, 6) {
+        a.hit(&thief, Service::Billing, Call::get("/invoices?since=yesterday").token(&token), 200);
+        a.wait_ms(500, 20_000);
+    }
+    a.may(THEFT);
+    Ok(())
+}
+
+pub(super) fn subject_switch(a: &mut Attack<'_>) -> Result<()> {
+    a.world.attackers += 1;
+    let host = (a.world.attackers % 200 + 10) as u8;
+    let who = Caller { lane: 7, ..machines::internal([10, 0, 6, host], "tool/1") };
+    a.label.addresses.push(who.address);
+    let (first, second) = (a.own_token()?, a.own_token()?);
+    // A desk that is known for one person, and then uses a token that was there all the time.
+    for page in 0..26 {
+        a.prepare(&who, Service::Orders, Call::get(format!("/orders?page={}", page % 4)).token(&first), 200);
+        a.wait_ms(25_000, 29_000);
+    }
+    a.prepare(&who, Service::Orders, Call::get("/orders?page=9").token(&first), 200);
+    a.wait_ms(300, 3_500);
+    for page in 1..=a.rng.between(2, 5) {
+        a.hit(&who, Service::Orders, Call::get(format!("/orders?page={page}")).token(&second), 200);
+        a.wait_ms(500, 5_000);
+    }
+    a.may(THEFT);
+    Ok(())
+}
+
+pub(super) fn privilege_change(a: &mut Attack<'_>) -> Result<()> {
+    let person = a.customer();
+    let who = a.home(person);
+    let name = a.world.name(person);
+    let mut claims = a.world.claims(PEOPLE, &name, a.at, LIFE_S);
+    let power = if a.rng.chance(0.5) { "ADMIN" } else { "SUPER_ADMIN" };
+    set(&mut claims, "roles", json!(["USER", power]));
+    let token = a.world.sign(&claims)?;
+    for page in 1..=a.rng.between(1, 4) {
+        a.hit(&who, Service::Orders, Call::get(format!("/orders?page={page}")).token(&token), 200);
+        a.wait_ms(500, 5_000);
+    }
+    a.may(THEFT);
+    Ok(())
+}
+
+pub(super) fn known_bad_address(a: &mut Attack<'_>) -> Result<()> {
+    let mut who = a.attacker();
+    who.address = std::net::IpAddr::from([203, 0, 113, a.rng.between(1, 250) as u8]);
+    a.label.addresses = vec![who.address];
+    let token = a.own_token()?;
+    for page in 1..=a.rng.between(1, 4) {
+        a.hit(&who, Service::Orders, Call::get(format!("/orders?page={page}")).token(&token), 200);
+        a.wait_ms(500, 5_000);
+    }
+    Ok(())
+}
