@@ -154,7 +154,14 @@ pub fn play(world: &mut World, entry: &Entry, id: String, at: u64, rng: Rng) -> 
     let Attack { mut script, mut label, .. } = attack;
     // Rules over windows may speak when their window closes.
     label.last += 900 * S;
-    label.echo = label.last + if entry.section == 'D' { super::DAY } else { 0 };
+    // The owner of a stolen account comes home; failures and objects are counted for a while.
+    label.echo = label.last
+        + match entry.section {
+            'B' => 3 * 3600 * S,
+            'C' => 1_800 * S,
+            'D' => super::DAY,
+            _ => 0,
+        };
     // Weak evidence that any attack may be.
     label.also.extend(["unusual-endpoint", "unusual-sequence"]);
     script.labels.push(label);
