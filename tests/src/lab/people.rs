@@ -10,7 +10,8 @@ use super::world::{Job, World};
 use super::{DAY, MS, S, Service, places};
 
 /// What support looks at, and customers have no business with.
-pub const SUPPORT: [&str; 6] = ["orders", "notes", "refunds", "returns", "calls", "vouchers"];
+pub const SUPPORT: [&str; 8] =
+    ["orders", "notes", "refunds", "returns", "calls", "vouchers", "claims", "parcels"];
 /// What administrators look at.
 pub const ADMIN: [&str; 8] = ["audit", "roles", "keys", "flags", "limits", "exports", "regions", "jobs"];
 
@@ -42,9 +43,11 @@ pub fn session(world: &mut World, script: &mut Script, person: usize, at: u64) -
     if !visit.travel() || !visit.log_in()? {
         return Ok(());
     }
+    // Some read, and leave the page open for minutes: their tokens are refreshed.
+    let pause = if visit.world.rng.chance(0.25) { 80.0 } else { 7.0 };
     let pages = (visit.world.rng.log_normal(6.0, 0.7) as u64).clamp(1, 40);
     for page in 0..pages {
-        let think = visit.world.rng.log_normal(7.0, 1.0).clamp(0.5, 900.0);
+        let think = visit.world.rng.log_normal(pause, 1.0).clamp(0.5, 900.0);
         visit.at += (think * S as f64) as u64;
         visit.keep_token()?;
         if page > 0 {
