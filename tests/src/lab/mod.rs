@@ -260,7 +260,7 @@ impl Lab {
     fn attack(&mut self, entry: usize, number: u64, at: u64) -> Result<()> {
         let Some(entry) = TABLE.get(entry) else { return Ok(()) };
         let rng = Rng::new(self.plan.seed.wrapping_mul(0x1_0001) ^ at);
-        let script = attacks::play(&mut self.world, entry, format!("{}/{number}", entry.rule), at, rng)?;
+        let script = attacks::play(&mut self.world, entry, number, at, rng)?;
         self.take(script);
         Ok(())
     }

@@ -10,7 +10,8 @@ use super::world::{Job, World};
 use super::{DAY, MS, S, Service, places};
 
 /// What support looks at, and customers have no business with.
-pub const SUPPORT: [&str; 6] = ["orders", "notes", "refunds", "returns", "calls", "vouchers"];
+pub const SUPPORT: [&str; 8] =
+    ["orders", "notes", "refunds", "returns", "calls", "vouchers", "claims", "parcels"];
 /// What administrators look at.
 pub const ADMIN: [&str; 8] = ["audit", "roles", "keys", "flags", "limits", "exports", "regions", "jobs"];
 
@@ -39,13 +40,14 @@ pub fn session(world: &mut World, script: &mut Script, person: usize, at: u64) -
     note_new_device(world, script, person, device, at);
     let mut visit =
         Visit { world, script, person, caller, token: String::new(), refresh: String::new(), issued: 0, at };
-    if !visit.log_in()? {
+    if !visit.travel() || !visit.log_in()? {
         return Ok(());
     }
-    visit.travel_note();
+    // Some read, and leave the page open for minutes: their tokens are refreshed.
+    let pause = if visit.world.rng.chance(0.25) { 80.0 } else { 7.0 };
     let pages = (visit.world.rng.log_normal(6.0, 0.7) as u64).clamp(1, 40);
     for page in 0..pages {
-        let think = visit.world.rng.log_normal(7.0, 1.0).clamp(0.5, 900.0);
+        let think = visit.world.rng.log_normal(pause, 1.0).clamp(0.5, 900.0);
         visit.at += (think * S as f64) as u64;
         visit.keep_token()?;
         if page > 0 {
@@ -182,33 +184,49 @@ impl Visit<'_> {
         let Some(who) = self.world.people.get(self.person) else { return };
         let (home, cell, mobiles) = (who.home, who.cell, who.city.mobiles);
         if self.caller.agent.starts_with("Shop") && self.world.rng.chance(0.01) {
-            let out = self.caller.address == home;
+            let (out, back) =
+                (self.caller.address == home, self.caller.address == places::address(mobiles, cell));
+            if !out && !back {
+                return;
+            }
             self.caller.address = if out { places::address(mobiles, cell) } else { home };
             self.at += self.world.rng.between(1, 25) * S;
         }
     }
 
-    /// One in a hundred sessions is abroad, hours away from the last one. True, and benign.
-    fn travel_note(&mut self) {
-        let Some(who) = self.world.people.get(self.person) else { return };
-        let abroad = (self.person as u64).wrapping_mul(7919).is_multiple_of(40);
+    /// Where he is today: some travel from Tuesday to Friday, now and then. True, and benign. Whoever sits in the train
+    /// or plane, half a day before and after, does not come.
+    fn travel(&mut self) -> bool {
+        let Some(who) = self.world.people.get(self.person) else { return false };
         let day = self.world.day(self.at);
-        let week = (day / 7).wrapping_mul(31).wrapping_add(self.person as u64) % 9;
-        if who.job != Job::Customer || !abroad || week != 0 || !(1..5).contains(&(day % 7)) {
-            return;
-        }
-        let city = places::HOMES.get((self.person + 3) % places::HOMES.len()).copied().unwrap_or_default();
-        self.caller.address = places::address(city.homes, who.cell);
-        let label = Label {
-            id: "benign/travel".into(),
-            also: vec!["new-country"],
-            first: self.at,
-            last: self.at + DAY / 4,
-            principals: vec![who.name.clone()],
-            is_fact: true,
-            ..Label::default()
+        let person = self.person as u64;
+        let abroad = |day: u64| {
+            let week = (day / 7).wrapping_mul(31).wrapping_add(person) % 9;
+            person.wrapping_mul(7919).is_multiple_of(40) && week == 0 && (1..5).contains(&(day % 7))
         };
-        self.script.labels.push(label);
+        if who.job != Job::Customer {
+            return true;
+        }
+        let is_morning = self.at % DAY < DAY / 2;
+        if is_morning && day > 0 && abroad(day) != abroad(day - 1) {
+            return false;
+        }
+        if abroad(day) {
+            let city =
+                places::HOMES.get((self.person + 3) % places::HOMES.len()).copied().unwrap_or_default();
+            self.caller.address = places::address(city.homes, who.cell);
+            let label = Label {
+                id: "benign/travel".into(),
+                also: vec!["new-country"],
+                first: self.at,
+                last: self.at + DAY / 4,
+                principals: vec![who.name.clone()],
+                is_fact: true,
+                ..Label::default()
+            };
+            self.script.labels.push(label);
+        }
+        true
     }
 
     /// Asks with the token, on the page's own time.

@@ -209,11 +209,11 @@ mod tests {
         for depth in (0..16).rev() {
             let bit = usize::from(u16::from_be_bytes(net) >> depth & 1);
             let record = &file[at * 6 + bit * 3..][..3];
-            let next = usize::from(record[0]) << 16 | usize::from(record[1]) << 8 | usize::from(record[2]);
-            match next {
-                _ if next == nodes => return None,
-                _ if next > nodes => return Some(next - nodes - 16),
-                _ => at = next,
+            let target = usize::from(record[0]) << 16 | usize::from(record[1]) << 8 | usize::from(record[2]);
+            match target {
+                _ if target == nodes => return None,
+                _ if target > nodes => return Some(target - nodes - 16),
+                _ => at = target,
             }
         }
         None

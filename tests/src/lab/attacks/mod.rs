@@ -138,6 +138,8 @@ pub struct Attack<'a> {
     pub script: Script,
     /// What must be said.
     pub label: Label,
+    /// Which attack of its kind, from 0.
+    pub number: u64,
     /// When the token of a person was issued that is used now.
     issued: u64,
 }
@@ -146,15 +148,23 @@ pub struct Attack<'a> {
 ///
 /// # Errors
 /// When signing fails.
-pub fn play(world: &mut World, entry: &Entry, id: String, at: u64, rng: Rng) -> Result<Script> {
+pub fn play(world: &mut World, entry: &Entry, number: u64, at: u64, rng: Rng) -> Result<Script> {
+    let id = format!("{}/{number}", entry.rule);
     let also = TABLE.iter().filter(|e| e.section == entry.section && e.rule != entry.rule).map(|e| e.rule);
     let label = Label { id, rules: vec![entry.rule], also: also.collect(), ..Label::default() };
-    let mut attack = Attack { world, rng, at, script: Script::default(), label, issued: at };
+    let mut attack = Attack { world, rng, at, script: Script::default(), label, number, issued: at };
     (entry.run)(&mut attack)?;
     let Attack { mut script, mut label, .. } = attack;
     // Rules over windows may speak when their window closes.
     label.last += 900 * S;
-    label.echo = label.last + if entry.section == 'D' { super::DAY } else { 0 };
+    // The owner of a stolen account comes home; failures and objects are counted for a while.
+    label.echo = label.last
+        + match entry.section {
+            'B' => 3 * 3600 * S,
+            'C' => 1_800 * S,
+            'D' => super::DAY,
+            _ => 0,
+        };
     // Weak evidence that any attack may be.
     label.also.extend(["unusual-endpoint", "unusual-sequence"]);
     script.labels.push(label);
