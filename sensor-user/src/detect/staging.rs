@@ -52,6 +52,7 @@ pub(crate) fn token(number: u64) -> Token {
         signature: Signature::Verified,
         policy: Some(policy()),
         proof: None,
+        key_asked: None,
         input_hash: number.wrapping_mul(31) | 1,
         signature_hash: number.wrapping_mul(37) | 1,
         payload_hash: number.wrapping_mul(41) | 1,

@@ -7,10 +7,11 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-use crate::detect::Detector;
+use crate::pipeline::Pipeline;
 use crate::store::snapshot::FILE;
 use crate::store::{self, Part, Snapshot, Store};
 use crate::token::settings::TokenSettings;
+use crate::token::stage::Tokens;
 
 /// How long the last writing may take: SIGTERM means stopped within five seconds.
 const LAST_WRITE: Duration = Duration::from_millis(2500);
@@ -54,7 +55,8 @@ impl History {
     }
 
     /// Restores what was saved last.
-    pub(super) fn restore(&self, detect: &mut Detector) {
+    pub(super) fn restore(&self, pipeline: &mut Pipeline) {
+        let detect = &mut pipeline.detect;
         let Some(store) = &self.store else { return };
         let snapshot = match store.load() {
             Ok(Some(snapshot)) => snapshot,
@@ -72,10 +74,17 @@ impl History {
         for what in forgotten {
             tracing::warn!("{what}; it begins anew");
         }
+        let published = snapshot.parts.iter().find(|part| part.name == KEYS && part.version == KEYS_VERSION);
+        if let Some(published) =
+            published.and_then(|part| postcard::from_bytes::<Published>(&part.bytes).ok())
+        {
+            pipeline.tokens.resume_published(&published);
+        }
     }
 
     /// Takes the next step of saving, if it is time.
-    pub(super) fn step(&mut self, detect: &mut Detector) {
+    pub(super) fn step(&mut self, pipeline: &mut Pipeline) {
+        let detect = &mut pipeline.detect;
         if self.store.is_none() {
             return;
         }
@@ -84,7 +93,7 @@ impl History {
             tell(done);
         }
         if self.taken.is_none() && self.writing.is_none() && Instant::now() >= self.due {
-            self.taken = Some((0, Vec::new()));
+            self.taken = Some((0, keys(&pipeline.tokens).into_iter().collect()));
             self.due = Instant::now() + self.every;
         }
         let Some((next, parts)) = &mut self.taken else { return };
@@ -97,7 +106,8 @@ impl History {
     }
 
     /// Saves everything now, and waits for it, for a while.
-    pub(super) fn finish(mut self, detect: &mut Detector) {
+    pub(super) fn finish(mut self, pipeline: &mut Pipeline) {
+        let detect = &mut pipeline.detect;
         let deadline = Instant::now() + LAST_WRITE;
         if self.store.is_none() {
             return;
@@ -105,7 +115,8 @@ impl History {
         if let Some(writing) = self.writing.take() {
             let _ = writing.recv_timeout(LAST_WRITE);
         }
-        let parts = (0..detect.parts()).filter_map(|part_of| detect.save(part_of).map(part)).collect();
+        let saved = (0..detect.parts()).filter_map(|part_of| detect.save(part_of).map(part));
+        let parts = keys(&pipeline.tokens).into_iter().chain(saved).collect();
         self.write(parts);
         let Some(writing) = self.writing.take() else { return };
         if let Ok(done) = writing.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -127,6 +138,19 @@ impl History {
             Err(error) => tracing::warn!("the history was not saved: {error}"),
         }
     }
+}
+
+/// The part about key ids that issuers have published.
+const KEYS: &str = "published-keys";
+
+/// Raised when its layout changes.
+const KEYS_VERSION: u32 = 1;
+
+type Published = Vec<(String, Vec<Box<str>>)>;
+
+fn keys(tokens: &Tokens) -> Option<Part> {
+    let bytes = postcard::to_allocvec::<Published>(&tokens.published_keys()).ok()?;
+    Some(Part { name: KEYS.to_owned(), version: KEYS_VERSION, bytes })
 }
 
 fn part(saved: crate::detect::memory::Remembered) -> Part {

@@ -46,7 +46,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     let (verdicts, pool) = verify(&config.tokens)?;
     let settings = settings::of(config);
     let mut pipeline = Pipeline::new(settings.clone(), Box::new(pool))?;
-    history.restore(&mut pipeline.detect);
+    history.restore(&mut pipeline);
     pipeline.know(services.knowledge());
     tracing::info!("watching {}", source.cgroup().display());
     let mut live = Live {
@@ -121,7 +121,7 @@ impl Live {
             self.services.want(self.pipeline.tokens.take_wanted());
             self.take_answers();
             self.hand_over();
-            self.history.step(&mut self.pipeline.detect);
+            self.history.step(&mut self.pipeline);
             self.show();
             if self.writer.is_broken() {
                 return Ok(());
@@ -234,7 +234,7 @@ impl Live {
         self.hand_over();
         let Self { source, mut pipeline, services, writer, history, losses, began, .. } = self;
         drop(source);
-        history.finish(&mut pipeline.detect);
+        history.finish(&mut pipeline);
         services.stop();
         let (unread, tally) = (writer.lost, writer.stop(LAST_ALERTS)?);
         if unread > 0 {

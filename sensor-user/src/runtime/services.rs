@@ -245,7 +245,7 @@ pub(super) fn fetch_once(settings: &TokenSettings) -> Result<Arc<KeyRing>, Runti
         let issuer = settings.issuers.get(index).map_or("", |issuer| issuer.issuer.as_str());
         tracing::warn!("no keys of {issuer}: {error}; its tokens are not verified");
     }
-    Ok(Arc::new(ring))
+    Ok(Arc::new(ring.for_good()))
 }
 
 fn event_loop() -> io::Result<tokio::runtime::Runtime> {

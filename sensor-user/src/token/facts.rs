@@ -75,8 +75,10 @@ pub enum Unchecked {
     Pending,
     /// The issuer is configured but its keys have not arrived; a later verdict follows.
     KeysPending,
-    /// The issuer's keys are there, but none has this `kid`; a later verdict may follow a rotation.
+    /// The issuer's keys are there, but none has this `kid`; a later verdict follows when they were looked at again.
     KeyUnknown,
+    /// The issuer has published a key with this `kid`, and has withdrawn it since.
+    KeyWithdrawn,
     /// No issuer is configured, or not this one.
     NoIssuer,
     /// Too many distinct tokens at once: counted, and tried again at the next use.
@@ -315,6 +317,8 @@ pub struct Token {
     pub policy: Option<Policy>,
     /// What was proven against it.
     pub proof: Option<Proof>,
+    /// Of a `kid` that no key has: how often the issuer's keys had been looked at when it was first asked for.
+    pub key_asked: Option<u32>,
     /// Keyed hash of the signing input (header and payload), for `claims-tampered`.
     pub input_hash: u64,
     /// Keyed hash of the signature, for `claims-tampered`; 0 if there is none.

@@ -2,6 +2,7 @@
 //!
 //! Sources: RFC 6750 (bearer), RFC 7515 to 7519 (JOSE), RFC 8725 (best practices), RFC 9068 (access tokens).
 
+mod absent;
 pub mod ask;
 pub mod cache;
 pub mod dpop;

@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use crate::capture::Time;
 use crate::http::Exchange;
+use crate::token::absent::{AbsentKeys, Unknown};
 use crate::token::cache::{Cache, Slot};
 use crate::token::extract::Extractor;
 use crate::token::facts::{
@@ -111,6 +112,7 @@ pub struct Tokens {
     /// What workers verify now, and with which keys: at most as many as the pool's queue holds.
     in_flight: HashMap<Fingerprint, InFlight, foldhash::fast::RandomState>,
     wanted: VecDeque<Wanted>,
+    absent: AbsentKeys,
     names: Names,
     guesser: Guesser,
     inquiries: Option<Inquiries>,
@@ -159,6 +161,7 @@ impl Tokens {
             due: 0,
             in_flight: HashMap::default(),
             wanted: VecDeque::new(),
+            absent: AbsentKeys::default(),
             names: Names::default(),
             guesser: Guesser::default(),
             inquiries: Inquiries::new(&settings.revocation, &settings.issuers),
@@ -247,9 +250,7 @@ impl Tokens {
         match submitted {
             Submitted::Done(judgement) => {
                 apply(&mut token, judgement);
-                if token.signature == Signature::Unchecked(Unchecked::KeyUnknown) {
-                    self.want(reading);
-                }
+                self.look_for_key(reading, &mut token, text.at);
                 self.kept(text, token)
             }
             Submitted::Queued => {
@@ -286,6 +287,43 @@ impl Tokens {
         Arc::new(token)
     }
 
+    /// Says what an unknown key id means, or asks for its key.
+    fn look_for_key(&mut self, reading: &Reading<'_>, token: &mut Token, now: Time) {
+        if token.signature != Signature::Unchecked(Unchecked::KeyUnknown) {
+            return;
+        }
+        let ring = Arc::clone(&self.ring);
+        let issuer = self.judge.issuer_of(reading);
+        let keys = issuer.and_then(|index| Some((index, ring.issuer(index)?)));
+        let (Some((index, keys)), Some(kid)) = (keys, reading.header.kid.as_deref()) else { return };
+        match self.absent.judge(index, keys, kid, token.key_asked, now) {
+            Unknown::Waits(look) => {
+                token.key_asked.get_or_insert(look);
+                self.want(reading);
+            }
+            Unknown::Withdrawn => token.signature = Signature::Unchecked(Unchecked::KeyWithdrawn),
+            Unknown::Absent => {
+                token.key_asked.get_or_insert(keys.looks);
+                token.signature = Signature::Invalid;
+            }
+        }
+    }
+
+    /// The key ids that each issuer has published so far, for a restart.
+    pub fn published_keys(&self) -> Vec<(String, Vec<Box<str>>)> {
+        let names = self.judge.issuers().iter().map(|issuer| issuer.issuer.clone());
+        names.zip(self.absent.seen()).collect()
+    }
+
+    /// Takes over what issuers published before a restart.
+    pub fn resume_published(&mut self, published: &[(String, Vec<Box<str>>)]) {
+        for (name, kids) in published {
+            if let Some(index) = self.judge.issuers().iter().position(|issuer| issuer.issuer == *name) {
+                self.absent.resume(index, kids);
+            }
+        }
+    }
+
     fn want(&mut self, reading: &Reading<'_>) {
         let (Some(issuer), Some(kid)) = (self.judge.issuer_of(reading), reading.header.kid.as_deref()) else {
             return;
@@ -311,6 +349,8 @@ impl Tokens {
             Arc::new(token)
         } else {
             let bytes = verdict.into_text().unwrap_or_default();
+            let parts = Parts::of(&bytes, self.max_token_bytes);
+            self.look_for_key(&parts.read(), &mut token, now);
             self.kept(Text { bytes: &bytes, key, client: NOBODY, at: now }, token)
         };
         if let Some((slot, _, _)) = self.cache.find(key) {
@@ -359,8 +399,11 @@ impl Tokens {
     /// Takes new keys and judges what has waited for them. Returns the tokens that are settled now; with a pooled
     /// verifier most verdicts come later.
     pub fn keys_changed(&mut self, ring: Arc<KeyRing>, now: Time) -> Vec<Arc<Token>> {
+        if !ring.has_keys_of(&self.ring) {
+            self.generation = self.generation.wrapping_add(1);
+        }
+        self.absent.learn(&ring);
         self.ring = ring;
-        self.generation = self.generation.wrapping_add(1);
         self.due = self.pending.len();
         self.resume(now)
     }
@@ -419,7 +462,9 @@ impl Tokens {
             Signature::Absent => &mut counters.absent,
             Signature::Unchecked(Unchecked::NoIssuer) => &mut counters.no_issuer,
             Signature::Unchecked(Unchecked::KeysPending) => &mut counters.keys_pending,
-            Signature::Unchecked(Unchecked::KeyUnknown) => &mut counters.key_unknown,
+            Signature::Unchecked(Unchecked::KeyUnknown | Unchecked::KeyWithdrawn) => {
+                &mut counters.key_unknown
+            }
             Signature::Unchecked(Unchecked::Unreadable) => &mut counters.unreadable,
             Signature::Unchecked(Unchecked::OverBudget) => &mut counters.over_budget,
             Signature::Unchecked(Unchecked::Pending) => &mut counters.queued,
@@ -482,7 +527,8 @@ const fn is_fresh(token: &Token, same_keys: bool) -> bool {
         Signature::Verified
         | Signature::Absent
         | Signature::Unchecked(Unchecked::NoIssuer | Unchecked::Unreadable | Unchecked::Pending) => true,
-        Signature::Invalid | Signature::Unchecked(Unchecked::KeysPending | Unchecked::KeyUnknown) => {
+        Signature::Invalid
+        | Signature::Unchecked(Unchecked::KeysPending | Unchecked::KeyUnknown | Unchecked::KeyWithdrawn) => {
             same_keys
         }
         Signature::Unchecked(Unchecked::OverBudget) => false,
@@ -524,6 +570,7 @@ pub(super) fn blank(form: Form) -> Token {
         signature: Signature::Unchecked(Unchecked::Unreadable),
         policy: None,
         proof: None,
+        key_asked: None,
         input_hash: 0,
         signature_hash: 0,
         payload_hash: 0,

@@ -155,10 +155,52 @@ fn an_unknown_key_is_asked_for_and_judged_after_rotation() {
     let settled = tokens.keys_changed(new.ring(), AT);
     assert!(settled.len() == 1 && settled[0].is_verified());
     assert!(one(&mut tokens, &old_text, AT).is_verified(), "a verdict outlives the key's withdrawal");
+    let later = one(&mut tokens, &old.token("later"), AT);
     assert_eq!(
-        one(&mut tokens, &old.token("later"), AT).signature,
-        Signature::Unchecked(Unchecked::KeyUnknown)
+        later.signature,
+        Signature::Unchecked(Unchecked::KeyWithdrawn),
+        "applications may hold on to it"
     );
+}
+
+#[test]
+fn a_key_id_that_nobody_has_refutes_the_token_once_keys_were_looked_at() {
+    let (signer, forger) = (Signer::shared(Algorithm::ES256), Signer::new(Algorithm::ES256));
+    let forger = forger.named("made-up");
+    let mut tokens = in_step(&forge::settings(vec![signer.issuer()]));
+    tokens.keys_changed(signer.ring(), AT);
+    let text = forger.token("alice");
+    assert_eq!(one(&mut tokens, &text, AT).signature, Signature::Unchecked(Unchecked::KeyUnknown));
+    let settled = tokens.keys_changed(Arc::new(signer.ring().with_look(0)), AT);
+    assert_eq!(settled.iter().map(|token| token.signature).collect::<Vec<_>>(), [Signature::Invalid]);
+    assert_eq!(one(&mut tokens, &text, AT).signature, Signature::Invalid);
+    assert_eq!(
+        one(&mut tokens, &forger.token("bob"), AT).signature,
+        Signature::Invalid,
+        "known to be absent"
+    );
+    assert!(one(&mut tokens, &signer.token("carol"), AT).is_verified());
+}
+
+#[test]
+fn a_run_with_one_set_of_keys_waits_for_no_other() {
+    let (signer, forger) = (Signer::shared(Algorithm::ES256), Signer::new(Algorithm::ES256));
+    let mut tokens = in_step(&forge::settings(vec![signer.issuer()]));
+    tokens.keys_changed(Arc::new(KeyRing::clone(&signer.ring()).for_good()), AT);
+    assert_eq!(one(&mut tokens, &forger.named("made-up").token("x"), AT).signature, Signature::Invalid);
+}
+
+#[test]
+fn what_an_issuer_published_before_a_restart_is_not_refuted_after_it() {
+    let (old, new) = (Signer::shared(Algorithm::ES256), Signer::new(Algorithm::ES256));
+    let new = new.named("rotated");
+    let mut first = in_step(&forge::settings(vec![old.issuer()]));
+    first.keys_changed(old.ring(), AT);
+    let mut second = in_step(&forge::settings(vec![old.issuer()]));
+    second.resume_published(&first.published_keys());
+    second.keys_changed(Arc::new(KeyRing::clone(&new.ring()).for_good()), AT);
+    let verdict = one(&mut second, &old.token("alice"), AT).signature;
+    assert_eq!(verdict, Signature::Unchecked(Unchecked::KeyWithdrawn));
 }
 
 #[test]

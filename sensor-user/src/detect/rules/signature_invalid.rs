@@ -39,12 +39,23 @@ fn check(subject: &Subject<'_>, _: &DetectSettings) -> Option<Statement> {
     Some(Statement {
         severity: severity(&ABOUT, outcome),
         confidence: 95,
-        message: format!(
-            "A token whose signature does not verify under its issuer's keys {}. Its claims are not the issuer's word.",
-            subject.told()
+        message: if subject.token.key_asked.is_some() {
+            format!(
+                "A token {} whose key id no key of its issuer has, looked up since. Its claims are not the issuer's word.",
+                subject.told()
+            )
+        } else {
+            format!(
+                "A token whose signature does not verify under its issuer's keys {}. Its claims are not the issuer's word.",
+                subject.told()
+            )
+        },
+        brief: format!(
+            "{} {}",
+            if subject.token.key_asked.is_some() { "unknown key" } else { "bad signature" },
+            outcome.verb()
         ),
-        brief: format!("bad signature {}", outcome.verb()),
-        facts: Vec::new(),
+        facts: vec![("key_unknown", subject.token.key_asked.is_some().into())],
     })
 }
 

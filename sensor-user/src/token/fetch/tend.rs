@@ -37,20 +37,27 @@ impl<'a> Tended<'a> {
 
     pub(super) async fn run(mut self, demands: mpsc::Receiver<Box<str>>) {
         match &self.issuer.keys {
-            KeySource::File(path) => self.watch_file(path).await,
+            KeySource::File(path) => self.watch_file(path, demands).await,
             KeySource::Url(_) | KeySource::Discovery => self.watch_server(demands).await,
         }
     }
 
-    /// Reads a file whenever its time or size has changed; tries again at every look after a failure.
-    async fn watch_file(&mut self, path: &Path) {
+    /// Reads a file whenever its time or size has changed; tries again at every look after a failure. Whoever asks for a
+    /// key is told of the next look.
+    async fn watch_file(&mut self, path: &Path, mut demands: mpsc::Receiver<Box<str>>) {
         let mut seen = None;
         loop {
+            let mut asked = false;
+            while demands.try_recv().is_ok() {
+                asked = true;
+            }
             let now = stamp(path);
             if now != seen || now.is_none() || self.failing.is_some() {
                 seen = now;
                 let fetched = self.fetcher.fetch(self.issuer).await;
                 let _ = self.take(fetched);
+            } else if asked {
+                self.looked();
             }
             sleep(self.fetcher.limits.file_poll).await;
         }
@@ -87,6 +94,7 @@ impl<'a> Tended<'a> {
         let digest = digest::digest(&digest::SHA256, &fetched.text).as_ref().to_vec();
         if self.published.as_ref() == Some(&digest) {
             self.failing = None;
+            self.looked();
             return true;
         }
         match keys(&fetched.text, self.issuer) {
@@ -108,6 +116,12 @@ impl<'a> Tended<'a> {
             }
             Err(error) => self.fail(error.into()),
         }
+    }
+
+    /// Tells that the keys are still what they were.
+    fn looked(&self) {
+        let index = self.index;
+        self.publish.send_modify(|ring| *ring = Arc::new(ring.with_look(index)));
     }
 
     fn fail(&mut self, error: FetchError) -> bool {

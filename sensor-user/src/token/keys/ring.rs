@@ -30,6 +30,10 @@ pub struct IssuerKeys {
     pub state: KeyState,
     /// Counts up whenever the keys change.
     pub generation: u32,
+    /// Counts up whenever their source was looked at with success, changed or not.
+    pub looks: u32,
+    /// Nobody will look again (replay).
+    pub last: bool,
     /// The keys.
     pub keys: Arc<[Key]>,
     /// Where they were found, as the issuer or the configuration says; a `jku` may name this and nothing else.
@@ -94,6 +98,7 @@ impl KeyRing {
     pub fn with_keys(&self, index: usize, keys: Vec<Key>, url: Option<Arc<str>>) -> Self {
         self.with(index, |issuer| {
             issuer.state = KeyState::Ready;
+            issuer.looks = issuer.looks.wrapping_add(1);
             issuer.keys = keys.into();
             issuer.url = url;
         })
@@ -106,6 +111,33 @@ impl KeyRing {
             Some(KeyState::Missing) => self.with(index, |issuer| issuer.state = KeyState::Failed),
             _ => self.clone(),
         }
+    }
+
+    /// A ring in which one issuer's keys were looked at again, and are what they were.
+    #[must_use]
+    pub fn with_look(&self, index: usize) -> Self {
+        let mut ring = self.clone();
+        if let Some(issuer) = ring.issuers.get_mut(index) {
+            issuer.looks = issuer.looks.wrapping_add(1);
+        }
+        ring
+    }
+
+    /// The ring for a run that will see no other.
+    #[must_use]
+    pub fn for_good(mut self) -> Self {
+        for issuer in &mut self.issuers {
+            issuer.last = true;
+        }
+        self
+    }
+
+    /// Whether both hold the same keys.
+    #[must_use]
+    pub fn has_keys_of(&self, other: &Self) -> bool {
+        let generations =
+            |ring: &Self| ring.issuers.iter().map(|i| (i.generation, i.last)).collect::<Vec<_>>();
+        generations(self) == generations(other)
     }
 
     fn with(&self, index: usize, change: impl FnOnce(&mut IssuerKeys)) -> Self {

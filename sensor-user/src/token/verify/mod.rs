@@ -58,6 +58,12 @@ pub struct Judge {
 }
 
 impl Judge {
+    /// The issuers, in the order of the settings.
+    #[must_use]
+    pub fn issuers(&self) -> &[Issuer] {
+        &self.issuers
+    }
+
     /// A judge for these issuers; key rings must list their keys in the same order.
     #[must_use]
     pub fn new(issuers: Vec<Issuer>) -> Self {
