@@ -112,13 +112,10 @@ impl Live {
                     News::Reload => self.reload(options),
                 }
             }
-            if let Some(keys) = self.services.new_keys() {
-                self.pipeline.on_keys(keys, &mut self.out);
-            }
+            self.take_keys();
             if let Some(knowledge) = self.services.new_knowledge() {
                 self.pipeline.know(knowledge);
             }
-            self.services.want(self.pipeline.tokens.take_wanted());
             self.take_answers();
             self.hand_over();
             self.history.step(&mut self.pipeline);
@@ -156,6 +153,14 @@ impl Live {
             self.pipeline.on_answer(&answer, &mut self.out);
         }
         self.services.ask(|| self.pipeline.tokens.next_inquiry());
+    }
+
+    /// Takes keys that have come, and asks for those that are missing.
+    fn take_keys(&mut self) {
+        if let Some(keys) = self.services.new_keys() {
+            self.pipeline.on_keys(keys, &mut self.out);
+        }
+        self.services.want(self.pipeline.tokens.take_wanted());
     }
 
     fn hand_over(&mut self) {
@@ -227,8 +232,11 @@ impl Live {
     /// Takes what is still in the ring and under way, and ends everything.
     fn stop(mut self) -> Result<Totals, RuntimeError> {
         let deadline = Instant::now() + LAST_VERDICTS;
-        while (self.capture()? || self.pipeline.tokens.in_flight() > 0) && Instant::now() < deadline {
+        while (self.capture()? || self.pipeline.tokens.in_flight() > 0 || self.pipeline.tokens.awaits_look())
+            && Instant::now() < deadline
+        {
             self.take_verdicts();
+            self.take_keys();
         }
         self.pipeline.finish(&mut self.out);
         self.hand_over();

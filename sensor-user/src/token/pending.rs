@@ -45,6 +45,11 @@ impl Pending {
         self.bytes
     }
 
+    /// Whether tokens wait for a look at their issuer's keys.
+    pub(super) const fn has_unknown(&self) -> bool {
+        self.unknown_bytes > 0
+    }
+
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }

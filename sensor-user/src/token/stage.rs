@@ -435,6 +435,12 @@ impl Tokens {
         settled
     }
 
+    /// Whether tokens wait for their issuer's keys to be looked at again.
+    #[must_use]
+    pub const fn awaits_look(&self) -> bool {
+        self.pending.has_unknown()
+    }
+
     /// Tokens that workers verify now.
     #[must_use]
     pub fn in_flight(&self) -> usize {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::{digest, rand};
 use tokio::sync::{mpsc, watch};
@@ -12,6 +12,9 @@ use super::schedule::Schedule;
 use super::{FetchError, Fetched, Fetcher, keys};
 use crate::token::keys::KeyRing;
 use crate::token::settings::{Issuer, KeySource};
+
+/// Shortest pause between two looks at a file on demand: a forger decides when they are due.
+const FILE_PAUSE: Duration = Duration::from_millis(250);
 
 /// One issuer and what was last published of it.
 pub(super) struct Tended<'a> {
@@ -45,12 +48,8 @@ impl<'a> Tended<'a> {
     /// Reads a file whenever its time or size has changed; tries again at every look after a failure. Whoever asks for a
     /// key is told of the next look.
     async fn watch_file(&mut self, path: &Path, mut demands: mpsc::Receiver<Box<str>>) {
-        let mut seen = None;
+        let (mut seen, mut asked) = (None, false);
         loop {
-            let mut asked = false;
-            while demands.try_recv().is_ok() {
-                asked = true;
-            }
             let now = stamp(path);
             if now != seen || now.is_none() || self.failing.is_some() {
                 seen = now;
@@ -59,7 +58,15 @@ impl<'a> Tended<'a> {
             } else if asked {
                 self.looked();
             }
-            sleep(self.fetcher.limits.file_poll).await;
+            asked = tokio::select! {
+                () = sleep(self.fetcher.limits.file_poll) => false,
+                Some(_) = demands.recv() => true,
+            };
+            if asked {
+                // Those who ask at the same time are answered together.
+                sleep(FILE_PAUSE.min(self.fetcher.limits.file_poll)).await;
+                while demands.try_recv().is_ok() {}
+            }
         }
     }
 

@@ -132,12 +132,13 @@ impl KeyRing {
         self
     }
 
-    /// Whether both hold the same keys.
+    /// Whether both hold the same keys, and not just equal ones.
     #[must_use]
     pub fn has_keys_of(&self, other: &Self) -> bool {
-        let generations =
-            |ring: &Self| ring.issuers.iter().map(|i| (i.generation, i.last)).collect::<Vec<_>>();
-        generations(self) == generations(other)
+        let same = |(a, b): (&IssuerKeys, &IssuerKeys)| {
+            a.state == b.state && a.last == b.last && Arc::ptr_eq(&a.keys, &b.keys)
+        };
+        self.issuers.len() == other.issuers.len() && self.issuers.iter().zip(&other.issuers).all(same)
     }
 
     fn with(&self, index: usize, change: impl FnOnce(&mut IssuerKeys)) -> Self {
