@@ -176,7 +176,7 @@ fn transport(mint: &Mint) -> Result<Vec<Case>> {
     let cases = [
         ("tcp-plain", plain.clone()),
         ("tcp-vlan", vlan),
-        ("tcp-ipv6", told(Conversation::open(six("2001:db8::7")?, six("2001:db8::1")?), &turns)),
+        ("tcp-ipv6", told(Conversation::open(six("fd00::7")?, six("fd00::1")?), &turns)),
         ("tcp-one-byte-segments", told(Conversation::open(from, to).cut_at(1), &turns)),
         ("tcp-sequence-wrap", told(Conversation::open_at(from, to, u32::MAX - 300, u32::MAX - 100), &turns)),
         ("tcp-joined-midway", told(Conversation::midway(from, to, 5000, 9000), &turns)),
