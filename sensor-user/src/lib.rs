@@ -16,5 +16,6 @@ pub mod pipeline;
 pub mod reassembly;
 pub mod runtime;
 pub mod sink;
+pub mod store;
 pub mod telemetry;
 pub mod token;

@@ -18,7 +18,7 @@ pub mod word;
 pub mod yaml;
 
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::detect::About;
 use crate::token::settings::TokenSettings;
@@ -63,6 +63,8 @@ pub struct Config {
     pub stdout: Stdout,
     /// Metrics.
     pub metrics: Metrics,
+    /// What is kept between runs.
+    pub state_dir: PathBuf,
 }
 
 /// A configuration and what there is to say about it.
@@ -200,7 +202,23 @@ impl Config {
         let written = s.items("sinks", doc, Stdout::EXAMPLE, Stdout::read);
         let stdout = Stdout::of(s, written);
         let metrics = s.section("metrics", "Where the sensor tells about itself.", Metrics::read);
-        Self { capture, flows, http, tokens, routes, lists, geo, rules, alerts, privacy, stdout, metrics }
+        let doc = "Where what is kept between runs is: marks of alerts, and the index of recent ones.";
+        let state_dir = s.word("state_dir", PathBuf::from("/var/lib/tokenscope"), doc);
+        Self {
+            capture,
+            flows,
+            http,
+            tokens,
+            routes,
+            lists,
+            geo,
+            rules,
+            alerts,
+            privacy,
+            stdout,
+            metrics,
+            state_dir,
+        }
     }
 }
 

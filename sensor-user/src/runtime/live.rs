@@ -106,6 +106,9 @@ impl Live {
             if let Some(keys) = self.services.new_keys() {
                 self.pipeline.on_keys(keys, &mut self.out);
             }
+            if let Some(marks) = self.services.new_marks() {
+                self.pipeline.obey(marks);
+            }
             self.services.want(self.pipeline.tokens.take_wanted());
             self.hand_over();
             self.show();
@@ -138,8 +141,8 @@ impl Live {
     }
 
     fn hand_over(&mut self) {
-        for alert in self.out.alerts.drain(..) {
-            self.writer.send(alert);
+        for event in self.out.events.drain(..) {
+            self.writer.send(event);
         }
     }
 
