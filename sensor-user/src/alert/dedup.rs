@@ -312,14 +312,22 @@ impl File {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
+    use ulid::Ulid;
 
     use super::*;
     use crate::alert::staging::finding;
     use crate::detect::Severity;
 
-    fn desk() -> Desk {
-        Desk::new(AlertSettings::default())
+    fn files() -> Files {
+        Files::new(AlertSettings::default())
+    }
+
+    fn admit(files: &mut Files, finding: Finding, out: &mut Vec<Alert>) {
+        files.tick(finding.at, out);
+        files.admit(Key::of(&finding), finding, out, |_, _| ());
     }
 
     fn at(secs: u64, severity: Severity) -> Finding {
@@ -335,14 +343,14 @@ mod tests {
 
     #[test]
     fn repeats_are_counted_and_told_when_the_window_closes() {
-        let (mut desk, mut out) = (desk(), Vec::new());
+        let (mut files, mut out) = (self::files(), Vec::new());
         for second in 1000..1010 {
-            desk.admit(at(second, Severity::High), &mut out);
+            admit(&mut files, at(second, Severity::High), &mut out);
         }
         assert_eq!(told(&out), [(Activity::Create, 1, Severity::High)]);
-        desk.tick(Time::from_secs(1599), &mut out);
+        files.tick(Time::from_secs(1599), &mut out);
         assert_eq!(out.len(), 1);
-        desk.tick(Time::from_secs(1600), &mut out);
+        files.tick(Time::from_secs(1600), &mut out);
         assert_eq!(told(&out)[1..], [(Activity::Update, 10, Severity::High)]);
         assert_eq!((out[1].first_seen, out[1].last_seen), (Time::from_secs(1000), Time::from_secs(1009)));
         assert_eq!(out[0].id, out[1].id);
@@ -350,28 +358,28 @@ mod tests {
 
     #[test]
     fn growing_severity_breaks_through_even_while_cooling() {
-        let (mut desk, mut out) = (desk(), Vec::new());
-        desk.admit(at(1000, Severity::High), &mut out);
-        desk.admit(at(1001, Severity::Critical), &mut out);
-        desk.admit(at(1002, Severity::High), &mut out);
+        let (mut files, mut out) = (self::files(), Vec::new());
+        admit(&mut files, at(1000, Severity::High), &mut out);
+        admit(&mut files, at(1001, Severity::Critical), &mut out);
+        admit(&mut files, at(1002, Severity::High), &mut out);
         assert_eq!(told(&out)[1..], [(Activity::Update, 2, Severity::Critical)]);
-        let (mut desk, mut out) = (self::desk(), Vec::new());
-        desk.admit(at(1000, Severity::Low), &mut out);
-        desk.admit(at(1700, Severity::Critical), &mut out);
+        let (mut files, mut out) = (self::files(), Vec::new());
+        admit(&mut files, at(1000, Severity::Low), &mut out);
+        admit(&mut files, at(1700, Severity::Critical), &mut out);
         assert_eq!(told(&out)[1..], [(Activity::Update, 2, Severity::Critical)]);
         assert_eq!(out[0].id, out[1].id);
     }
 
     #[test]
     fn after_cooling_it_is_a_new_alert() {
-        let (mut desk, mut out) = (desk(), Vec::new());
-        desk.admit(at(1000, Severity::High), &mut out);
-        desk.admit(at(1700, Severity::High), &mut out);
+        let (mut files, mut out) = (self::files(), Vec::new());
+        admit(&mut files, at(1000, Severity::High), &mut out);
+        admit(&mut files, at(1700, Severity::High), &mut out);
         assert_eq!(out.len(), 1, "cooling");
-        desk.tick(Time::from_secs(2200), &mut out);
+        files.tick(Time::from_secs(2200), &mut out);
         assert_eq!(told(&out)[1..], [(Activity::Update, 2, Severity::High)], "told when the cooling ends");
-        assert!(desk.is_empty());
-        desk.admit(at(2201, Severity::High), &mut out);
+        assert!(files.is_empty());
+        admit(&mut files, at(2201, Severity::High), &mut out);
         assert_eq!(out[2].activity, Activity::Create);
         assert_ne!(out[0].id, out[2].id);
     }
@@ -379,63 +387,63 @@ mod tests {
     #[test]
     fn cooling_follows_the_configuration() {
         let cooling = [("alg-none".to_owned(), Duration::ZERO)].into();
-        let mut desk = Desk::new(AlertSettings { cooling, ..AlertSettings::default() });
+        let mut files = Files::new(AlertSettings { cooling, ..AlertSettings::default() });
         let mut out = Vec::new();
-        desk.admit(at(1000, Severity::High), &mut out);
-        desk.tick(Time::from_secs(1600), &mut out);
-        assert!(desk.is_empty());
+        admit(&mut files, at(1000, Severity::High), &mut out);
+        files.tick(Time::from_secs(1600), &mut out);
+        assert!(files.is_empty());
     }
 
     #[test]
     fn unverified_claims_do_not_merge_tokens() {
-        let (mut desk, mut out) = (desk(), Vec::new());
+        let (mut files, mut out) = (self::files(), Vec::new());
         let with = |number: u8, verified| {
             let mut finding = finding(number);
             finding.principal.as_mut().unwrap().verified = verified;
             finding
         };
         for (number, verified) in [(1, false), (2, false), (3, true), (4, true)] {
-            desk.admit(with(number, verified), &mut out);
+            admit(&mut files, with(number, verified), &mut out);
         }
         assert_eq!(out.len(), 3, "two tokens that claim, one principal");
     }
 
     #[test]
     fn new_addresses_of_one_ipv6_network_are_one_source() {
-        let (mut desk, mut out) = (desk(), Vec::new());
+        let (mut files, mut out) = (self::files(), Vec::new());
         for host in 1..=200_u16 {
             let mut finding = finding(1);
             finding.scene.as_mut().unwrap().client = format!("2001:db8::{host:x}").parse().unwrap();
-            desk.admit(finding, &mut out);
+            admit(&mut files, finding, &mut out);
         }
         assert_eq!(out.len(), 1);
     }
 
     #[test]
     fn a_flood_of_forgeries_is_no_flood_of_alerts() {
-        let (mut desk, mut out) = (desk(), Vec::new());
+        let (mut files, mut out) = (self::files(), Vec::new());
         for number in 0..=255 {
-            desk.admit(finding(number), &mut out);
+            admit(&mut files, finding(number), &mut out);
         }
         assert_eq!(out.len(), 21);
-        desk.flush(&mut out);
+        files.flush(&mut out);
         assert_eq!(told(&out)[21..], [(Activity::Update, 236, Severity::High)]);
-        assert_eq!(desk.counters().folded, 236);
+        assert_eq!(files.counters().folded, 236);
     }
 
     #[test]
     fn too_many_alerts_close_the_idle_ones_and_lose_no_count() {
-        let mut desk = Desk::new(AlertSettings { max_alerts: 10, ..AlertSettings::default() });
+        let mut files = Files::new(AlertSettings { max_alerts: 10, ..AlertSettings::default() });
         let mut out = Vec::new();
         for number in 0..100_u8 {
             for _ in 0..3 {
                 let mut finding = finding(number);
                 finding.scene.as_mut().unwrap().client = IpAddr::from([10, 0, 0, number]);
-                desk.admit(finding, &mut out);
+                admit(&mut files, finding, &mut out);
             }
         }
-        assert_eq!((desk.len(), desk.counters().evicted), (10, 90));
-        desk.flush(&mut out);
+        assert_eq!((files.len(), files.counters().evicted), (10, 90));
+        files.flush(&mut out);
         let mut counts: BTreeMap<Ulid, u64> = BTreeMap::new();
         for alert in &out {
             counts.insert(alert.id, alert.count);
@@ -449,16 +457,16 @@ mod tests {
             steps in prop::collection::vec((0_u8..6, 0_u64..400, 0_u8..4), 1..120),
         ) {
             let run = || {
-                let (mut desk, mut out) = (desk(), Vec::new());
+                let (mut files, mut out) = (self::files(), Vec::new());
                 let mut now = 1000;
                 for (number, wait, severity) in &steps {
                     now += wait;
                     let mut f = finding(*number);
                     f.at = Time::from_secs(now);
                     f.severity = [Severity::Low, Severity::Medium, Severity::High, Severity::Critical][*severity as usize];
-                    desk.admit(f, &mut out);
+                    admit(&mut files, f, &mut out);
                 }
-                desk.flush(&mut out);
+                files.flush(&mut out);
                 out
             };
             let out = run();

@@ -214,3 +214,132 @@ fn rate(
     alert.entity_risk = risk;
     crossing.map(|crossing| (crossing, alert.finding.scene.clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    use ulid::Ulid;
+
+    use super::*;
+    use crate::alert::Activity;
+    use crate::alert::marks::{Mark, Named, Opinion, Scope};
+    use crate::alert::staging::finding;
+    use crate::detect::Severity;
+
+    fn desk() -> Desk {
+        Desk::new(AlertSettings::default())
+    }
+
+    fn critical(number: u8) -> Finding {
+        Finding { severity: Severity::Critical, ..finding(number) }
+    }
+
+    fn rules(events: &[Event]) -> Vec<&'static str> {
+        events.iter().filter_map(Event::alert).map(|a| a.finding.rule.id).collect()
+    }
+
+    #[test]
+    fn alerts_that_add_up_are_an_alert() {
+        let (mut desk, mut out) = (desk(), Vec::new());
+        for number in 0..12 {
+            desk.admit(critical(number), &mut out);
+        }
+        let told: Vec<_> =
+            out.iter().filter_map(Event::alert).filter(|a| a.finding.rule.id == "entity-risk").collect();
+        let severities: Vec<Severity> = told.iter().map(|a| a.severity).collect();
+        assert_eq!(severities, [Severity::Medium, Severity::High]);
+        assert_eq!(told[0].id, told[1].id, "one alert that grows");
+        assert!(told[0].entity_risk >= 70 && told[0].incident.is_some());
+        assert!(told[0].finding.brief.starts_with("risk of address"), "{}", told[0].finding.brief);
+    }
+
+    #[test]
+    fn risk_can_be_turned_off_and_is_still_shown() {
+        let risk = RiskSettings { enabled: false, ..RiskSettings::default() };
+        let mut desk = Desk::new(AlertSettings { risk, ..AlertSettings::default() });
+        let mut out = Vec::new();
+        for number in 0..12 {
+            desk.admit(critical(number), &mut out);
+        }
+        assert!(!rules(&out).contains(&"entity-risk"));
+        assert!(out.iter().filter_map(Event::alert).last().unwrap().entity_risk > 70);
+    }
+
+    #[test]
+    fn what_is_marked_is_counted_and_not_told() {
+        let (mut desk, mut out) = (desk(), Vec::new());
+        let mark = Mark {
+            number: 1,
+            alert: Ulid::nil(),
+            opinion: Opinion::FalsePositive,
+            scope: Scope::Rule,
+            key: Named { rule: "alg-none".into(), ..Named::default() },
+            who: None,
+            made_ms: 0,
+            until_ms: u64::MAX,
+            note: None,
+        };
+        desk.obey(Arc::new(Marks::new(vec![mark])));
+        for number in 0..12 {
+            desk.admit(critical(number), &mut out);
+        }
+        assert!(out.is_empty() && desk.is_empty());
+        assert_eq!(desk.silenced().collect::<Vec<_>>(), [("alg-none", 12)]);
+        assert_eq!(desk.sizes(), (0, 0), "nor does it raise a risk");
+        desk.obey(Arc::default());
+        desk.admit(critical(1), &mut out);
+        assert_eq!(out.len(), 1);
+    }
+
+    #[test]
+    fn goes_on_after_a_restart_as_if_there_were_none() {
+        let cards = crate::detect::rules::catalogue();
+        let play = |restart: bool| {
+            let (mut desk, mut out) = (desk(), Vec::new());
+            for number in 0..40_u8 {
+                let mut finding = finding(number % 7);
+                finding.at = finding.at.plus(Duration::from_secs(u64::from(number) * 97));
+                finding.principal.as_mut().unwrap().verified = number % 3 == 0;
+                if number % 11 == 10 {
+                    finding.severity = Severity::Critical;
+                }
+                desk.admit(finding, &mut out);
+                if restart {
+                    let saved = desk.save().unwrap();
+                    desk = self::desk();
+                    assert_eq!(desk.load(&saved, cards).unwrap(), 0);
+                    assert_eq!(desk.save().unwrap(), saved, "what is loaded is what was saved");
+                }
+            }
+            desk.flush(&mut out);
+            desk.close(&mut out);
+            format!("{out:#?}")
+        };
+        assert_eq!(play(true), play(false));
+    }
+
+    #[test]
+    fn a_strange_snapshot_changes_nothing() {
+        let (mut desk, mut out) = (desk(), Vec::new());
+        desk.admit(critical(1), &mut out);
+        let saved = desk.save().unwrap();
+        for bad in [&b""[..], b"\x07nonsense", saved.get(..saved.len() / 2).unwrap()] {
+            assert!(desk.load(bad, crate::detect::rules::catalogue()).is_err());
+            assert_eq!(desk.save().unwrap(), saved);
+        }
+        let mut empty = self::desk();
+        assert_eq!(empty.load(&saved, &[]).unwrap(), 1, "its rule is gone");
+        assert!(empty.is_empty());
+    }
+
+    #[test]
+    fn every_event_of_an_alert_has_its_incident_and_risk() {
+        let (mut desk, mut out) = (desk(), Vec::new());
+        desk.admit(critical(1), &mut out);
+        desk.admit(critical(1), &mut out);
+        desk.flush(&mut out);
+        let alerts: Vec<_> = out.iter().filter_map(Event::alert).collect();
+        assert_eq!(alerts.iter().map(|a| a.activity).collect::<Vec<_>>(), [Activity::Create, Activity::Update]);
+        assert!(alerts[0].incident.is_some() && alerts[0].incident == alerts[1].incident);
+        assert_eq!(alerts[0].entity_risk, alerts[1].entity_risk);
+    }
+}

@@ -437,3 +437,166 @@ fn note<T: PartialEq>(list: &mut Vec<T>, room: usize, item: T) {
         list.push(item);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::alert::staging::finding;
+    use crate::alert::{AlertSettings, Desk, Event};
+
+    /// An `alg-none` finding so many seconds after the start: token, subject if verified, client.
+    fn at(secs: u64, token: u8, subject: Option<&str>, client: &str) -> Finding {
+        let mut finding = finding(token);
+        finding.at = Time::from_secs(1_795_284_245 + secs);
+        let principal = finding.principal.as_mut().unwrap();
+        (principal.verified, principal.subject) = (subject.is_some(), subject.unwrap_or("victim").into());
+        finding.scene.as_mut().unwrap().client = client.parse().unwrap();
+        finding
+    }
+
+    fn played(findings: impl IntoIterator<Item = Finding>) -> (Desk, Vec<Event>) {
+        let (mut desk, mut out) = (Desk::new(AlertSettings::default()), Vec::new());
+        findings.into_iter().for_each(|finding| desk.admit(finding, &mut out));
+        (desk, out)
+    }
+
+    fn incidents(events: &[Event]) -> Vec<(Activity, u64)> {
+        events.iter().filter_map(Event::incident).map(|i| (i.activity, i.alerts)).collect()
+    }
+
+    /// The distinct incidents that alerts name.
+    fn named(events: &[Event]) -> BTreeSet<Option<Ulid>> {
+        events.iter().filter_map(Event::alert).map(|alert| alert.incident).collect()
+    }
+
+    #[test]
+    fn begins_with_its_second_alert_and_closes_after_silence() {
+        let (mut desk, mut out) =
+            played([at(0, 1, Some("alice"), "10.0.0.1"), at(60, 2, Some("alice"), "10.9.0.1")]);
+        assert_eq!(incidents(&out), [(Activity::Create, 2)]);
+        assert!(matches!(out.last(), Some(Event::Incident(_))), "after the alert that began it");
+        desk.tick(Time::from_secs(1_795_284_245 + 60 + 1799), &mut out);
+        assert_eq!(incidents(&out).len(), 1);
+        desk.tick(Time::from_secs(1_795_284_245 + 60 + 1800), &mut out);
+        assert_eq!(incidents(&out)[1..], [(Activity::Close, 2)]);
+        assert_eq!(named(&out).len(), 1);
+    }
+
+    #[test]
+    fn one_alert_is_no_incident() {
+        let (mut desk, mut out) = played((0..50).map(|i| at(i, 1, None, "10.0.0.1")));
+        desk.close(&mut out);
+        assert_eq!(incidents(&out), []);
+        assert!(named(&out).iter().all(Option::is_some), "it may become one");
+    }
+
+    #[test]
+    fn a_claim_joins_nobody_to_its_owner() {
+        let (_, out) = played([
+            at(0, 1, Some("victim"), "10.0.0.1"),
+            at(1, 2, None, "10.9.0.1"),
+            at(2, 3, None, "10.9.0.2"),
+        ]);
+        assert_eq!(incidents(&out), []);
+        assert_eq!(named(&out).len(), 3);
+    }
+
+    #[test]
+    fn an_alert_of_two_incidents_makes_them_one() {
+        let (mut desk, mut out) = played([
+            at(0, 1, None, "10.0.0.1"),
+            at(1, 2, None, "10.0.0.1"),
+            at(2, 3, Some("alice"), "10.9.0.1"),
+            at(3, 4, Some("alice"), "10.9.0.2"),
+            at(4, 3, Some("alice"), "10.0.0.1"),
+        ]);
+        let told = [(Activity::Create, 2), (Activity::Create, 2), (Activity::Close, 2)];
+        assert_eq!(incidents(&out), told);
+        let closed = out.iter().filter_map(Event::incident).last().unwrap();
+        let oldest = out.iter().filter_map(Event::incident).next().unwrap().id;
+        assert_eq!(closed.merged_into, Some(oldest));
+        desk.admit(at(5, 4, Some("alice"), "10.9.0.2"), &mut out);
+        desk.close(&mut out);
+        let last = out.iter().filter_map(Event::incident).last().unwrap();
+        assert_eq!((last.id, last.alerts, last.findings), (oldest, 5, 6));
+    }
+
+    #[test]
+    fn growing_severity_is_told_and_repeats_are_not() {
+        let mut worse = at(3, 1, None, "10.0.0.1");
+        worse.severity = Severity::Critical;
+        let repeats = (10..20).map(|i| at(i, 2, None, "10.0.0.1"));
+        let start = [at(0, 1, None, "10.0.0.1"), at(1, 2, None, "10.0.0.1"), worse];
+        let (mut desk, mut out) = played(start.into_iter().chain(repeats));
+        desk.close(&mut out);
+        let seen = [(Activity::Create, 2), (Activity::Update, 2), (Activity::Close, 2)];
+        assert_eq!(incidents(&out), seen);
+        let last = out.iter().filter_map(Event::incident).last().unwrap();
+        assert_eq!((last.findings, last.severity), (13, Severity::Critical));
+    }
+
+    #[test]
+    fn none_lasts_longer_than_a_day() {
+        let findings = (0..200).map(|i| at(i * 1000, u8::try_from(i % 2).unwrap(), None, "10.0.0.1"));
+        let (mut desk, mut out) = played(findings);
+        desk.close(&mut out);
+        for incident in out.iter().filter_map(Event::incident) {
+            assert!(incident.last_seen.since(incident.first_seen) <= LONGEST);
+        }
+        assert!(incidents(&out).iter().filter(|(activity, _)| *activity == Activity::Close).count() >= 2);
+    }
+
+    #[test]
+    fn a_flood_closes_untold_incidents_first() {
+        let settings = AlertSettings { max_incidents: 10, ..AlertSettings::default() };
+        let (mut desk, mut out) = (Desk::new(settings), Vec::new());
+        desk.admit(at(0, 1, Some("alice"), "10.0.0.1"), &mut out);
+        desk.admit(at(0, 2, Some("alice"), "10.0.0.2"), &mut out);
+        for number in 0..200_u8 {
+            desk.admit(at(1, number, None, &format!("10.9.0.{number}")), &mut out);
+        }
+        assert_eq!(incidents(&out), [(Activity::Create, 2)], "the real one is still open");
+        assert_eq!(desk.sizes().0, 10);
+    }
+
+    proptest! {
+        #[test]
+        fn every_told_incident_ends_once_and_runs_repeat(
+            steps in prop::collection::vec((0_u8..12, 0_u8..4, 0_u8..8, 0_u64..2000, 0_u8..4), 1..150),
+        ) {
+            let run = || {
+                let settings = AlertSettings { max_incidents: 5, max_alerts: 20, ..AlertSettings::default() };
+                let (mut desk, mut out, mut now) = (Desk::new(settings), Vec::new(), 0);
+                for (token, subject, host, wait, severity) in &steps {
+                    now += wait;
+                    let name = format!("user-{subject}");
+                    let subject = (*subject > 0).then_some(name.as_str());
+                    let mut finding = at(now, *token, subject, &format!("10.0.0.{host}"));
+                    finding.severity =
+                        [Severity::Low, Severity::Medium, Severity::High, Severity::Critical][usize::from(*severity)];
+                    desk.admit(finding, &mut out);
+                    assert!(desk.sizes().0 <= 5);
+                }
+                desk.flush(&mut out);
+                desk.close(&mut out);
+                out
+            };
+            let out = run();
+            let mut open = BTreeSet::new();
+            for incident in out.iter().filter_map(Event::incident) {
+                match incident.activity {
+                    Activity::Create => prop_assert!(open.insert(incident.id)),
+                    Activity::Update => prop_assert!(open.contains(&incident.id)),
+                    // An untold one that took in a told one has the news from it.
+                    Activity::Close => { open.remove(&incident.id); }
+                }
+                prop_assert!(incident.alerts >= 2 && incident.members.len() <= MAX_MEMBERS);
+            }
+            prop_assert!(open.is_empty());
+            let again = run();
+            prop_assert_eq!(format!("{out:?}"), format!("{again:?}"));
+        }
+    }
+}

@@ -337,3 +337,81 @@ fn column(mut parts: impl Iterator<Item = String>, out: &mut String) {
         let _ = write!(out, "+{more}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::Event;
+    use crate::alert::staging::incident;
+    use crate::sink::validator::Schema;
+    use crate::sink::{Format, Privacy};
+
+    fn json(incident: &Incident) -> Value {
+        serde_json::to_value(IncidentFinding::of(incident)).unwrap()
+    }
+
+    #[test]
+    fn every_moment_of_its_life_is_valid() {
+        let Some(schema) = Schema::find() else { return };
+        for activity in [Activity::Create, Activity::Update, Activity::Close] {
+            for accepted in [0, 2] {
+                let mut told = Incident { activity, accepted, ..incident() };
+                assert_eq!(schema.problems(&json(&told)), Vec::<String>::new());
+                told.merged_into = Some(told.id);
+                told.principals.clear();
+                (told.findings, told.bytes) = (u64::MAX, u64::from(u32::MAX));
+                assert_eq!(schema.problems(&json(&told)), Vec::<String>::new());
+            }
+        }
+    }
+
+    #[test]
+    fn the_facts_are_in_their_places() {
+        let event = json(&incident());
+        let at = |pointer: &str| event.pointer(pointer).cloned().unwrap_or_default();
+        for (pointer, value) in [
+            ("/class_uid", Value::from(2005)),
+            ("/activity_id", 1.into()),
+            ("/severity", "High".into()),
+            ("/priority_id", 3.into()),
+            ("/impact_id", 3.into()),
+            ("/is_suspected_breach", true.into()),
+            ("/count", 2.into()),
+            ("/attacks/0/technique/uid", "T1606".into()),
+            ("/finding_info_list/1/analytic/uid", "alg-none".into()),
+            ("/observables/0/value", "alice".into()),
+            ("/observables/1/value", "10.0.3.7".into()),
+            ("/unmapped/alerts", 2.into()),
+            ("/unmapped/accepted", 2.into()),
+            ("/unmapped/response_bytes", 2000.into()),
+            ("/unmapped/deadline", "P1".into()),
+            ("/unmapped/routes/1", "GET /invoices/{id}".into()),
+        ] {
+            assert_eq!(at(pointer), value, "{pointer}");
+        }
+        assert_eq!(at("/metadata/correlation_uid").as_str().map(str::len), Some(26));
+        assert_eq!(event["finding_info_list"].as_array().map(Vec::len), Some(2));
+    }
+
+    #[test]
+    fn the_line_has_the_columns_of_an_alert() {
+        let mut told = incident();
+        told.routes.push("GET /\x1b[2J\n".into());
+        told.routes.swap(0, 2);
+        let mut out = String::new();
+        line(&told, &mut out);
+        assert!(out.contains(" HIGH     incident  alice@idp  10.0.3.7 -> 10.0.0.1:8080  GET /"), "{out}");
+        assert!(out.contains("+2 -  begun: 2 alerts of alg-none, 2 accepted  ×2  inc=01"), "{out}");
+        assert_eq!(out.chars().filter(|c| c.is_control()).collect::<String>(), "\n");
+    }
+
+    #[test]
+    fn privacy_reaches_incidents_too() {
+        let privacy = Privacy::new(true, Some(b"key"));
+        for format in [Format::Compact, Format::Ocsf, Format::Yaml, Format::Ecs] {
+            let mut out = String::new();
+            format.render(&privacy.event(&Event::Incident(Box::new(incident()))), false, &mut out);
+            assert!(!out.contains("alice") && !out.contains("10.0.3.7"), "{out}");
+        }
+    }
+}

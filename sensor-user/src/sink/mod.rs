@@ -14,7 +14,7 @@ pub mod yaml;
 #[cfg(test)]
 #[path = "../../../tests/src/ocsf.rs"]
 #[allow(unreachable_pub, reason = "the end-to-end tests' validator, borrowed")]
-mod validator;
+pub(crate) mod validator;
 
 pub use privacy::Privacy;
 pub use stdout::Stdout;
