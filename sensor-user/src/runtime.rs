@@ -12,6 +12,7 @@ mod live;
 mod replay;
 mod services;
 mod settings;
+mod state;
 mod writer;
 
 use crate::capture::SourceError;

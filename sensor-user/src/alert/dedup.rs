@@ -48,7 +48,7 @@ struct Source {
     opened: u32,
 }
 
-/// What the desk has done so far.
+/// What became of alerts so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Alerts created.

@@ -209,8 +209,7 @@ fn rate(
         return None;
     }
     debug_assert!(step != Step::Repeated, "repeats add nothing");
-    let (risk, crossing) =
-        risks.add(&entities, about.id, alert.severity, alert.own_risk(), alert.finding.at);
+    let (risk, crossing) = risks.add(&entities, about.id, alert.severity, alert.own_risk(), alert.finding.at);
     alert.entity_risk = risk;
     crossing.map(|crossing| (crossing, alert.finding.scene.clone()))
 }
@@ -338,7 +337,10 @@ mod tests {
         desk.admit(critical(1), &mut out);
         desk.flush(&mut out);
         let alerts: Vec<_> = out.iter().filter_map(Event::alert).collect();
-        assert_eq!(alerts.iter().map(|a| a.activity).collect::<Vec<_>>(), [Activity::Create, Activity::Update]);
+        assert_eq!(
+            alerts.iter().map(|a| a.activity).collect::<Vec<_>>(),
+            [Activity::Create, Activity::Update]
+        );
         assert!(alerts[0].incident.is_some() && alerts[0].incident == alerts[1].incident);
         assert_eq!(alerts[0].entity_risk, alerts[1].entity_risk);
     }

@@ -216,9 +216,9 @@ fn wake_alert(kept: KeptAlert, cards: &[&'static About]) -> Option<Alert> {
     let about = find(&kept.finding.rule, cards)?;
     let KeptFinding { at, severity, confidence, principal, token, message, brief, facts, scene, .. } =
         kept.finding;
-    let facts = facts.into_iter().filter_map(|(name, value)| {
-        Some((lasting(&name)?, serde_json::from_str(&value).ok()?))
-    });
+    let facts = facts
+        .into_iter()
+        .filter_map(|(name, value)| Some((lasting(&name)?, serde_json::from_str(&value).ok()?)));
     Some(Alert {
         id: Ulid(kept.id),
         activity: Activity::Update,

@@ -89,9 +89,8 @@ mod tests {
     fn each_severity_has_its_deadline() {
         // A Saturday, 18:04:05.
         let raised = Time::from_secs(NOW_S);
-        let hours = |severity| {
-            Priority::of(severity).due(raised).map(|due| due.since(raised).as_secs_f64() / 3600.0)
-        };
+        let hours =
+            |severity| Priority::of(severity).due(raised).map(|due| due.since(raised).as_secs_f64() / 3600.0);
         assert_eq!(hours(Severity::Critical), Some(0.0));
         assert_eq!(hours(Severity::High), Some(4.0));
         assert_eq!(hours(Severity::Low), None);

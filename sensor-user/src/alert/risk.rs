@@ -323,7 +323,8 @@ mod tests {
     #[test]
     fn one_alert_about_three_entities_is_told_once() {
         let mut risks = Risks::new(RiskSettings::default());
-        let all = [alice(), Entity::Token(crate::token::Fingerprint([1; 16])), Entity::Address([10; 4].into())];
+        let all =
+            [alice(), Entity::Token(crate::token::Fingerprint([1; 16])), Entity::Address([10; 4].into())];
         assert_eq!(risks.add(&all, "a", Severity::Critical, 100, at(0)).1, None);
         let crossing = risks.add(&all, "b", Severity::Critical, 100, at(0)).1.unwrap();
         assert_eq!((crossing.entity, crossing.alerts, crossing.rules), (alice(), 2, 2));

@@ -95,7 +95,8 @@ fn scope(text: &str) -> Result<Scope, String> {
 
 /// `30d`, `12h`, `45m`, `90s`.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("it must be a number and a unit, as in 30d, 12h or 45m, and at most {LONGEST_DAYS}d");
+    let wrong =
+        || format!("it must be a number and a unit, as in 30d, 12h or 45m, and at most {LONGEST_DAYS}d");
     let unit = match text.chars().last() {
         Some('d') => 86_400,
         Some('h') => 3_600,
@@ -109,10 +110,12 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn opinion(text: &str) -> Result<Opinion, Failure> {
-    [Opinion::FalsePositive, Opinion::TruePositive].into_iter().find(|o| o.as_str() == text).ok_or_else(|| {
-        let text = printable(text);
-        Failure::Usage(format!("`{text}` is no opinion; say false-positive or true-positive"))
-    })
+    [Opinion::FalsePositive, Opinion::TruePositive].into_iter().find(|o| o.as_str() == text).ok_or_else(
+        || {
+            let text = printable(text);
+            Failure::Usage(format!("`{text}` is no opinion; say false-positive or true-positive"))
+        },
+    )
 }
 
 pub(super) fn alerts(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
@@ -168,12 +171,13 @@ struct Wish<'a> {
 
 /// The alert that is meant.
 fn entry(dir: &Path, id: Option<&str>, event: Option<&Path>, scope: Scope) -> Result<Entry, Failure> {
-    let id = match id {
-        None => None,
-        Some(id) => Some(Ulid::from_string(id).map_err(|error| {
-            Failure::Usage(format!("`{}` is no id of an alert: {error}", printable(id)))
-        })?),
-    };
+    let id =
+        match id {
+            None => None,
+            Some(id) => Some(Ulid::from_string(id).map_err(|error| {
+                Failure::Usage(format!("`{}` is no id of an alert: {error}", printable(id)))
+            })?),
+        };
     let told = event.map(read_event).transpose()?;
     let Some(id) = id.or_else(|| told.as_ref().and_then(event_id)) else {
         return Err(Failure::Usage("the event is no alert of Tokenscope: it has no finding_info.uid".into()));
@@ -212,7 +216,10 @@ fn from_event(id: Ulid, event: &Value, scope: Scope) -> Result<Entry, String> {
     let token = text("/evidences/0/actor/session/uid");
     let hidden = subject.is_some_and(|s| s.contains('…') || s.starts_with("p-"));
     if hidden && matches!(scope, Scope::Exact | Scope::Principal) {
-        return Err("the event hides the principal: mark by id on the host that wrote it, or with another scope".into());
+        return Err(
+            "the event hides the principal: mark by id on the host that wrote it, or with another scope"
+                .into(),
+        );
     }
     let actor = match (subject, token) {
         (Some(subject), _) => marks::principal(subject, text("/evidences/0/actor/session/issuer")),
@@ -261,7 +268,8 @@ fn mark(dir: &Path, entry: Entry, wish: &Wish<'_>, now_ms: u64) -> Result<Mark, 
         all.push(mark.clone());
         Some(mark)
     });
-    let full = || Failure::Usage(format!("there are {MAX_MARKS} marks already: take some back with `unmark`"));
+    let full =
+        || Failure::Usage(format!("there are {MAX_MARKS} marks already: take some back with `unmark`"));
     added.map_err(anyhow::Error::from)?.ok_or_else(full)
 }
 
@@ -338,7 +346,8 @@ mod tests {
         index::Index::open(dir.path()).unwrap().add(&entry).unwrap();
         let found = super::entry(dir.path(), Some(&alert.id.to_string()), None, Scope::Exact).ok().unwrap();
         for scope in Scope::ALL {
-            let mark = mark(dir.path(), found.clone(), &wish(Opinion::FalsePositive, scope), NOW).ok().unwrap();
+            let mark =
+                mark(dir.path(), found.clone(), &wish(Opinion::FalsePositive, scope), NOW).ok().unwrap();
             let silences = |marks: &Marks| marks.silences(&Key::of(&alert.finding), &alert.finding);
             assert!(silences(&read(dir.path()).unwrap()), "{scope:?}");
             assert!(!line(&mark, NOW).trim_end().contains(char::is_control));
@@ -396,7 +405,10 @@ mod tests {
     #[test]
     fn times_are_read_with_their_units() {
         let read = |text: &str| duration(text).ok().map(|d| d.as_secs());
-        assert_eq!([read("30d"), read("12h"), read("45m"), read("1s")], [30 * 86_400, 43_200, 2_700, 1].map(Some));
+        assert_eq!(
+            [read("30d"), read("12h"), read("45m"), read("1s")],
+            [30 * 86_400, 43_200, 2_700, 1].map(Some)
+        );
         for wrong in ["", "d", "30", "-1d", "0d", "9999999d", "1.5h", "99999999999999999999d", "3ö"] {
             assert_eq!(read(wrong), None, "{wrong}");
         }

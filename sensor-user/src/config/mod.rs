@@ -202,7 +202,8 @@ impl Config {
         let written = s.items("sinks", doc, Stdout::EXAMPLE, Stdout::read);
         let stdout = Stdout::of(s, written);
         let metrics = s.section("metrics", "Where the sensor tells about itself.", Metrics::read);
-        let doc = "Where what is kept between runs is: marks of alerts, and the index of recent ones.";
+        let doc =
+            "Where what is kept between runs is: open alerts, marks of alerts, and the index of recent ones.";
         let state_dir = s.word("state_dir", PathBuf::from("/var/lib/tokenscope"), doc);
         Self {
             capture,

@@ -7,6 +7,7 @@ use super::figures::{self, Losses};
 use super::hosts::Hosts;
 use super::life::{LAST_ALERTS, LAST_VERDICTS, keep_memory_private};
 use super::services::{News, Services};
+use super::state::Keeper;
 use super::writer::Writer;
 use super::{Options, RuntimeError, settings};
 use crate::capture::ebpf::{self, EbpfSource};
@@ -40,7 +41,8 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     let writer = Writer::start(config, options, Hosts::new(source.cgroup().to_owned()))?;
     let (verdicts, pool) = verify(&config.tokens)?;
     let settings = settings::of(config);
-    let pipeline = Pipeline::new(settings.clone(), Box::new(pool))?;
+    let mut pipeline = Pipeline::new(settings.clone(), Box::new(pool))?;
+    let keeper = Keeper::resume(&config.state_dir, &mut pipeline);
     tracing::info!("watching {}", source.cgroup().display());
     let mut live = Live {
         source,
@@ -50,6 +52,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
         services,
         writer,
         losses: Losses::default(),
+        keeper,
         out: Output::default(),
         began: Instant::now(),
         shown: None,
@@ -86,6 +89,7 @@ struct Live {
     services: Services,
     writer: Writer,
     losses: Losses,
+    keeper: Keeper,
     out: Output,
     began: Instant,
     shown: Option<Instant>,
@@ -112,6 +116,7 @@ impl Live {
             self.services.want(self.pipeline.tokens.take_wanted());
             self.hand_over();
             self.show();
+            self.keeper.keep(&self.pipeline, self.services.events());
             if self.writer.is_broken() {
                 return Ok(());
             }
@@ -211,9 +216,10 @@ impl Live {
         }
         self.pipeline.finish(&mut self.out);
         self.hand_over();
-        let Self { source, pipeline, services, writer, losses, began, .. } = self;
+        let Self { source, pipeline, services, writer, losses, keeper, began, .. } = self;
         drop(source);
         services.stop();
+        keeper.finish(&pipeline);
         let (unread, tally) = (writer.lost, writer.stop(LAST_ALERTS)?);
         if unread > 0 {
             tracing::warn!("{unread} alerts were lost because nobody read them in time");

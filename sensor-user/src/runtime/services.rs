@@ -139,6 +139,11 @@ impl Services {
         keys.has_changed().unwrap_or(false).then(|| Arc::clone(&keys.borrow_and_update()))
     }
 
+    /// The event loop, for work that must not hold up capture.
+    pub(super) const fn events(&self) -> &Handle {
+        &self.events
+    }
+
     /// Marks that have changed since the last call.
     pub(super) fn new_marks(&mut self) -> Option<Arc<Marks>> {
         let marks = &mut self.marks;

@@ -42,7 +42,9 @@ pub(super) fn of(config: &Config) -> Settings {
 /// How risk is reckoned: the numbers of its rule.
 fn risk(config: &Config) -> RiskSettings {
     let shipped = RiskSettings::default();
-    let Some(rule) = config.rules.iter().find(|rule| rule.id == entity_risk::ABOUT.id) else { return shipped };
+    let Some(rule) = config.rules.iter().find(|rule| rule.id == entity_risk::ABOUT.id) else {
+        return shipped;
+    };
     let value = |key| rule.thresholds.value(&entity_risk::ABOUT, key);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "their bounds are 1 and 100")]
     let points = |key| value(key) as u8;

@@ -50,8 +50,7 @@ impl Writer {
     pub(super) fn start(config: &Config, options: &Options, hosts: Hosts) -> Result<Self, RuntimeError> {
         let (queue, alerts) = sync_channel(QUEUE);
         let privacy = settings::privacy(config);
-        let sink =
-            Stdout::new(io::stdout(), options.format, options.colour).with_privacy(privacy.clone());
+        let sink = Stdout::new(io::stdout(), options.format, options.colour).with_privacy(privacy.clone());
         let sink = config.stdout.enabled.then_some(sink);
         let notes = Notes::open(&config.state_dir, privacy);
         let write = move || write(&alerts, sink, hosts, notes);
@@ -142,8 +141,6 @@ impl Notes {
         }
         let entry = Entry::new(alert.id, Named::of(&alert.key), self.privacy.who(alert));
         let added = self.index.add(&entry);
-        added
-            .inspect_err(|error| tracing::warn!("alerts are no longer noted for marking: {error}"))
-            .is_ok()
+        added.inspect_err(|error| tracing::warn!("alerts are no longer noted for marking: {error}")).is_ok()
     }
 }

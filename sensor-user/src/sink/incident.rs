@@ -220,7 +220,11 @@ fn many(n: u64, what: &str) -> String {
 /// `3 alerts of alg-none, key-url`.
 fn summary(incident: &Incident) -> String {
     let rules = incident.rules();
-    let mut out = format!("{} of {}", many(incident.alerts, "alert"), rules.iter().take(4).copied().collect::<Vec<_>>().join(", "));
+    let mut out = format!(
+        "{} of {}",
+        many(incident.alerts, "alert"),
+        rules.iter().take(4).copied().collect::<Vec<_>>().join(", ")
+    );
     if let Some(more @ 1..) = rules.len().checked_sub(4) {
         let _ = write!(out, " and {more} more");
     }
@@ -228,7 +232,11 @@ fn summary(incident: &Incident) -> String {
 }
 
 fn message(incident: &Incident) -> String {
-    let bytes = if incident.bytes > 0 { format!(" with {} of answers", many(incident.bytes, "byte")) } else { String::new() };
+    let bytes = if incident.bytes > 0 {
+        format!(" with {} of answers", many(incident.bytes, "byte"))
+    } else {
+        String::new()
+    };
     let end = match (incident.activity, incident.merged_into) {
         (Activity::Close, Some(_)) => " It goes on in an older incident.",
         (Activity::Close, None) => " It is over.",

@@ -77,13 +77,7 @@ impl Metadata {
     pub const fn of(log_name: &'static str) -> Self {
         let product =
             Product { name: "Tokenscope", vendor_name: "Tokenscope", version: env!("CARGO_PKG_VERSION") };
-        Self {
-            version: VERSION,
-            profiles: ["security_control"],
-            product,
-            log_name,
-            correlation_uid: None,
-        }
+        Self { version: VERSION, profiles: ["security_control"], product, log_name, correlation_uid: None }
     }
 
     /// For events that belong to this incident.
