@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::alert::{Alert, AlertSettings, Desk};
+use crate::alert::{AlertSettings, Desk, Event, Marks};
 use crate::capture::{Frame, Grant, Input, Loss, Time};
 use crate::detect::{DetectSettings, Detector, Finding, Knowledge};
 use crate::http::{Connection, Exchange, Exchanges, HttpLimits};
@@ -38,8 +38,8 @@ pub struct Settings {
 /// What the pipeline asks of the world.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// Alerts, in order.
-    pub alerts: Vec<Alert>,
+    /// Alerts and incidents, in order.
+    pub events: Vec<Event>,
     /// Bytes that the source may withhold.
     pub grants: Vec<Grant>,
 }
@@ -176,7 +176,7 @@ impl Pipeline {
         self.asked.expire(self.now);
         self.detect.tick(self.now, &mut self.findings);
         self.admit(out);
-        self.desk.tick(self.now, &mut out.alerts);
+        self.desk.tick(self.now, &mut out.events);
     }
 
     /// The source lost something.
@@ -186,7 +186,8 @@ impl Pipeline {
         self.admit(out);
     }
 
-    /// Nothing more will come: ends every flow and tells what was counted and not told.
+    /// Nothing more will come: ends every flow and tells what was counted and not told. Alerts and incidents stay open,
+    /// for [`Self::close`] or the next run.
     pub fn finish(&mut self, out: &mut Output) {
         self.flows.finish(self.now, &mut self.exchanges);
         while let Some(exchange) = self.exchanges.take() {
@@ -194,7 +195,17 @@ impl Pipeline {
         }
         self.detect.finish(self.now, &mut self.findings);
         self.admit(out);
-        self.desk.flush(&mut out.alerts);
+        self.desk.flush(&mut out.events);
+    }
+
+    /// Nothing more will ever come: closes what is open.
+    pub fn close(&mut self, out: &mut Output) {
+        self.desk.close(&mut out.events);
+    }
+
+    /// Obeys what people have said of alerts from now on.
+    pub fn obey(&mut self, marks: Arc<Marks>) {
+        self.desk.obey(marks);
     }
 
     /// Judges tokens by other settings from now on: verdicts, and what waited for one, begin anew.
@@ -233,7 +244,7 @@ impl Pipeline {
 
     fn admit(&mut self, out: &mut Output) {
         for finding in self.findings.drain(..) {
-            self.desk.admit(finding, &mut out.alerts);
+            self.desk.admit(finding, &mut out.events);
         }
     }
 }
@@ -286,7 +297,11 @@ mod tests {
     }
 
     fn rules(out: &Output) -> Vec<&'static str> {
-        out.alerts.iter().map(|alert| alert.finding.rule.id).collect()
+        let rule = |event: &Event| match event {
+            Event::Alert(alert) => Some(alert.finding.rule.id),
+            Event::Incident(_) => None,
+        };
+        out.events.iter().filter_map(rule).collect()
     }
 
     #[test]

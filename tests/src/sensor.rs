@@ -80,13 +80,6 @@ impl Config {
         *place = value;
     }
 
-    /// The same, unless something is set there.
-    pub fn set_missing(&mut self, pointer: &str, value: Value) {
-        if self.value.pointer(pointer).is_none() {
-            self.set(pointer, value);
-        }
-    }
-
     /// Writes config and keys into a directory and returns the config's path.
     ///
     /// # Errors
@@ -94,7 +87,12 @@ impl Config {
     pub fn write(&self, dir: &Path) -> Result<PathBuf> {
         fs::write(dir.join("jwks.json"), self.jwks.to_string())?;
         let keys = format!("file:{}", dir.join("jwks.json").display());
-        let text = self.value.to_string().replace("file:jwks.json", &keys);
+        let mut config = self.clone();
+        if config.value.pointer("/state/dir").is_none() {
+            // What a sensor keeps between runs is its own, not the host's.
+            config.set("/state/dir", json!(dir.join("state")));
+        }
+        let text = config.value.to_string().replace("file:jwks.json", &keys);
         let file = dir.join("config.yaml");
         fs::write(&file, text)?;
         Ok(file)
@@ -171,16 +169,29 @@ impl Alert {
     }
 }
 
-/// Reads the events of JSON lines.
+/// Reads the events of JSON lines: alerts and incidents.
+///
+/// # Errors
+/// When a line is no JSON.
+pub fn events(lines: &str) -> Result<Vec<Value>> {
+    lines.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+}
+
+/// Reads the alerts of JSON lines.
 ///
 /// # Errors
 /// When a line is no JSON.
 pub fn alerts(lines: &str) -> Result<Vec<Alert>> {
-    lines
-        .lines()
-        .map(|line| Ok(Alert(serde_json::from_str(line).with_context(|| line.to_owned())?)))
-        .collect()
+    Ok(events(lines)?.into_iter().filter(is_alert).map(Alert).collect())
 }
+
+/// Whether an event is a Detection Finding and no incident.
+fn is_alert(event: &Value) -> bool {
+    event["class_uid"] != INCIDENT_FINDING
+}
+
+/// The class of incidents.
+const INCIDENT_FINDING: u64 = 2005;
 
 /// What a sensor said when it was stopped.
 #[derive(Clone, Debug)]
@@ -234,7 +245,6 @@ impl Sensor {
         let metrics = SocketAddr::from(([127, 0, 0, 1], crate::server::free_port()?));
         let mut config = config.clone();
         config.set("/metrics/listen", json!(metrics.to_string()));
-        config.set_missing("/state/dir", json!(dir.path().join("state")));
         let file = config.write(dir.path())?;
         let mut child = command()?
             .arg("run")
@@ -317,18 +327,26 @@ impl Sensor {
         self.alerts.recv_timeout(wait).ok()
     }
 
-    /// Waits for the next event.
+    /// Waits for the next alert; incidents are passed over.
     ///
     /// # Errors
     /// When none comes in time.
     pub fn next_alert(&mut self) -> Result<Alert> {
-        match self.alerts.recv_timeout(PATIENCE) {
-            Ok(line) => Ok(Alert(serde_json::from_str(&line).with_context(|| line.clone())?)),
-            Err(why) => {
-                while let Ok(line) = self.diagnostics.try_recv() {
-                    self.note(&line);
+        let deadline = Deadline::after(PATIENCE);
+        loop {
+            match self.alerts.recv_timeout(deadline.left()) {
+                Ok(line) => {
+                    let event: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
+                    if is_alert(&event) {
+                        return Ok(Alert(event));
+                    }
                 }
-                bail!("no alert: {why}; the sensor said:\n{}", self.stderr)
+                Err(why) => {
+                    while let Ok(line) = self.diagnostics.try_recv() {
+                        self.note(&line);
+                    }
+                    bail!("no alert: {why}; the sensor said:\n{}", self.stderr)
+                }
             }
         }
     }

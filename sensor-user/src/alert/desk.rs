@@ -1,29 +1,27 @@
-//! The desk: findings in, alerts out. Repeats are counted on the open alert instead of told again.
+//! The desk: findings in, alerts and incidents out.
 //!
-//! An alert is *open* for the dedup window after its first finding, then *cools* for as long as its rule says, then is
-//! forgotten. While it is open or cooling, findings with its key raise its count; a worse one is told at once as an
-//! update. What was counted and not yet told is told when the window closes, when the cooling ends, and at the end of
-//! a replay: every finding is in the count of some event. An attack that goes on makes one new alert per window and
-//! cooling.
+//! A finding that people have marked as a false positive ends here, counted. Any other joins its alert or opens one
+//! ([`dedup`](crate::alert::dedup)). A new alert, or one that grows, raises the risk of those involved
+//! ([`risk`](crate::alert::risk)) and joins its incident ([`incident`](crate::alert::incident)).
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest;
-use ulid::Ulid;
+use ipnet::IpNet;
 
-use crate::alert::{Activity, Alert};
+use crate::alert::dedup::{self, Files, Step};
+use crate::alert::entity::Sharing;
+use crate::alert::incident::{self, Incidents, Seen};
+use crate::alert::key::Key;
+use crate::alert::risk::{Crossing, RiskSettings, Risks};
+use crate::alert::{Alert, Event, Incident, Marks};
 use crate::capture::Time;
-use crate::detect::Finding;
-use crate::detect::holder::holder;
-use crate::detect::table::Table;
-use crate::token::Fingerprint;
+use crate::detect::rules::entity_risk;
+use crate::detect::{Finding, Scene};
 
 /// The alert stage's slice of the configuration, checked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AlertSettings {
     /// How long repeats are counted on one alert, from its first finding.
     pub dedup_window: Duration,
@@ -34,6 +32,14 @@ pub struct AlertSettings {
     /// Alerts of one rule and address that are told apart by token or principal within one window. More are
     /// folded into one, so that a flood of distinct forgeries is not a flood of alerts.
     pub max_per_source: u32,
+    /// How long an incident waits for more.
+    pub incident_window: Duration,
+    /// Incidents that are not over, most of which have one alert and are never told: 1 to 10 KiB each.
+    pub max_incidents: usize,
+    /// Addresses that many callers share: no incident joins by them and they bear no risk.
+    pub trusted_addresses: Vec<IpNet>,
+    /// How risk is reckoned.
+    pub risk: RiskSettings,
 }
 
 impl Default for AlertSettings {
@@ -43,115 +49,27 @@ impl Default for AlertSettings {
             cooling: BTreeMap::new(),
             max_alerts: 10_000,
             max_per_source: 20,
+            incident_window: Duration::from_mins(30),
+            max_incidents: 2_000,
+            trusted_addresses: Vec::new(),
+            risk: RiskSettings::default(),
         }
     }
-}
-
-/// Whose doing: a verified principal, else a token, else nobody that we know.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Actor {
-    Principal(Box<str>, Option<Box<str>>),
-    Token(Fingerprint),
-    Nobody,
-    /// Everybody beyond [`AlertSettings::max_per_source`].
-    Rest,
-}
-
-/// `rule : address : principal : route`; the address as its [`holder`]. Findings without a scene are told apart by
-/// their short phrase.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    rule: &'static str,
-    address: Option<IpAddr>,
-    actor: Actor,
-    route: Arc<str>,
-}
-
-impl Key {
-    fn of(finding: &Finding) -> Self {
-        let verified = finding.principal.as_ref().filter(|p| p.verified);
-        let actor = match (verified, finding.token) {
-            (Some(p), _) => Actor::Principal(p.subject.clone(), p.issuer.clone()),
-            (None, Some(token)) => Actor::Token(token),
-            (None, None) => Actor::Nobody,
-        };
-        let scene = finding.scene.as_ref();
-        let route = scene.map_or_else(|| finding.brief.as_str().into(), |s| Arc::clone(&s.route));
-        Self { rule: finding.rule.id, address: scene.map(|s| holder(s.client)), actor, route }
-    }
-
-    fn folded(self) -> Self {
-        Self { actor: Actor::Rest, route: "".into(), ..self }
-    }
-}
-
-/// An alert and where it is in its life.
-#[derive(Debug)]
-struct File {
-    alert: Alert,
-    told: u64,
-    cooling: bool,
-    /// Distinguishes this file from an earlier one with the same key, in [`Desk::ends`].
-    number: u64,
-}
-
-/// How many alerts one rule and address opened in the window that began at `since`.
-#[derive(Debug)]
-struct Source {
-    since: Time,
-    opened: u32,
-}
-
-/// What the desk has done so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Alerts created.
-    pub created: u64,
-    /// Updates told.
-    pub updated: u64,
-    /// Findings that were counted on an alert that was there already.
-    pub repeated: u64,
-    /// Findings that were folded because one source made too many alerts.
-    pub folded: u64,
-    /// Alerts that were closed early because there were too many.
-    pub evicted: u64,
 }
 
 /// The desk.
 #[derive(Debug)]
 pub struct Desk {
-    settings: AlertSettings,
-    files: Table<Key, File>,
-    sources: Table<(&'static str, Option<IpAddr>), Source>,
-    /// When the window or the cooling of each file ends, soonest first; ties in the order of opening.
-    ends: BinaryHeap<Reverse<(Time, u64, Box<Ending>)>>,
-    now: Time,
-    opened: u64,
-    counters: Counters,
-}
-
-/// Names a file in the heap. Ordered by nothing: time and number before it are unique.
-#[derive(Debug)]
-struct Ending(Key);
-
-impl PartialEq for Ending {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Ending {}
-
-impl PartialOrd for Ending {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Ending {
-    fn cmp(&self, _: &Self) -> std::cmp::Ordering {
-        std::cmp::Ordering::Equal
-    }
+    pub(super) files: Files,
+    pub(super) incidents: Incidents,
+    pub(super) risks: Risks,
+    pub(super) sharing: Sharing,
+    marks: Arc<Marks>,
+    /// Findings silenced by marks, by rule: as many as there are rules.
+    silenced: BTreeMap<&'static str, u64>,
+    /// Kept for the next finding, so that none allocates anew.
+    told: Vec<Alert>,
+    news: Vec<Incident>,
 }
 
 impl Desk {
@@ -159,20 +77,37 @@ impl Desk {
     #[must_use]
     pub fn new(settings: AlertSettings) -> Self {
         Self {
-            files: Table::new(settings.max_alerts),
-            sources: Table::new(settings.max_alerts),
-            ends: BinaryHeap::new(),
-            now: Time::default(),
-            opened: 0,
-            counters: Counters::default(),
-            settings,
+            incidents: Incidents::new(settings.incident_window, settings.max_incidents),
+            risks: Risks::new(settings.risk.clone()),
+            sharing: Sharing::new(settings.trusted_addresses.clone(), settings.risk.max_entities),
+            files: Files::new(settings),
+            marks: Arc::default(),
+            silenced: BTreeMap::new(),
+            told: Vec::new(),
+            news: Vec::new(),
         }
     }
 
-    /// What was done so far.
+    /// Obeys these marks from now on.
+    pub fn obey(&mut self, marks: Arc<Marks>) {
+        self.marks = marks;
+    }
+
+    /// What became of alerts so far.
     #[must_use]
-    pub const fn counters(&self) -> Counters {
-        self.counters
+    pub const fn counters(&self) -> dedup::Counters {
+        self.files.counters()
+    }
+
+    /// What became of incidents so far.
+    #[must_use]
+    pub const fn incident_counters(&self) -> incident::Counters {
+        self.incidents.counters()
+    }
+
+    /// Findings silenced by marks, by rule.
+    pub fn silenced(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.silenced.iter().map(|(rule, count)| (*rule, *count))
     }
 
     /// Alerts open or cooling.
@@ -187,167 +122,105 @@ impl Desk {
         self.files.is_empty()
     }
 
-    /// Takes a finding; appends the alert or the update that it makes, if it makes one.
-    pub fn admit(&mut self, finding: Finding, out: &mut Vec<Alert>) {
-        self.tick(finding.at, out);
-        let mut key = Key::of(&finding);
-        if self.files.get(&key).is_none() && !self.has_room(&key, finding.at) {
-            self.counters.folded += 1;
-            key = key.folded();
-        }
-        let Some(file) = self.files.get(&key) else { return self.open(key, finding, out) };
-        self.counters.repeated += 1;
-        if file.repeat(finding) {
-            self.counters.updated += 1;
-            out.push(file.tell(Activity::Update));
-        }
+    /// Incidents that are not over, and entities with a risk.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.incidents.len(), self.risks.len())
     }
 
-    /// Time has passed: closes windows and ends cooling.
-    pub fn tick(&mut self, now: Time, out: &mut Vec<Alert>) {
-        self.now = self.now.max(now);
-        while self.ends.peek().is_some_and(|Reverse((at, ..))| *at <= self.now) {
-            let Some(Reverse((at, number, ending))) = self.ends.pop() else { return };
-            self.end(at, number, ending.0, out);
-        }
-    }
-
-    /// Nothing more will come: tells what was counted and not told, in the order of opening.
-    pub fn flush(&mut self, out: &mut Vec<Alert>) {
-        let files = std::mem::replace(&mut self.files, Table::new(self.settings.max_alerts));
-        let mut pending: Vec<(u64, Alert)> = files
-            .iter()
-            .filter(|(_, file)| file.alert.count > file.told)
-            .map(|(_, file)| (file.number, file.alert.clone()))
-            .collect();
-        pending.sort_by_key(|(number, _)| *number);
-        self.counters.updated += pending.len() as u64;
-        out.extend(pending.into_iter().map(|(_, alert)| Alert { activity: Activity::Update, ..alert }));
-        self.ends.clear();
-    }
-
-    /// Whether the source of a new alert has not opened too many already.
-    fn has_room(&mut self, key: &Key, at: Time) -> bool {
-        let window = self.settings.dedup_window;
-        let most = self.settings.max_per_source;
-        let source = self.sources.get_or((key.rule, key.address), || Source { since: at, opened: 0 });
-        source.is_none_or(|source| {
-            if at.since(source.since) >= window {
-                *source = Source { since: at, opened: 0 };
-            }
-            source.opened = source.opened.saturating_add(1);
-            source.opened <= most
-        })
-    }
-
-    fn open(&mut self, key: Key, finding: Finding, out: &mut Vec<Alert>) {
+    /// Takes a finding; appends what it makes of alerts and incidents.
+    pub fn admit(&mut self, finding: Finding, out: &mut Vec<Event>) {
         let at = finding.at;
-        let alert = Alert {
-            id: identity(&key, at),
-            activity: Activity::Create,
-            severity: finding.severity,
-            first_seen: at,
-            last_seen: at,
-            count: 1,
-            finding,
-            place: None,
-        };
-        self.opened += 1;
-        self.counters.created += 1;
-        let mut file = File { alert, told: 0, cooling: false, number: self.opened };
-        out.push(file.tell(Activity::Create));
-        self.schedule(at.plus(self.settings.dedup_window), self.opened, key.clone());
-        let hash = self.files.hash_of(&key);
-        if let Some((_, mut evicted)) = self.files.insert(hash, key, file) {
-            self.counters.evicted += 1;
-            if evicted.alert.count > evicted.told {
-                self.counters.updated += 1;
-                out.push(evicted.tell(Activity::Update));
+        self.tick(at, out);
+        let Some((crossing, scene)) = self.enter(finding, out) else { return };
+        let finding = self.risks.finding(crossing, scene, at);
+        self.enter(finding, out);
+    }
+
+    /// Time has passed: closes windows, ends cooling, closes incidents.
+    pub fn tick(&mut self, now: Time, out: &mut Vec<Event>) {
+        let Self { files, incidents, told, news, .. } = self;
+        files.tick(now, told);
+        incidents.tick(now, news);
+        self.tell(out);
+    }
+
+    /// Nothing comes for now: tells what was counted and not told, in the order of opening. All stays open.
+    pub fn flush(&mut self, out: &mut Vec<Event>) {
+        self.files.flush(&mut self.told);
+        self.tell(out);
+    }
+
+    /// Nothing more will ever come: closes every incident.
+    pub fn close(&mut self, out: &mut Vec<Event>) {
+        self.incidents.close_all(&mut self.news);
+        self.tell(out);
+    }
+
+    /// Gives a finding its place. What it has made of the risk, if that is to be told.
+    fn enter(&mut self, finding: Finding, out: &mut Vec<Event>) -> Option<(Crossing, Option<Box<Scene>>)> {
+        let key = Key::of(&finding);
+        if self.marks.silences(&key, &finding) {
+            *self.silenced.entry(finding.rule.id).or_default() += 1;
+            return None;
+        }
+        let Self { files, incidents, risks, sharing, told, news, .. } = self;
+        let seen = Seen::of(&finding);
+        let mut crossed = None;
+        files.admit(key, finding, told, |alert, step| {
+            if step != Step::Repeated {
+                crossed = rate(risks, sharing, alert, step);
             }
-        }
+            match step {
+                Step::Opened => {
+                    let entities = sharing.entities(&alert.finding);
+                    alert.incident = incidents.join(alert, &entities, seen, news);
+                }
+                Step::Grown | Step::Repeated => incidents.count(alert, seen, news),
+            }
+        });
+        self.tell(out);
+        crossed
     }
 
-    fn schedule(&mut self, at: Time, number: u64, key: Key) {
-        // Endings of evicted files stay until their time: drop them before they outnumber the living.
-        if self.ends.len() >= self.settings.max_alerts.saturating_mul(2).max(64) {
-            let files = &mut self.files;
-            self.ends
-                .retain(|Reverse((_, number, end))| files.get(&end.0).is_some_and(|f| f.number == *number));
+    /// Alerts first, then what they mean for incidents.
+    fn tell(&mut self, out: &mut Vec<Event>) {
+        for mut alert in self.told.drain(..) {
+            alert.incident = alert.incident.map(|id| self.incidents.current(id));
+            out.push(Event::Alert(Box::new(alert)));
         }
-        self.ends.push(Reverse((at, number, Box::new(Ending(key)))));
-    }
-
-    /// The window or the cooling of a file is over.
-    fn end(&mut self, at: Time, number: u64, key: Key, out: &mut Vec<Alert>) {
-        let Some(file) = self.files.get(&key).filter(|file| file.number == number) else { return };
-        if file.alert.count > file.told {
-            self.counters.updated += 1;
-            out.push(file.tell(Activity::Update));
-        }
-        if file.cooling {
-            let hash = self.files.hash_of(&key);
-            self.files.remove(hash, |k| *k == key);
-            return;
-        }
-        file.cooling = true;
-        let about = file.alert.finding.rule;
-        let shipped = Duration::from_secs(u64::from(about.cooling_s));
-        let cooling = self.settings.cooling.get(about.id).copied().unwrap_or(shipped);
-        self.schedule(at.plus(cooling), number, key);
+        out.extend(self.news.drain(..).map(|incident| Event::Incident(Box::new(incident))));
     }
 }
 
-impl File {
-    /// Counts a finding. Whether it is worse than those before.
-    fn repeat(&mut self, finding: Finding) -> bool {
-        let alert = &mut self.alert;
-        alert.count += 1;
-        alert.last_seen = alert.last_seen.max(finding.at);
-        alert.first_seen = alert.first_seen.min(finding.at);
-        let grown = finding.severity > alert.severity;
-        if finding.severity >= alert.severity {
-            alert.severity = finding.severity;
-            alert.finding = finding;
-        }
-        grown
+/// Raises the risk of those whom a new or worse alert is about.
+fn rate(
+    risks: &mut Risks,
+    sharing: &mut Sharing,
+    alert: &mut Alert,
+    step: Step,
+) -> Option<(Crossing, Option<Box<Scene>>)> {
+    let entities = sharing.entities(&alert.finding);
+    let about = alert.finding.rule;
+    if about.id == entity_risk::ABOUT.id {
+        // The risk is told already: telling it adds nothing.
+        let now = alert.finding.at;
+        alert.entity_risk = entities.iter().map(|entity| risks.of(entity, now)).max().unwrap_or(0);
+        return None;
     }
-
-    fn tell(&mut self, activity: Activity) -> Alert {
-        self.told = self.alert.count;
-        Alert { activity, ..self.alert.clone() }
-    }
-}
-
-/// The same for every replay of one capture: the time of the first finding, and 80 bits of a hash of the key.
-fn identity(key: &Key, at: Time) -> Ulid {
-    let mut hash = digest::Context::new(&digest::SHA256);
-    let mut field = |bytes: &[u8]| {
-        hash.update(&(bytes.len() as u64).to_be_bytes());
-        hash.update(bytes);
-    };
-    field(key.rule.as_bytes());
-    field(&at.0.to_be_bytes());
-    field(key.address.map(|a| a.to_string()).unwrap_or_default().as_bytes());
-    field(key.route.as_bytes());
-    match &key.actor {
-        Actor::Principal(subject, issuer) => {
-            field(subject.as_bytes());
-            field(issuer.as_deref().unwrap_or_default().as_bytes());
-        }
-        Actor::Token(token) => field(&token.0),
-        Actor::Nobody => {}
-        Actor::Rest => field(b"rest"),
-    }
-    let digest = hash.finish();
-    let random = digest.as_ref().iter().take(10).fold(0_u128, |sum, byte| (sum << 8) | u128::from(*byte));
-    Ulid::from_parts(at.millis(), random)
+    debug_assert!(step != Step::Repeated, "repeats add nothing");
+    let (risk, crossing) = risks.add(&entities, about.id, alert.severity, alert.own_risk(), alert.finding.at);
+    alert.entity_risk = risk;
+    crossing.map(|crossing| (crossing, alert.finding.scene.clone()))
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use ulid::Ulid;
 
     use super::*;
+    use crate::alert::Activity;
+    use crate::alert::marks::{Mark, Named, Opinion, Scope};
     use crate::alert::staging::finding;
     use crate::detect::Severity;
 
@@ -355,155 +228,120 @@ mod tests {
         Desk::new(AlertSettings::default())
     }
 
-    fn at(secs: u64, severity: Severity) -> Finding {
-        let mut finding = finding(1);
-        finding.at = Time::from_secs(secs);
-        finding.severity = severity;
-        finding
+    fn critical(number: u8) -> Finding {
+        Finding { severity: Severity::Critical, ..finding(number) }
     }
 
-    fn told(out: &[Alert]) -> Vec<(Activity, u64, Severity)> {
-        out.iter().map(|a| (a.activity, a.count, a.severity)).collect()
+    fn rules(events: &[Event]) -> Vec<&'static str> {
+        events.iter().filter_map(Event::alert).map(|a| a.finding.rule.id).collect()
     }
 
     #[test]
-    fn repeats_are_counted_and_told_when_the_window_closes() {
+    fn alerts_that_add_up_are_an_alert() {
         let (mut desk, mut out) = (desk(), Vec::new());
-        for second in 1000..1010 {
-            desk.admit(at(second, Severity::High), &mut out);
+        for number in 0..12 {
+            desk.admit(critical(number), &mut out);
         }
-        assert_eq!(told(&out), [(Activity::Create, 1, Severity::High)]);
-        desk.tick(Time::from_secs(1599), &mut out);
-        assert_eq!(out.len(), 1);
-        desk.tick(Time::from_secs(1600), &mut out);
-        assert_eq!(told(&out)[1..], [(Activity::Update, 10, Severity::High)]);
-        assert_eq!((out[1].first_seen, out[1].last_seen), (Time::from_secs(1000), Time::from_secs(1009)));
-        assert_eq!(out[0].id, out[1].id);
+        let told: Vec<_> =
+            out.iter().filter_map(Event::alert).filter(|a| a.finding.rule.id == "entity-risk").collect();
+        let severities: Vec<Severity> = told.iter().map(|a| a.severity).collect();
+        assert_eq!(severities, [Severity::Medium, Severity::High]);
+        assert_eq!(told[0].id, told[1].id, "one alert that grows");
+        assert!(told[0].entity_risk >= 70 && told[0].incident.is_some());
+        assert!(told[0].finding.brief.starts_with("risk of address"), "{}", told[0].finding.brief);
     }
 
     #[test]
-    fn growing_severity_breaks_through_even_while_cooling() {
-        let (mut desk, mut out) = (desk(), Vec::new());
-        desk.admit(at(1000, Severity::High), &mut out);
-        desk.admit(at(1001, Severity::Critical), &mut out);
-        desk.admit(at(1002, Severity::High), &mut out);
-        assert_eq!(told(&out)[1..], [(Activity::Update, 2, Severity::Critical)]);
-        let (mut desk, mut out) = (self::desk(), Vec::new());
-        desk.admit(at(1000, Severity::Low), &mut out);
-        desk.admit(at(1700, Severity::Critical), &mut out);
-        assert_eq!(told(&out)[1..], [(Activity::Update, 2, Severity::Critical)]);
-        assert_eq!(out[0].id, out[1].id);
-    }
-
-    #[test]
-    fn after_cooling_it_is_a_new_alert() {
-        let (mut desk, mut out) = (desk(), Vec::new());
-        desk.admit(at(1000, Severity::High), &mut out);
-        desk.admit(at(1700, Severity::High), &mut out);
-        assert_eq!(out.len(), 1, "cooling");
-        desk.tick(Time::from_secs(2200), &mut out);
-        assert_eq!(told(&out)[1..], [(Activity::Update, 2, Severity::High)], "told when the cooling ends");
-        assert!(desk.is_empty());
-        desk.admit(at(2201, Severity::High), &mut out);
-        assert_eq!(out[2].activity, Activity::Create);
-        assert_ne!(out[0].id, out[2].id);
-    }
-
-    #[test]
-    fn cooling_follows_the_configuration() {
-        let cooling = [("alg-none".to_owned(), Duration::ZERO)].into();
-        let mut desk = Desk::new(AlertSettings { cooling, ..AlertSettings::default() });
+    fn risk_can_be_turned_off_and_is_still_shown() {
+        let risk = RiskSettings { enabled: false, ..RiskSettings::default() };
+        let mut desk = Desk::new(AlertSettings { risk, ..AlertSettings::default() });
         let mut out = Vec::new();
-        desk.admit(at(1000, Severity::High), &mut out);
-        desk.tick(Time::from_secs(1600), &mut out);
-        assert!(desk.is_empty());
+        for number in 0..12 {
+            desk.admit(critical(number), &mut out);
+        }
+        assert!(!rules(&out).contains(&"entity-risk"));
+        assert!(out.iter().filter_map(Event::alert).last().unwrap().entity_risk > 70);
     }
 
     #[test]
-    fn unverified_claims_do_not_merge_tokens() {
+    fn what_is_marked_is_counted_and_not_told() {
         let (mut desk, mut out) = (desk(), Vec::new());
-        let with = |number: u8, verified| {
-            let mut finding = finding(number);
-            finding.principal.as_mut().unwrap().verified = verified;
-            finding
+        let mark = Mark {
+            number: 1,
+            alert: Ulid::nil(),
+            opinion: Opinion::FalsePositive,
+            scope: Scope::Rule,
+            key: Named { rule: "alg-none".into(), ..Named::default() },
+            who: None,
+            made_ms: 0,
+            until_ms: u64::MAX,
+            note: None,
         };
-        for (number, verified) in [(1, false), (2, false), (3, true), (4, true)] {
-            desk.admit(with(number, verified), &mut out);
+        desk.obey(Arc::new(Marks::new(vec![mark])));
+        for number in 0..12 {
+            desk.admit(critical(number), &mut out);
         }
-        assert_eq!(out.len(), 3, "two tokens that claim, one principal");
-    }
-
-    #[test]
-    fn new_addresses_of_one_ipv6_network_are_one_source() {
-        let (mut desk, mut out) = (desk(), Vec::new());
-        for host in 1..=200_u16 {
-            let mut finding = finding(1);
-            finding.scene.as_mut().unwrap().client = format!("2001:db8::{host:x}").parse().unwrap();
-            desk.admit(finding, &mut out);
-        }
+        assert!(out.is_empty() && desk.is_empty());
+        assert_eq!(desk.silenced().collect::<Vec<_>>(), [("alg-none", 12)]);
+        assert_eq!(desk.sizes(), (0, 0), "nor does it raise a risk");
+        desk.obey(Arc::default());
+        desk.admit(critical(1), &mut out);
         assert_eq!(out.len(), 1);
     }
 
     #[test]
-    fn a_flood_of_forgeries_is_no_flood_of_alerts() {
-        let (mut desk, mut out) = (desk(), Vec::new());
-        for number in 0..=255 {
-            desk.admit(finding(number), &mut out);
-        }
-        assert_eq!(out.len(), 21);
-        desk.flush(&mut out);
-        assert_eq!(told(&out)[21..], [(Activity::Update, 236, Severity::High)]);
-        assert_eq!(desk.counters().folded, 236);
+    fn goes_on_after_a_restart_as_if_there_were_none() {
+        let cards = crate::detect::rules::catalogue();
+        let play = |restart: bool| {
+            let (mut desk, mut out) = (desk(), Vec::new());
+            for number in 0..40_u8 {
+                let mut finding = finding(number % 7);
+                finding.at = finding.at.plus(Duration::from_secs(u64::from(number) * 97));
+                finding.principal.as_mut().unwrap().verified = number % 3 == 0;
+                if number % 11 == 10 {
+                    finding.severity = Severity::Critical;
+                }
+                desk.admit(finding, &mut out);
+                if restart {
+                    let saved = desk.save().unwrap();
+                    desk = self::desk();
+                    assert_eq!(desk.load(&saved, cards).unwrap(), 0);
+                    assert_eq!(desk.save().unwrap(), saved, "what is loaded is what was saved");
+                }
+            }
+            desk.flush(&mut out);
+            desk.close(&mut out);
+            format!("{out:#?}")
+        };
+        assert_eq!(play(true), play(false));
     }
 
     #[test]
-    fn too_many_alerts_close_the_idle_ones_and_lose_no_count() {
-        let mut desk = Desk::new(AlertSettings { max_alerts: 10, ..AlertSettings::default() });
-        let mut out = Vec::new();
-        for number in 0..100_u8 {
-            for _ in 0..3 {
-                let mut finding = finding(number);
-                finding.scene.as_mut().unwrap().client = IpAddr::from([10, 0, 0, number]);
-                desk.admit(finding, &mut out);
-            }
+    fn a_strange_snapshot_changes_nothing() {
+        let (mut desk, mut out) = (desk(), Vec::new());
+        desk.admit(critical(1), &mut out);
+        let saved = desk.save().unwrap();
+        for bad in [&b""[..], b"\x07nonsense", saved.get(..saved.len() / 2).unwrap()] {
+            assert!(desk.load(bad, crate::detect::rules::catalogue()).is_err());
+            assert_eq!(desk.save().unwrap(), saved);
         }
-        assert_eq!((desk.len(), desk.counters().evicted), (10, 90));
-        desk.flush(&mut out);
-        let mut counts: BTreeMap<Ulid, u64> = BTreeMap::new();
-        for alert in &out {
-            counts.insert(alert.id, alert.count);
-        }
-        assert_eq!(counts.values().sum::<u64>(), 300);
+        let mut empty = self::desk();
+        assert_eq!(empty.load(&saved, &[]).unwrap(), 1, "its rule is gone");
+        assert!(empty.is_empty());
     }
 
-    proptest! {
-        #[test]
-        fn every_finding_is_counted_and_runs_repeat(
-            steps in prop::collection::vec((0_u8..6, 0_u64..400, 0_u8..4), 1..120),
-        ) {
-            let run = || {
-                let (mut desk, mut out) = (desk(), Vec::new());
-                let mut now = 1000;
-                for (number, wait, severity) in &steps {
-                    now += wait;
-                    let mut f = finding(*number);
-                    f.at = Time::from_secs(now);
-                    f.severity = [Severity::Low, Severity::Medium, Severity::High, Severity::Critical][*severity as usize];
-                    desk.admit(f, &mut out);
-                }
-                desk.flush(&mut out);
-                out
-            };
-            let out = run();
-            let mut last: BTreeMap<Ulid, u64> = BTreeMap::new();
-            for alert in &out {
-                let before = last.insert(alert.id, alert.count).unwrap_or_default();
-                prop_assert!(alert.count > before, "every event says something new");
-                prop_assert_eq!(alert.activity == Activity::Create, before == 0);
-            }
-            prop_assert_eq!(last.values().sum::<u64>(), steps.len() as u64);
-            let ids = |out: &[Alert]| out.iter().map(|a| (a.id, a.count)).collect::<Vec<_>>();
-            prop_assert_eq!(ids(&out), ids(&run()));
-        }
+    #[test]
+    fn every_event_of_an_alert_has_its_incident_and_risk() {
+        let (mut desk, mut out) = (desk(), Vec::new());
+        desk.admit(critical(1), &mut out);
+        desk.admit(critical(1), &mut out);
+        desk.flush(&mut out);
+        let alerts: Vec<_> = out.iter().filter_map(Event::alert).collect();
+        assert_eq!(
+            alerts.iter().map(|a| a.activity).collect::<Vec<_>>(),
+            [Activity::Create, Activity::Update]
+        );
+        assert!(alerts[0].incident.is_some() && alerts[0].incident == alerts[1].incident);
+        assert_eq!(alerts[0].entity_risk, alerts[1].entity_risk);
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::alert::{Activity, Alert, AlertSettings, Desk, Place, Process};
+use crate::alert::{Activity, Alert, AlertSettings, Desk, Event, Incident, Place, Process};
 use crate::capture::Time;
 use crate::detect::staging::{NOW_S, Stage, token};
 use crate::detect::{DetectSettings, Detector, Finding};
@@ -40,7 +40,7 @@ pub(crate) fn alert() -> Alert {
     finding.brief = "alg \"none\" accepted".into();
     let mut out = Vec::new();
     desk.admit(finding, &mut out);
-    let alert = out.remove(0);
+    let Event::Alert(alert) = out.remove(0) else { panic!("no alert") };
     assert_eq!(alert.activity, Activity::Create);
     let place = Place {
         name: "shop/orders-7f9c".into(),
@@ -48,5 +48,24 @@ pub(crate) fn alert() -> Alert {
         pod_uid: None,
         process: Some(Process { pid: 4242, name: "orders".into() }),
     };
-    Alert { place: Some(place), ..alert }
+    Alert { place: Some(place), ..*alert }
+}
+
+/// [`alert`], on its way to a sink.
+pub(crate) fn event() -> Event {
+    Event::Alert(Box::new(alert()))
+}
+
+/// An incident of two alerts about one verified principal, just begun.
+pub(crate) fn incident() -> Incident {
+    let mut desk = Desk::new(AlertSettings::default());
+    let mut out = Vec::new();
+    for (number, route) in [(1, "GET /orders/{id}"), (2, "GET /invoices/{id}")] {
+        let mut finding = finding(number);
+        finding.principal.as_mut().unwrap().verified = true;
+        let scene = finding.scene.as_mut().unwrap();
+        (scene.route, scene.status, scene.response_bytes) = (route.into(), Some(200), Some(1000));
+        desk.admit(finding, &mut out);
+    }
+    out.iter().find_map(Event::incident).expect("an incident").clone()
 }

@@ -10,8 +10,10 @@ pub mod pcap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A point in time: nanoseconds since the Unix epoch, from the data and never from a clock of ours.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Time(pub u64);
 
 impl Time {
@@ -60,7 +62,7 @@ pub enum Side {
 }
 
 /// Both ends of a connection as its server sees them. IPv4-mapped addresses are unmapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Endpoints {
     /// The peer that connected.
     pub client: SocketAddr,
@@ -69,7 +71,7 @@ pub struct Endpoints {
 }
 
 /// Where on the host the server's socket lives. Zero means unknown, as in every capture file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Origin {
     /// Inode of the cgroup's directory.
     pub cgroup: u64,

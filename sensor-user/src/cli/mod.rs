@@ -3,6 +3,7 @@
 //! Exit statuses: 0 done; 1 failed; 2 wrong usage or configuration; 3 `--fail-on` was met. Alerts and answers go to
 //! standard output, everything else to standard error. A reader that goes away (EPIPE) is no error.
 
+mod alerts;
 mod completions;
 mod config;
 pub mod docs;
@@ -108,6 +109,7 @@ enum Command {
     Run(run::Arguments),
     Replay(replay::Arguments),
     Rules(rules::Arguments),
+    Alerts(alerts::Arguments),
     Config(config::Arguments),
     Doctor(doctor::Arguments),
     Completions(completions::Arguments),
@@ -242,6 +244,7 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, environment: Environ
         Command::Run(arguments) => run::run(&context, &arguments),
         Command::Replay(arguments) => replay::replay(&context, &arguments),
         Command::Rules(arguments) => rules::rules(&context, &arguments),
+        Command::Alerts(arguments) => alerts::alerts(&context, &arguments),
         Command::Config(arguments) => config::config(&context, &arguments),
         Command::Doctor(arguments) => doctor::doctor(&context, &arguments),
         Command::Completions(arguments) => completions::completions(&arguments),

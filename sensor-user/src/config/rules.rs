@@ -27,6 +27,8 @@ pub struct Alerts {
     pub dedup_window: Duration,
     /// How long a rule keeps silent about the same thing afterwards; every rule is named.
     pub cooling: Vec<(&'static str, Duration)>,
+    /// How long an incident waits for more alerts.
+    pub incident_window: Duration,
 }
 
 /// Ids of the catalogue that are yet to come. A configuration may name them, so that one file serves two versions.
@@ -108,7 +110,9 @@ impl Alerts {
             };
             cards.iter().map(one).collect()
         });
-        Self { dedup_window, cooling }
+        let doc = "Seconds after its newest finding in which another alert about the same principal, token or address joins an incident. None lasts longer than a day.";
+        let incident_window = Duration::from_secs(s.number("incident_window_s", 1800, 1..=86_400, doc));
+        Self { dedup_window, cooling, incident_window }
     }
 }
 

@@ -4,13 +4,15 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::capture::{Endpoints, Origin, Time};
 use crate::detect::About;
 use crate::http::Coverage;
 use crate::token::Fingerprint;
 
 /// How bad it is. OCSF's `severity_id` is given by [`Severity::id`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Severity {
     /// P3: read in batches.
     Low,
@@ -61,7 +63,7 @@ impl fmt::Display for Severity {
 }
 
 /// Who acted. Claims of an unverified token are shown, and never taken for the account's owner.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Principal {
     /// The subject.
     pub subject: Box<str>,
@@ -72,7 +74,7 @@ pub struct Principal {
 }
 
 /// The exchange as far as an alert shows it: owned, bounded, free of secrets.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Scene {
     /// When the exchange began.
     pub at: Time,
@@ -87,6 +89,7 @@ pub struct Scene {
     /// The path without query, printable, bounded.
     pub path: Box<str>,
     /// `GET /orders/{id}`.
+    #[serde(serialize_with = "write_shared", deserialize_with = "read_shared")]
     pub route: Arc<str>,
     /// The `Host` header, printable, bounded.
     pub host: Option<Box<str>>,
@@ -94,8 +97,20 @@ pub struct Scene {
     pub user_agent: Option<Box<str>>,
     /// The status code, if a response was seen.
     pub status: Option<u16>,
+    /// Bytes of the response's body, where its framing tells.
+    pub response_bytes: Option<u64>,
     /// How much was captured.
     pub coverage: Coverage,
+}
+
+/// Writes shared text for a snapshot.
+pub(crate) fn write_shared<S: Serializer>(text: &Arc<str>, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_str(text)
+}
+
+/// Reads shared text from a snapshot.
+pub(crate) fn read_shared<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<str>, D::Error> {
+    String::deserialize(from).map(Arc::from)
 }
 
 /// One rule's statement.

@@ -29,6 +29,7 @@ pub fn of(case: &Case<'_>) -> Scene {
         host: header("host", MAX_HOST),
         user_agent: header("user-agent", MAX_AGENT),
         status: exchange.status(),
+        response_bytes: exchange.response_body_bytes,
         coverage: exchange.coverage,
     }
 }

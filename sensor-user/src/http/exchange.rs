@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::capture::{Endpoints, Origin, SocketId, Time};
 
 /// How much of the exchange was captured. Ordered from best to worst.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub enum Coverage {
     /// Both heads, whole.
     #[default]

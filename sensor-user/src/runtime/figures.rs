@@ -86,6 +86,19 @@ pub(super) fn metrics(pipeline: &Pipeline, losses: &Losses) -> Vec<Metric> {
     ];
     let help = "Questions whether tokens are revoked, by what became of them.";
     labelled(&mut all, "tokenscope_revocation_inquiries_total", help, "event", asked.into_iter());
+    let incidents = pipeline.desk.incident_counters();
+    let incidents = [("told", incidents.told), ("merged", incidents.merged), ("evicted", incidents.evicted)];
+    let help = "Life of incidents, by event.";
+    labelled(&mut all, "tokenscope_incident_events_total", help, "event", incidents.into_iter());
+    let help = "Findings that people have marked as false, by rule.";
+    labelled(&mut all, "tokenscope_findings_silenced_total", help, "rule", pipeline.desk.silenced());
+    let (incidents, risky) = pipeline.desk.sizes();
+    all.push(gauge(
+        "tokenscope_incidents_open",
+        "Incidents not over, most with one alert.",
+        incidents as u64,
+    ));
+    all.push(gauge("tokenscope_entities_at_risk", "Entities whose risk is known.", risky as u64));
     all.push(gauge("tokenscope_flows", "Connections known.", pipeline.flows.len() as u64));
     all.push(gauge(
         "tokenscope_flow_held_bytes",

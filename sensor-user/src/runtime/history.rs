@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
+use crate::cli::cards;
 use crate::pipeline::Pipeline;
 use crate::store::snapshot::FILE;
 use crate::store::{self, Part, Snapshot, Store};
@@ -74,6 +75,10 @@ impl History {
         for what in forgotten {
             tracing::warn!("{what}; it begins anew");
         }
+        let desk = snapshot.parts.iter().find(|part| part.name == DESK && part.version == DESK_VERSION);
+        if let Some(Err(error)) = desk.map(|part| pipeline.desk.load(&part.bytes, cards())) {
+            tracing::warn!("open alerts of an earlier run are forgotten: {error}");
+        }
         let published = snapshot.parts.iter().find(|part| part.name == KEYS && part.version == KEYS_VERSION);
         if let Some(published) =
             published.and_then(|part| postcard::from_bytes::<Published>(&part.bytes).ok())
@@ -84,7 +89,6 @@ impl History {
 
     /// Takes the next step of saving, if it is time.
     pub(super) fn step(&mut self, pipeline: &mut Pipeline) {
-        let detect = &mut pipeline.detect;
         if self.store.is_none() {
             return;
         }
@@ -93,9 +97,10 @@ impl History {
             tell(done);
         }
         if self.taken.is_none() && self.writing.is_none() && Instant::now() >= self.due {
-            self.taken = Some((0, keys(&pipeline.tokens).into_iter().collect()));
+            self.taken = Some((0, beside_rules(pipeline)));
             self.due = Instant::now() + self.every;
         }
+        let detect = &mut pipeline.detect;
         let Some((next, parts)) = &mut self.taken else { return };
         if *next < detect.parts() {
             parts.extend(detect.save(*next).map(part));
@@ -107,6 +112,7 @@ impl History {
 
     /// Saves everything now, and waits for it, for a while.
     pub(super) fn finish(mut self, pipeline: &mut Pipeline) {
+        let beside = beside_rules(pipeline);
         let detect = &mut pipeline.detect;
         let deadline = Instant::now() + LAST_WRITE;
         if self.store.is_none() {
@@ -116,7 +122,7 @@ impl History {
             let _ = writing.recv_timeout(LAST_WRITE);
         }
         let saved = (0..detect.parts()).filter_map(|part_of| detect.save(part_of).map(part));
-        let parts = keys(&pipeline.tokens).into_iter().chain(saved).collect();
+        let parts = beside.into_iter().chain(saved).collect();
         self.write(parts);
         let Some(writing) = self.writing.take() else { return };
         if let Ok(done) = writing.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -131,13 +137,26 @@ impl History {
         let (path, key) = (store.path(FILE), self.key);
         let (tell, done) = sync_channel(1);
         let write = move || {
-            let _ = tell.send(store::replace(&path, &Snapshot { key, parts }.write()));
+            let _ = tell.send(store::files::replace(&path, &Snapshot { key, parts }.write()));
         };
         match std::thread::Builder::new().name("history".into()).spawn(write) {
             Ok(_) => self.writing = Some(done),
             Err(error) => tracing::warn!("the history was not saved: {error}"),
         }
     }
+}
+
+/// The part about open alerts, incidents and risks.
+const DESK: &str = "desk";
+
+/// Raised when its layout changes.
+const DESK_VERSION: u32 = 1;
+
+/// What is remembered besides what rules do.
+fn beside_rules(pipeline: &Pipeline) -> Vec<Part> {
+    let desk = pipeline.desk.save().ok();
+    let desk = desk.map(|bytes| Part { name: DESK.to_owned(), version: DESK_VERSION, bytes });
+    keys(&pipeline.tokens).into_iter().chain(desk).collect()
 }
 
 /// The part about key ids that issuers have published.

@@ -117,6 +117,9 @@ impl Live {
                 self.pipeline.know(knowledge);
             }
             self.take_answers();
+            if let Some(marks) = self.services.new_marks() {
+                self.pipeline.obey(marks);
+            }
             self.hand_over();
             self.history.step(&mut self.pipeline);
             self.show();
@@ -164,8 +167,8 @@ impl Live {
     }
 
     fn hand_over(&mut self) {
-        for alert in self.out.alerts.drain(..) {
-            self.writer.send(alert);
+        for event in self.out.events.drain(..) {
+            self.writer.send(event);
         }
     }
 

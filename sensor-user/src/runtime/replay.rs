@@ -61,6 +61,7 @@ pub fn replay(
         }
     }
     pipeline.finish(&mut out);
+    pipeline.close(&mut out);
     writer.write(&mut out, progress)?;
     writer.flush()?;
     Ok(figures::totals(&pipeline, &losses, writer.tally.0, began.elapsed()))
@@ -88,14 +89,14 @@ impl Writer {
 
     fn write(&mut self, out: &mut Output, progress: &Progress) -> Result<(), RuntimeError> {
         out.grants.clear();
-        if out.alerts.is_empty() {
+        if out.events.is_empty() {
             return Ok(());
         }
         progress.suspend(|| {
-            for alert in out.alerts.drain(..) {
-                self.tally.count(&alert);
+            for event in out.events.drain(..) {
+                self.tally.count(&event);
                 if let Some(sink) = &mut self.sink {
-                    sink.emit(&alert).map_err(RuntimeError::Write)?;
+                    sink.emit(&event).map_err(RuntimeError::Write)?;
                 }
             }
             self.flush()

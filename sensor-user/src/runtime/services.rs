@@ -1,6 +1,7 @@
 //! Everything that waits for the network, for signals or for time: one thread, one event loop.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -13,8 +14,10 @@ use tokio::task::AbortHandle;
 
 use super::RuntimeError;
 use super::knowledge::{self, Change, Reader};
+use crate::alert::Marks;
 use crate::config::Config;
 use crate::detect::Knowledge;
+use crate::store::marks as store;
 use crate::telemetry::server::{self, Status};
 use crate::telemetry::{Metric, metrics};
 use crate::token::ask::Asker;
@@ -35,6 +38,8 @@ const CHANGES: usize = 8;
 /// Questions about tokens that wait to be asked, and answers that wait to be heard: the capture thread hears them at
 /// least every 200 ms, and the asker takes some 1000 questions in that time.
 const INQUIRIES: usize = 1024;
+/// How soon a new mark is obeyed.
+const LOOK_AT_MARKS: Duration = Duration::from_secs(1);
 
 /// Without a sign of life for so long, `/healthz` says so: the capture thread gives one at least every 200 ms.
 const STALLED: Duration = Duration::from_secs(10);
@@ -142,6 +147,7 @@ pub(super) struct Services {
     fetching: Fetching,
     knowing: Knowing,
     asking: Option<Asking>,
+    marks: watch::Receiver<Arc<Marks>>,
     events: Handle,
     stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
@@ -166,12 +172,16 @@ impl Services {
         if let Some(address) = config.metrics.listen {
             events.spawn(serve(address, Arc::clone(&board)));
         }
+        let (publish, marks) = watch::channel(Arc::default());
+        if let Some(dir) = &config.state.dir {
+            events.spawn(read_marks(dir.clone(), publish));
+        }
         let run = move || {
             runtime.block_on(signals.watch(tell, stopped));
             runtime.shutdown_timeout(Duration::from_millis(100));
         };
         let thread = std::thread::Builder::new().name("services".into()).spawn(run).map_err(started)?;
-        Ok(Self { news, board, fetching, knowing, asking, events, stop, thread })
+        Ok(Self { news, board, fetching, knowing, asking, marks, events, stop, thread })
     }
 
     /// Keys that have come or changed since the last call.
@@ -197,6 +207,12 @@ impl Services {
         if self.knowing.changes.try_send(change).is_err() {
             tracing::error!("the lists and databases are being read: reload again to have the new ones");
         }
+    }
+
+    /// Marks that have changed since the last call.
+    pub(super) fn new_marks(&mut self) -> Option<Arc<Marks>> {
+        let marks = &mut self.marks;
+        marks.has_changed().unwrap_or(false).then(|| Arc::clone(&marks.borrow_and_update()))
     }
 
     /// Asks for keys that tokens name and nobody has. What the fetcher cannot take now is asked for again later.
@@ -264,6 +280,29 @@ async fn serve(address: std::net::SocketAddr, board: Arc<Board>) {
             tracing::warn!(
                 "no metrics: cannot listen on {address}: {error}; set metrics.listen to another address or off"
             );
+        }
+    }
+}
+
+/// Reads the marks whenever their file changes. A bad file is told of, and the old marks stay.
+async fn read_marks(dir: PathBuf, publish: watch::Sender<Arc<Marks>>) {
+    let mut known = None;
+    let mut timer = tokio::time::interval(LOOK_AT_MARKS);
+    loop {
+        timer.tick().await;
+        let stamp = store::stamp(&dir);
+        if stamp == known {
+            continue;
+        }
+        known = stamp;
+        match store::read(&dir) {
+            Ok(marks) => {
+                tracing::info!("{} marks of alerts are in force", marks.all().len());
+                if publish.send(Arc::new(marks)).is_err() {
+                    return;
+                }
+            }
+            Err(error) => tracing::warn!("marks of alerts were not read, the old ones stay: {error}"),
         }
     }
 }

@@ -1,9 +1,13 @@
 //! From the configuration as users know it to each stage's own settings.
 
+use std::time::Duration;
+
 use jiff::tz::TimeZone;
 
 use crate::alert::AlertSettings;
+use crate::alert::risk::RiskSettings;
 use crate::config::{Config, PrincipalSource, Zone};
+use crate::detect::rules::entity_risk;
 use crate::detect::{DetectSettings, RouteKind, settings::RouteMatch, settings::RuleSettings};
 use crate::http::{AccountSource, Bodies, BodyKey, BodyUse, HttpLimits};
 use crate::pipeline::Settings;
@@ -30,6 +34,9 @@ pub(super) fn of(config: &Config) -> Settings {
         alerts: AlertSettings {
             dedup_window: config.alerts.dedup_window,
             cooling: config.alerts.cooling.iter().map(|(id, time)| ((*id).to_owned(), *time)).collect(),
+            incident_window: config.alerts.incident_window,
+            trusted_addresses: config.lists.trusted_addresses.clone(),
+            risk: risk(config),
             ..AlertSettings::default()
         },
     }
@@ -55,6 +62,25 @@ fn bodies(config: &Config) -> Bodies {
     let graphql = config.http.graphql.iter().map(String::as_str);
     let key = config.tokens.fingerprint_key.as_ref().map(|key| key.as_slice());
     Bodies::new(routes, graphql, BodyKey::derived(key))
+}
+
+/// How risk is reckoned: the numbers of its rule.
+fn risk(config: &Config) -> RiskSettings {
+    let shipped = RiskSettings::default();
+    let Some(rule) = config.rules.iter().find(|rule| rule.id == entity_risk::ABOUT.id) else {
+        return shipped;
+    };
+    let value = |key| rule.thresholds.value(&entity_risk::ABOUT, key);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "their bounds are 1 and 100")]
+    let points = |key| value(key) as u8;
+    RiskSettings {
+        enabled: rule.enabled,
+        severity: rule.severity,
+        medium: points("medium_from"),
+        high: points("high_from"),
+        half_life: Duration::from_secs_f64(value("half_life_h") * 3600.0),
+        ..shipped
+    }
 }
 
 /// What sinks hide.

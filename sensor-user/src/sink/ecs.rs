@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::alert::{Activity, Alert};
+use crate::alert::{Activity, Alert, Priority};
 use crate::detect::Scene;
 use crate::sink::shown;
 
@@ -132,6 +132,12 @@ struct Own<'a> {
     severity: &'static str,
     confidence: u8,
     count: u64,
+    priority: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incident: Option<String>,
+    entity_risk: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     route: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -165,6 +171,10 @@ impl<'a> EcsAlert<'a> {
                 severity: alert.severity.as_str(),
                 confidence: finding.confidence,
                 count: alert.count,
+                priority: Priority::of(alert.severity).as_str(),
+                due: Priority::of(alert.severity).due(alert.raised).map(shown::timestamp),
+                incident: alert.incident.map(|id| id.to_string()),
+                entity_risk: alert.entity_risk,
                 route: finding.scene.as_ref().map(|s| &*s.route),
                 token: finding.token.map(|token| token.to_string()),
                 issuer: finding.principal.as_ref().and_then(|p| p.issuer.as_deref()),
@@ -190,6 +200,7 @@ impl<'a> EventFields<'a> {
             action: match alert.activity {
                 Activity::Create => "create",
                 Activity::Update => "update",
+                Activity::Close => "close",
             },
             dataset: "tokenscope.alerts",
             module: "tokenscope",

@@ -4,6 +4,7 @@
 
 pub mod compact;
 pub mod ecs;
+pub mod incident;
 pub mod ocsf;
 pub mod privacy;
 pub mod shown;
@@ -13,22 +14,22 @@ pub mod yaml;
 #[cfg(test)]
 #[path = "../../../tests/src/ocsf.rs"]
 #[allow(unreachable_pub, reason = "the end-to-end tests' validator, borrowed")]
-mod validator;
+pub(crate) mod validator;
 
 pub use privacy::Privacy;
 pub use stdout::Stdout;
 
 use std::io;
 
-use crate::alert::Alert;
+use crate::alert::Event;
 
 /// Where alerts go.
 pub trait Sink {
-    /// Delivers one alert, or news of one.
+    /// Delivers one alert or incident, or news of one.
     ///
     /// # Errors
     /// When the other end does not take it.
-    fn emit(&mut self, alert: &Alert) -> io::Result<()>;
+    fn emit(&mut self, event: &Event) -> io::Result<()>;
 
     /// Delivers what is buffered.
     ///
@@ -64,13 +65,17 @@ impl Format {
         }
     }
 
-    /// Appends the alert in this form, with the newline that ends it.
-    pub fn render(self, alert: &Alert, colour: bool, out: &mut String) {
-        match self {
-            Self::Compact => compact::line(alert, colour, out),
-            Self::Ocsf => json_line(&ocsf::DetectionFinding::of(alert), out),
-            Self::Yaml => yaml::document(&ocsf::DetectionFinding::of(alert), out),
-            Self::Ecs => json_line(&ecs::EcsAlert::of(alert), out),
+    /// Appends the event in this form, with the newline that ends it.
+    pub fn render(self, event: &Event, colour: bool, out: &mut String) {
+        match (self, event) {
+            (Self::Compact, Event::Alert(alert)) => compact::line(alert, colour, out),
+            (Self::Ocsf, Event::Alert(alert)) => json_line(&ocsf::DetectionFinding::of(alert), out),
+            (Self::Yaml, Event::Alert(alert)) => yaml::document(&ocsf::DetectionFinding::of(alert), out),
+            (Self::Ecs, Event::Alert(alert)) => json_line(&ecs::EcsAlert::of(alert), out),
+            (Self::Compact, Event::Incident(of)) => incident::line(of, out),
+            (Self::Ocsf, Event::Incident(of)) => json_line(&incident::IncidentFinding::of(of), out),
+            (Self::Yaml, Event::Incident(of)) => yaml::document(&incident::IncidentFinding::of(of), out),
+            (Self::Ecs, Event::Incident(of)) => json_line(&incident::ecs(of), out),
         }
     }
 }
@@ -168,7 +173,7 @@ mod tests {
             Format::Compact.render(&alerts[0], false, &mut line);
             prop_assert_eq!(line.matches('\n').count(), 1);
             prop_assert!(!line.trim_end().chars().any(crate::detect::text::is_unprintable));
-            let event = serde_json::to_value(ocsf::DetectionFinding::of(&alerts[0])).unwrap();
+            let event = serde_json::to_value(ocsf::DetectionFinding::of(alerts[0].alert().unwrap())).unwrap();
             if let Some(schema) = validator::Schema::find() {
                 prop_assert_eq!(schema.problems(&event), Vec::<String>::new());
             }

@@ -7,7 +7,10 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::Value;
 
-use crate::alert::{Activity, Alert, Place};
+use ulid::Ulid;
+
+use crate::alert::event::RISK;
+use crate::alert::{Activity, Alert, Place, Priority};
 use crate::capture::Time;
 use crate::detect::Scene;
 use crate::sink::shown;
@@ -57,6 +60,8 @@ pub struct Metadata {
     profiles: [&'static str; 1],
     product: Product,
     log_name: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation_uid: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -72,7 +77,13 @@ impl Metadata {
     pub const fn of(log_name: &'static str) -> Self {
         let product =
             Product { name: "Tokenscope", vendor_name: "Tokenscope", version: env!("CARGO_PKG_VERSION") };
-        Self { version: VERSION, profiles: ["security_control"], product, log_name }
+        Self { version: VERSION, profiles: ["security_control"], product, log_name, correlation_uid: None }
+    }
+
+    /// For events that belong to this incident.
+    #[must_use]
+    pub fn correlated(self, incident: Ulid) -> Self {
+        Self { correlation_uid: Some(incident.to_string()), ..self }
     }
 }
 
@@ -100,9 +111,24 @@ struct Analytic {
     kind: &'static str,
 }
 
+/// An ATT&CK technique.
 #[derive(Debug, Serialize)]
-struct Attack {
+pub struct Attack {
     technique: Technique,
+}
+
+impl Attack {
+    /// The technique with this id.
+    #[must_use]
+    pub const fn of(uid: &'static str) -> Self {
+        Self { technique: Technique { uid } }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub const fn id(&self) -> &'static str {
+        self.technique.uid
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -196,11 +222,15 @@ struct Process<'a> {
     name: Option<&'a str>,
 }
 
-/// What has no place of its own: coverage, verification, and the rule's facts in the rule's order.
+/// What has no place of its own: coverage, verification, priority, risks, and the rule's facts in the rule's order.
 #[derive(Debug)]
 struct Unmapped<'a> {
     verified: Option<bool>,
     coverage: Option<&'static str>,
+    priority: Priority,
+    due: Option<Time>,
+    own_risk: u8,
+    entity_risk: u8,
     facts: &'a [(&'static str, Value)],
 }
 
@@ -213,7 +243,13 @@ impl Serialize for Unmapped<'_> {
         if let Some(coverage) = self.coverage {
             map.serialize_entry("coverage", coverage)?;
         }
-        for (name, value) in self.facts.iter().filter(|(name, _)| *name != shown::RISK) {
+        map.serialize_entry("priority", self.priority.as_str())?;
+        if let Some(due) = self.due {
+            map.serialize_entry("due", &due.millis())?;
+        }
+        map.serialize_entry("alert_risk", &self.own_risk)?;
+        map.serialize_entry("entity_risk", &self.entity_risk)?;
+        for (name, value) in self.facts.iter().filter(|(name, _)| *name != RISK) {
             map.serialize_entry(name, value)?;
         }
         map.end()
@@ -228,6 +264,7 @@ impl<'a> DetectionFinding<'a> {
         let (activity_id, activity_name, type_name, status_id, status) = match alert.activity {
             Activity::Create => (1, "Create", "Detection Finding: Create", 1, "New"),
             Activity::Update => (2, "Update", "Detection Finding: Update", 2, "In Progress"),
+            Activity::Close => (3, "Close", "Detection Finding: Close", 4, "Resolved"),
         };
         Self {
             activity_id,
@@ -248,15 +285,27 @@ impl<'a> DetectionFinding<'a> {
             risk_score: shown::risk(alert),
             count: alert.count,
             message: &finding.message,
-            metadata: Metadata::of("alerts"),
+            metadata: metadata(alert),
             finding_info: FindingInfo::of(alert),
             evidences: finding.scene.as_deref().map(|scene| [Evidence::of(alert, scene)]),
             unmapped: Unmapped {
                 verified: finding.principal.as_ref().map(|p| p.verified),
                 coverage: finding.scene.as_ref().map(|s| s.coverage.as_str()),
+                priority: Priority::of(alert.severity),
+                due: Priority::of(alert.severity).due(alert.raised),
+                own_risk: alert.own_risk(),
+                entity_risk: alert.entity_risk,
                 facts: &finding.facts,
             },
         }
+    }
+}
+
+fn metadata(alert: &Alert) -> Metadata {
+    let metadata = Metadata::of("alerts");
+    match alert.incident {
+        Some(incident) => metadata.correlated(incident),
+        None => metadata,
     }
 }
 
@@ -269,7 +318,7 @@ impl<'a> FindingInfo<'a> {
             title: about.title,
             desc: &alert.finding.brief,
             analytic: Analytic { uid: about.id, name: about.title, version: about.version, type_id, kind },
-            attacks: about.attack.iter().map(|uid| Attack { technique: Technique { uid } }).collect(),
+            attacks: about.attack.iter().map(|uid| Attack::of(uid)).collect(),
             created_time: Time(alert.id.timestamp_ms().saturating_mul(1_000_000)).millis(),
             first_seen_time: alert.first_seen.millis(),
             last_seen_time: alert.last_seen.millis(),

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aws_lc_rs::hmac;
 
-use crate::alert::Alert;
+use crate::alert::{Alert, Event, Incident};
 
 /// Digits of a pseudonym: 64 bits, so that a million principals collide with odds of one in 37 million.
 const DIGITS: usize = 16;
@@ -23,6 +23,39 @@ impl Privacy {
     #[must_use]
     pub fn new(mask_addresses: bool, pseudonym_key: Option<&[u8]>) -> Self {
         Self { mask_addresses, key: pseudonym_key.map(|key| hmac::Key::new(hmac::HMAC_SHA256, key)) }
+    }
+
+    /// The event as it may be shown.
+    #[must_use]
+    pub fn event<'a>(&self, event: &'a Event) -> Cow<'a, Event> {
+        if !self.mask_addresses && self.key.is_none() {
+            return Cow::Borrowed(event);
+        }
+        Cow::Owned(match event {
+            Event::Alert(alert) => Event::Alert(Box::new(self.apply(alert).into_owned())),
+            Event::Incident(incident) => Event::Incident(Box::new(self.incident(incident))),
+        })
+    }
+
+    fn incident(&self, incident: &Incident) -> Incident {
+        let mut incident = incident.clone();
+        if self.mask_addresses {
+            incident.addresses.iter_mut().for_each(|address| *address = mask(*address));
+            incident.addresses.dedup();
+        }
+        if let Some(key) = &self.key {
+            for (subject, _) in &mut incident.principals {
+                *subject = pseudonym(key, subject).into();
+            }
+        }
+        incident
+    }
+
+    /// Who a principal is, as it may be shown.
+    #[must_use]
+    pub fn who(&self, alert: &Alert) -> Option<String> {
+        let alert = self.apply(alert);
+        alert.finding.principal.as_ref().map(crate::sink::shown::principal)
     }
 
     /// The alert as it may be shown.

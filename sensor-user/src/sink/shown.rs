@@ -64,17 +64,11 @@ pub fn client_port(scene: &Scene) -> Option<u16> {
     (scene.endpoints.client.ip() == scene.client).then(|| scene.endpoints.client.port())
 }
 
-/// 0 to 100: what a rule says itself, else severity weighed with confidence.
+/// 0 to 100: the risk of the riskiest entity involved, or of the alert itself where that is higher.
 #[must_use]
 pub fn risk(alert: &Alert) -> u64 {
-    let said =
-        alert.finding.facts.iter().find(|(name, _)| *name == RISK).and_then(|(_, value)| value.as_u64());
-    let weighed = (u64::from(alert.severity.id()) - 1) * 25 * u64::from(alert.finding.confidence) / 100;
-    said.unwrap_or(weighed).min(100)
+    u64::from(alert.own_risk().max(alert.entity_risk))
 }
-
-/// The fact by which a rule gives its own risk.
-pub const RISK: &str = "risk_score";
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::alert::Alert;
+use crate::alert::Event;
 use crate::sink::{Format, Privacy, Sink};
 
 /// Writes each alert at once. A reader that goes away (`| head`) is no error: what follows is silently not written.
@@ -47,12 +47,12 @@ impl<W: Write> Stdout<W> {
 }
 
 impl<W: Write> Sink for Stdout<W> {
-    fn emit(&mut self, alert: &Alert) -> io::Result<()> {
+    fn emit(&mut self, event: &Event) -> io::Result<()> {
         if self.gone {
             return Ok(());
         }
         self.line.clear();
-        self.format.render(&self.privacy.apply(alert), self.colour, &mut self.line);
+        self.format.render(&self.privacy.event(event), self.colour, &mut self.line);
         let written = self.out.write_all(self.line.as_bytes());
         self.unless_gone(written)
     }
@@ -69,7 +69,7 @@ impl<W: Write> Sink for Stdout<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alert::staging::alert;
+    use crate::alert::staging::event;
 
     /// Takes so many writes, then fails.
     struct Failing(usize, io::ErrorKind);
@@ -89,7 +89,7 @@ mod tests {
     fn a_reader_that_goes_away_is_no_error() {
         let mut sink = Stdout::new(Failing(1, io::ErrorKind::BrokenPipe), Format::Compact, false);
         for _ in 0..3 {
-            sink.emit(&alert()).unwrap();
+            sink.emit(&event()).unwrap();
         }
         assert!(sink.is_gone());
         sink.flush().unwrap();
@@ -98,14 +98,14 @@ mod tests {
     #[test]
     fn a_full_disk_is_an_error() {
         let mut sink = Stdout::new(Failing(0, io::ErrorKind::StorageFull), Format::Ocsf, false);
-        assert_eq!(sink.emit(&alert()).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(sink.emit(&event()).unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 
     #[test]
     fn every_format_ends_its_events() {
         for name in ["compact", "json", "ocsf", "yaml", "ecs"] {
             let mut sink = Stdout::new(Vec::new(), Format::parse(name).unwrap(), false);
-            sink.emit(&alert()).unwrap();
+            sink.emit(&event()).unwrap();
             assert!(sink.out.ends_with(b"\n"), "{name}");
         }
         assert_eq!(Format::parse("xml"), None);

@@ -5,16 +5,20 @@
 //! it. No raw token is ever kept: tokens are named by fingerprint. That takes the same key after a restart, so a drawn
 //! key is kept here as well.
 
+pub mod files;
+pub mod index;
+pub mod marks;
 pub mod snapshot;
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use zeroize::Zeroizing;
 
+pub use index::Index;
 pub use snapshot::{Part, Snapshot};
 
 /// Bytes of a drawn fingerprint key: as many as SHA-256 gives (RFC 2104 section 3).
@@ -32,7 +36,7 @@ pub struct Store {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process has it.
-    #[error("another sensor uses {0}: give this one a `state_dir` of its own")]
+    #[error("another sensor uses {0}: give this one a `state.dir` of its own")]
     InUse(PathBuf),
     /// It cannot be read or written.
     #[error("{what} {path}: {cause}")]
@@ -66,7 +70,7 @@ impl Store {
             let path = path.to_owned();
             move |cause| StoreError::Io { what, path, cause }
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("cannot make", dir))?;
+        files::make_dir(dir).map_err(failed("cannot make", dir))?;
         let path = dir.join("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let lock = lock.map_err(failed("cannot open", &path))?;
@@ -89,10 +93,10 @@ impl Store {
     /// When it cannot be read or made; when it is not a key, it is set aside.
     pub fn fingerprint_key(&self) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         let path = self.path("fingerprint.key");
-        match read_bounded(&path, KEY_BYTES as u64) {
-            Ok(key) if key.len() == KEY_BYTES => return Ok(Zeroizing::new(key)),
-            Ok(_) => return Err(set_aside(&path, "is not a key of 32 bytes")),
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+        match files::read(&path, KEY_BYTES as u64) {
+            Ok(Some(key)) if key.len() == KEY_BYTES => return Ok(Zeroizing::new(key)),
+            Ok(Some(_)) => return Err(set_aside(&path, "is not a key of 32 bytes")),
+            Ok(None) => {}
             Err(cause) => return Err(StoreError::Io { what: "cannot read", path, cause }),
         }
         let mut key = Zeroizing::new(vec![0; KEY_BYTES]);
@@ -101,7 +105,7 @@ impl Store {
             path: path.clone(),
             cause: io::Error::other("the system has no randomness"),
         })?;
-        replace(&path, &key).map_err(|cause| StoreError::Io { what: "cannot write", path, cause })?;
+        files::replace(&path, &key).map_err(|cause| StoreError::Io { what: "cannot write", path, cause })?;
         Ok(key)
     }
 
@@ -111,9 +115,9 @@ impl Store {
     /// When it cannot be read; when it is damaged or of another version, it is set aside.
     pub fn load(&self) -> Result<Option<Snapshot>, StoreError> {
         let path = self.path(snapshot::FILE);
-        let bytes = match read_bounded(&path, snapshot::MAX_FILE) {
-            Ok(bytes) => bytes,
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+        let bytes = match files::read(&path, snapshot::MAX_FILE) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
             Err(cause) => return Err(StoreError::Io { what: "cannot read", path, cause }),
         };
         Snapshot::read(&bytes).map(Some).map_err(|problem| set_aside(&path, problem))
@@ -124,31 +128,6 @@ impl Store {
     pub fn refuse(&self, problem: &'static str) -> StoreError {
         set_aside(&self.path(snapshot::FILE), problem)
     }
-}
-
-/// Writes a file so that it is there whole or not at all, and survives a loss of power.
-///
-/// # Errors
-/// When a step fails; then the old file is untouched.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(".new");
-    let fresh = PathBuf::from(fresh);
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(dir)?.sync_all()
-}
-
-fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is larger than {most} bytes")));
-    }
-    Ok(bytes)
 }
 
 /// Renames a file that cannot be used, so that the next one does not overwrite it.
@@ -194,10 +173,10 @@ mod tests {
         let snapshot =
             Snapshot { key: 7, parts: vec![Part { name: "a".into(), version: 1, bytes: vec![1, 2] }] };
         let mut bytes = snapshot.write();
-        replace(&store.path(snapshot::FILE), &bytes).unwrap();
+        files::replace(&store.path(snapshot::FILE), &bytes).unwrap();
         assert_eq!(store.load().unwrap(), Some(snapshot));
         bytes[40] ^= 1;
-        replace(&store.path(snapshot::FILE), &bytes).unwrap();
+        files::replace(&store.path(snapshot::FILE), &bytes).unwrap();
         let told = store.load().unwrap_err().to_string();
         assert!(told.contains("set aside"), "{told}");
         assert!(store.load().unwrap().is_none());

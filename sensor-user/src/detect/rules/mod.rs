@@ -105,6 +105,7 @@ rules! {
     signal_missing,
     request_smuggling,
     coverage_gap,
+    entity_risk,
 }
 
 /// Rules whose finding about a token says all that another's says, and more: `(said less, said more)`.
@@ -119,6 +120,25 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    /// Seconds of silence as the design has them: brute force 15 minutes, object enumeration 30, rates 5, suspicious
+    /// addresses 60, others 10.
+    fn cooling_s(id: &str) -> u32 {
+        match id {
+            "brute-force" => 900,
+            "object-enumeration" => 1800,
+            _ if id.ends_with("-rate") => 300,
+            _ if id.ends_with("-address") => 3600,
+            _ => 600,
+        }
+    }
+
+    #[test]
+    fn every_card_cools_as_the_design_has_it() {
+        let wrong: Vec<_> = catalogue().iter().filter(|card| card.cooling_s != cooling_s(card.id)).collect();
+        let told: Vec<_> = wrong.iter().map(|card| (card.id, card.cooling_s, cooling_s(card.id))).collect();
+        assert!(told.is_empty(), "(rule, is, should be): {told:?}");
+    }
 
     #[test]
     fn every_card_is_complete_and_unique() {

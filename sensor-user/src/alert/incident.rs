@@ -1,0 +1,600 @@
+//! Incidents: alerts about one principal, token or address within a window belong together.
+//!
+//! Every alert that tells who is involved opens an incident or joins one; an incident is told when its second alert comes,
+//! when it grows worse, and when it is over: after `window` without a finding, or [`LONGEST`] after its first. An alert
+//! that belongs to two incidents makes them one: the younger closes and names the older.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ulid::Ulid;
+
+use crate::alert::entity::Entity;
+use crate::alert::key::ulid;
+use crate::alert::{Activity, Alert};
+use crate::capture::Time;
+use crate::detect::{About, Finding, Severity};
+use crate::token::Fingerprint;
+
+/// The longest that one incident lasts: beyond a day nobody reads it as one story.
+pub const LONGEST: Duration = Duration::from_hours(24);
+
+/// Alerts shown of one incident, the first ones: they tell how it began. Others are counted.
+pub const MAX_MEMBERS: usize = 50;
+
+/// Principals, tokens, addresses, routes and services of one incident, each: what a person can read.
+pub const MAX_NAMES: usize = 32;
+
+/// Entities by which alerts join one incident.
+pub(super) const MAX_KEYS: usize = 64;
+
+/// Incidents that one incident may have swallowed and is still known by.
+pub(super) const MAX_MERGED: usize = 16;
+
+/// An alert as its incident knows it.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The alert.
+    pub id: Ulid,
+    /// Its rule.
+    pub rule: &'static About,
+    /// Its worst severity.
+    pub severity: Severity,
+    /// Its first finding.
+    pub first_seen: Time,
+}
+
+/// One incident, or news of one.
+#[derive(Clone, Debug)]
+pub struct Incident {
+    /// The same for every event of one incident and for every replay: made of its first alert.
+    pub id: Ulid,
+    /// Where it is in its life.
+    pub activity: Activity,
+    /// The worst severity of its alerts.
+    pub severity: Severity,
+    /// When it became that bad.
+    pub raised: Time,
+    /// First finding.
+    pub first_seen: Time,
+    /// Newest finding.
+    pub last_seen: Time,
+    /// Its first alerts, at most [`MAX_MEMBERS`].
+    pub members: Vec<Member>,
+    /// Alerts.
+    pub alerts: u64,
+    /// Findings.
+    pub findings: u64,
+    /// Findings whose request was answered 2xx.
+    pub accepted: u64,
+    /// Bytes of answers to those, where framing tells.
+    pub bytes: u64,
+    /// The highest risk of anybody involved, 0 to 100.
+    pub risk: u8,
+    /// Verified principals, at most [`MAX_NAMES`], as all lists here.
+    pub principals: Vec<(Box<str>, Option<Box<str>>)>,
+    /// Tokens.
+    pub tokens: Vec<Fingerprint>,
+    /// Who holds the clients' addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Route templates.
+    pub routes: Vec<Arc<str>>,
+    /// Servers.
+    pub services: Vec<SocketAddr>,
+    /// The older incident that goes on in its place, when it closes for that.
+    pub merged_into: Option<Ulid>,
+}
+
+/// What an incident counts of one finding.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    at: Time,
+    accepted: bool,
+    bytes: u64,
+}
+
+impl Seen {
+    pub(super) fn of(finding: &Finding) -> Self {
+        let scene = finding.scene.as_deref();
+        let accepted = scene.and_then(|s| s.status).is_some_and(|status| (200..300).contains(&status));
+        let bytes = scene.filter(|_| accepted).and_then(|s| s.response_bytes).unwrap_or(0);
+        Self { at: finding.at, accepted, bytes }
+    }
+}
+
+/// An incident that is not over.
+#[derive(Clone, Debug)]
+pub(super) struct Open {
+    pub(super) incident: Incident,
+    pub(super) keys: Vec<Entity>,
+    pub(super) merged: Vec<Ulid>,
+    /// Whether anybody has heard of it: it has two alerts.
+    pub(super) told: bool,
+}
+
+/// What was done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Incidents told: those with two alerts.
+    pub told: u64,
+    /// Told incidents that went into an older one.
+    pub merged: u64,
+    /// Incidents closed early because there were too many, told or not.
+    pub evicted: u64,
+}
+
+/// The incidents that are not over.
+#[derive(Debug)]
+pub struct Incidents {
+    window: Duration,
+    cap: usize,
+    pub(super) open: BTreeMap<Ulid, Open>,
+    keys: BTreeMap<Entity, Ulid>,
+    merged: BTreeMap<Ulid, Ulid>,
+    /// When each is over if nothing more comes; untold ones first, which are evicted first.
+    ends: BTreeSet<(bool, Time, Ulid)>,
+    counters: Counters,
+}
+
+impl Open {
+    fn ends(&self, window: Duration) -> (bool, Time, Ulid) {
+        let idle = self.incident.last_seen.plus(window);
+        (self.told, idle.min(self.incident.first_seen.plus(LONGEST)), self.incident.id)
+    }
+
+    fn tell(&self, activity: Activity, out: &mut Vec<Incident>) {
+        out.push(Incident { activity, ..self.incident.clone() });
+    }
+}
+
+impl Incidents {
+    /// None yet, and so many at most.
+    #[must_use]
+    pub fn new(window: Duration, cap: usize) -> Self {
+        Self {
+            window,
+            cap: cap.max(1),
+            open: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            merged: BTreeMap::new(),
+            ends: BTreeSet::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Incidents that are not over, told or not.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The incident that goes by this id now.
+    #[must_use]
+    pub fn current(&self, id: Ulid) -> Ulid {
+        self.merged.get(&id).copied().unwrap_or(id)
+    }
+
+    /// Closes what has been silent for the window, or has lasted too long.
+    pub fn tick(&mut self, now: Time, out: &mut Vec<Incident>) {
+        for told in [false, true] {
+            while let Some(&(known, at, id)) = self.ends.range((told, Time(0), Ulid::nil())..).next() {
+                if known != told || at > now {
+                    break;
+                }
+                self.close(id, None, out);
+            }
+        }
+    }
+
+    /// Nothing more will come: closes everything, oldest first.
+    pub fn close_all(&mut self, out: &mut Vec<Incident>) {
+        while let Some(id) = self.open.keys().next().copied() {
+            self.close(id, None, out);
+        }
+    }
+
+    /// A new alert about these entities: it joins what it belongs to. None without entities.
+    pub(super) fn join(
+        &mut self,
+        alert: &Alert,
+        entities: &[Entity],
+        seen: Seen,
+        out: &mut Vec<Incident>,
+    ) -> Option<Ulid> {
+        if entities.is_empty() {
+            return None;
+        }
+        let found: BTreeSet<Ulid> = entities.iter().filter_map(|key| self.keys.get(key).copied()).collect();
+        let mut found = found.into_iter();
+        let id = match found.next() {
+            Some(oldest) => oldest,
+            None => self.begin(alert, out),
+        };
+        for younger in found {
+            self.merge(younger, id, out);
+        }
+        let mut open = self.take(id)?;
+        let worse = open.add(alert, entities, seen);
+        for key in open.keys.iter().filter(|key| entities.contains(key)) {
+            self.keys.entry(key.clone()).or_insert(id);
+        }
+        if !open.told && open.incident.alerts >= 2 {
+            open.told = true;
+            self.counters.told += 1;
+            open.tell(Activity::Create, out);
+        } else if open.told && worse {
+            open.tell(Activity::Update, out);
+        }
+        self.put(open);
+        Some(id)
+    }
+
+    /// Another finding of an alert that has joined, which may have grown worse.
+    pub(super) fn count(&mut self, alert: &Alert, seen: Seen, out: &mut Vec<Incident>) {
+        let Some(mut open) = alert.incident.and_then(|id| self.take(self.current(id))) else { return };
+        open.incident.count(seen);
+        if open.grow(alert) && open.told {
+            open.tell(Activity::Update, out);
+        }
+        self.put(open);
+    }
+
+    fn begin(&mut self, alert: &Alert, out: &mut Vec<Incident>) -> Ulid {
+        if self.open.len() >= self.cap
+            && let Some(&(_, _, id)) = self.ends.first()
+        {
+            self.counters.evicted += 1;
+            self.close(id, None, out);
+        }
+        let id = ulid(alert.first_seen, &[b"incident", &alert.id.to_bytes()]);
+        let incident = Incident {
+            id,
+            activity: Activity::Create,
+            severity: alert.severity,
+            raised: alert.raised,
+            first_seen: alert.first_seen,
+            last_seen: alert.last_seen,
+            members: Vec::new(),
+            alerts: 0,
+            findings: 0,
+            accepted: 0,
+            bytes: 0,
+            risk: 0,
+            principals: Vec::new(),
+            tokens: Vec::new(),
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            services: Vec::new(),
+            merged_into: None,
+        };
+        self.put(Open { incident, keys: Vec::new(), merged: Vec::new(), told: false });
+        id
+    }
+
+    /// Takes an incident out to change it; [`Self::put`] puts it back under its new end.
+    fn take(&mut self, id: Ulid) -> Option<Open> {
+        let open = self.open.remove(&id)?;
+        self.ends.remove(&open.ends(self.window));
+        Some(open)
+    }
+
+    fn put(&mut self, open: Open) {
+        self.ends.insert(open.ends(self.window));
+        self.open.insert(open.incident.id, open);
+    }
+
+    /// Takes in what an earlier run left open.
+    pub(super) fn resume(&mut self, open: Open) {
+        if self.open.len() >= self.cap {
+            return;
+        }
+        let id = open.incident.id;
+        self.keys.extend(open.keys.iter().map(|key| (key.clone(), id)));
+        self.merged.extend(open.merged.iter().map(|younger| (*younger, id)));
+        self.put(open);
+    }
+
+    fn merge(&mut self, younger: Ulid, older: Ulid, out: &mut Vec<Incident>) {
+        let Some(open) = self.open.get(&younger).cloned() else { return };
+        self.counters.merged += u64::from(open.told);
+        self.close(younger, Some(older), out);
+        let Some(mut into) = self.take(older) else { return };
+        into.absorb(open);
+        self.keys.extend(into.keys.iter().map(|key| (key.clone(), older)));
+        self.merged.extend(into.merged.iter().map(|id| (*id, older)));
+        self.put(into);
+    }
+
+    fn close(&mut self, id: Ulid, merged_into: Option<Ulid>, out: &mut Vec<Incident>) {
+        let Some(mut open) = self.take(id) else { return };
+        for key in &open.keys {
+            if self.keys.get(key) == Some(&id) {
+                self.keys.remove(key);
+            }
+        }
+        for younger in &open.merged {
+            self.merged.remove(younger);
+        }
+        if open.told {
+            open.incident.merged_into = merged_into;
+            open.tell(Activity::Close, out);
+        }
+    }
+}
+
+impl Open {
+    /// Whether the alert makes it worse.
+    fn add(&mut self, alert: &Alert, entities: &[Entity], seen: Seen) -> bool {
+        for entity in entities {
+            note(&mut self.keys, MAX_KEYS, entity.clone());
+            self.incident.name(entity);
+        }
+        let incident = &mut self.incident;
+        if let Some(scene) = &alert.finding.scene {
+            note(&mut incident.routes, MAX_NAMES, Arc::clone(&scene.route));
+            note(&mut incident.services, MAX_NAMES, scene.endpoints.server);
+        }
+        if incident.members.len() < MAX_MEMBERS {
+            let Alert { id, severity, first_seen, .. } = *alert;
+            incident.members.push(Member { id, rule: alert.finding.rule, severity, first_seen });
+        }
+        incident.alerts += 1;
+        incident.count(seen);
+        self.grow(alert)
+    }
+
+    fn grow(&mut self, alert: &Alert) -> bool {
+        let incident = &mut self.incident;
+        incident.risk = incident.risk.max(alert.entity_risk).max(alert.own_risk());
+        if let Some(member) = incident.members.iter_mut().find(|member| member.id == alert.id) {
+            member.severity = member.severity.max(alert.severity);
+        }
+        let worse = alert.severity > incident.severity;
+        if worse {
+            incident.severity = alert.severity;
+            incident.raised = alert.raised;
+        }
+        worse
+    }
+
+    fn absorb(&mut self, other: Self) {
+        let Self { incident: from, keys, merged, .. } = other;
+        for key in keys {
+            note(&mut self.keys, MAX_KEYS, key);
+        }
+        for id in merged.into_iter().chain([from.id]) {
+            note(&mut self.merged, MAX_MERGED, id);
+        }
+        let into = &mut self.incident;
+        into.first_seen = into.first_seen.min(from.first_seen);
+        into.last_seen = into.last_seen.max(from.last_seen);
+        if from.severity > into.severity {
+            (into.severity, into.raised) = (from.severity, from.raised);
+        }
+        into.alerts += from.alerts;
+        into.findings += from.findings;
+        into.accepted += from.accepted;
+        into.bytes = into.bytes.saturating_add(from.bytes);
+        into.risk = into.risk.max(from.risk);
+        let room = MAX_MEMBERS.saturating_sub(into.members.len());
+        into.members.extend(from.members.into_iter().take(room));
+        from.principals.into_iter().for_each(|p| note(&mut into.principals, MAX_NAMES, p));
+        from.tokens.into_iter().for_each(|t| note(&mut into.tokens, MAX_NAMES, t));
+        from.addresses.into_iter().for_each(|a| note(&mut into.addresses, MAX_NAMES, a));
+        from.routes.into_iter().for_each(|r| note(&mut into.routes, MAX_NAMES, r));
+        from.services.into_iter().for_each(|s| note(&mut into.services, MAX_NAMES, s));
+    }
+}
+
+impl Incident {
+    fn count(&mut self, seen: Seen) {
+        self.findings += 1;
+        self.accepted += u64::from(seen.accepted);
+        self.bytes = self.bytes.saturating_add(seen.bytes);
+        self.first_seen = self.first_seen.min(seen.at);
+        self.last_seen = self.last_seen.max(seen.at);
+    }
+
+    fn name(&mut self, entity: &Entity) {
+        match entity {
+            Entity::Principal(subject, issuer) => {
+                note(&mut self.principals, MAX_NAMES, (subject.clone(), issuer.clone()));
+            }
+            Entity::Token(token) => note(&mut self.tokens, MAX_NAMES, *token),
+            Entity::Address(address) => note(&mut self.addresses, MAX_NAMES, *address),
+        }
+    }
+
+    /// Ids of the rules of its alerts, each once, in the order of their coming.
+    #[must_use]
+    pub fn rules(&self) -> Vec<&'static str> {
+        let mut rules = Vec::new();
+        for member in &self.members {
+            note(&mut rules, MAX_MEMBERS, member.rule.id);
+        }
+        rules
+    }
+}
+
+/// Adds what is new, while there is room.
+fn note<T: PartialEq>(list: &mut Vec<T>, room: usize, item: T) {
+    if list.len() < room && !list.contains(&item) {
+        list.push(item);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::alert::staging::finding;
+    use crate::alert::{AlertSettings, Desk, Event};
+
+    /// An `alg-none` finding so many seconds after the start: token, subject if verified, client.
+    fn at(secs: u64, token: u8, subject: Option<&str>, client: &str) -> Finding {
+        let mut finding = finding(token);
+        finding.at = Time::from_secs(1_795_284_245 + secs);
+        let principal = finding.principal.as_mut().unwrap();
+        (principal.verified, principal.subject) = (subject.is_some(), subject.unwrap_or("victim").into());
+        finding.scene.as_mut().unwrap().client = client.parse().unwrap();
+        finding
+    }
+
+    fn played(findings: impl IntoIterator<Item = Finding>) -> (Desk, Vec<Event>) {
+        let (mut desk, mut out) = (Desk::new(AlertSettings::default()), Vec::new());
+        findings.into_iter().for_each(|finding| desk.admit(finding, &mut out));
+        (desk, out)
+    }
+
+    fn incidents(events: &[Event]) -> Vec<(Activity, u64)> {
+        events.iter().filter_map(Event::incident).map(|i| (i.activity, i.alerts)).collect()
+    }
+
+    /// The distinct incidents that alerts name.
+    fn named(events: &[Event]) -> BTreeSet<Option<Ulid>> {
+        events.iter().filter_map(Event::alert).map(|alert| alert.incident).collect()
+    }
+
+    #[test]
+    fn begins_with_its_second_alert_and_closes_after_silence() {
+        let (mut desk, mut out) =
+            played([at(0, 1, Some("alice"), "10.0.0.1"), at(60, 2, Some("alice"), "10.9.0.1")]);
+        assert_eq!(incidents(&out), [(Activity::Create, 2)]);
+        assert!(matches!(out.last(), Some(Event::Incident(_))), "after the alert that began it");
+        desk.tick(Time::from_secs(1_795_284_245 + 60 + 1799), &mut out);
+        assert_eq!(incidents(&out).len(), 1);
+        desk.tick(Time::from_secs(1_795_284_245 + 60 + 1800), &mut out);
+        assert_eq!(incidents(&out)[1..], [(Activity::Close, 2)]);
+        assert_eq!(named(&out).len(), 1);
+    }
+
+    #[test]
+    fn one_alert_is_no_incident() {
+        let (mut desk, mut out) = played((0..50).map(|i| at(i, 1, None, "10.0.0.1")));
+        desk.close(&mut out);
+        assert_eq!(incidents(&out), []);
+        assert!(named(&out).iter().all(Option::is_some), "it may become one");
+    }
+
+    #[test]
+    fn a_claim_joins_nobody_to_its_owner() {
+        let (_, out) = played([
+            at(0, 1, Some("victim"), "10.0.0.1"),
+            at(1, 2, None, "10.9.0.1"),
+            at(2, 3, None, "10.9.0.2"),
+        ]);
+        assert_eq!(incidents(&out), []);
+        assert_eq!(named(&out).len(), 3);
+    }
+
+    #[test]
+    fn an_alert_of_two_incidents_makes_them_one() {
+        let (mut desk, mut out) = played([
+            at(0, 1, None, "10.0.0.1"),
+            at(1, 2, None, "10.0.0.1"),
+            at(2, 3, Some("alice"), "10.9.0.1"),
+            at(3, 4, Some("alice"), "10.9.0.2"),
+            at(4, 3, Some("alice"), "10.0.0.1"),
+        ]);
+        let told = [(Activity::Create, 2), (Activity::Create, 2), (Activity::Close, 2)];
+        assert_eq!(incidents(&out), told);
+        let closed = out.iter().filter_map(Event::incident).last().unwrap();
+        let oldest = out.iter().filter_map(Event::incident).next().unwrap().id;
+        assert_eq!(closed.merged_into, Some(oldest));
+        desk.admit(at(5, 4, Some("alice"), "10.9.0.2"), &mut out);
+        desk.close(&mut out);
+        let last = out.iter().filter_map(Event::incident).last().unwrap();
+        assert_eq!((last.id, last.alerts, last.findings), (oldest, 5, 6));
+    }
+
+    #[test]
+    fn growing_severity_is_told_and_repeats_are_not() {
+        let mut worse = at(3, 1, None, "10.0.0.1");
+        worse.severity = Severity::Critical;
+        let repeats = (10..20).map(|i| at(i, 2, None, "10.0.0.1"));
+        let start = [at(0, 1, None, "10.0.0.1"), at(1, 2, None, "10.0.0.1"), worse];
+        let (mut desk, mut out) = played(start.into_iter().chain(repeats));
+        desk.close(&mut out);
+        let seen = [(Activity::Create, 2), (Activity::Update, 2), (Activity::Close, 2)];
+        assert_eq!(incidents(&out), seen);
+        let last = out.iter().filter_map(Event::incident).last().unwrap();
+        assert_eq!((last.findings, last.severity), (13, Severity::Critical));
+    }
+
+    #[test]
+    fn none_lasts_longer_than_a_day() {
+        let findings = (0..200).map(|i| at(i * 1000, u8::try_from(i % 2).unwrap(), None, "10.0.0.1"));
+        let (mut desk, mut out) = played(findings);
+        desk.close(&mut out);
+        for incident in out.iter().filter_map(Event::incident) {
+            assert!(incident.last_seen.since(incident.first_seen) <= LONGEST);
+        }
+        assert!(incidents(&out).iter().filter(|(activity, _)| *activity == Activity::Close).count() >= 2);
+    }
+
+    #[test]
+    fn a_flood_closes_untold_incidents_first() {
+        let settings = AlertSettings { max_incidents: 10, ..AlertSettings::default() };
+        let (mut desk, mut out) = (Desk::new(settings), Vec::new());
+        desk.admit(at(0, 1, Some("alice"), "10.0.0.1"), &mut out);
+        desk.admit(at(0, 2, Some("alice"), "10.0.0.2"), &mut out);
+        for number in 0..200_u8 {
+            desk.admit(at(1, number, None, &format!("10.9.0.{number}")), &mut out);
+        }
+        assert_eq!(incidents(&out), [(Activity::Create, 2)], "the real one is still open");
+        assert_eq!(desk.sizes().0, 10);
+    }
+
+    proptest! {
+        #[test]
+        fn every_told_incident_ends_once_and_runs_repeat(
+            steps in prop::collection::vec((0_u8..12, 0_u8..4, 0_u8..8, 0_u64..2000, 0_u8..4), 1..150),
+        ) {
+            let run = || {
+                let settings = AlertSettings { max_incidents: 5, max_alerts: 20, ..AlertSettings::default() };
+                let (mut desk, mut out, mut now) = (Desk::new(settings), Vec::new(), 0);
+                for (token, subject, host, wait, severity) in &steps {
+                    now += wait;
+                    let name = format!("user-{subject}");
+                    let subject = (*subject > 0).then_some(name.as_str());
+                    let mut finding = at(now, *token, subject, &format!("10.0.0.{host}"));
+                    finding.severity =
+                        [Severity::Low, Severity::Medium, Severity::High, Severity::Critical][usize::from(*severity)];
+                    desk.admit(finding, &mut out);
+                    assert!(desk.sizes().0 <= 5);
+                }
+                desk.flush(&mut out);
+                desk.close(&mut out);
+                out
+            };
+            let out = run();
+            let mut open = BTreeSet::new();
+            for incident in out.iter().filter_map(Event::incident) {
+                match incident.activity {
+                    Activity::Create => prop_assert!(open.insert(incident.id)),
+                    Activity::Update => prop_assert!(open.contains(&incident.id)),
+                    Activity::Close => prop_assert!(open.remove(&incident.id)),
+                }
+                prop_assert!(incident.alerts >= 2 && incident.members.len() <= MAX_MEMBERS);
+            }
+            prop_assert!(open.is_empty());
+            let again = run();
+            prop_assert_eq!(format!("{out:?}"), format!("{again:?}"));
+        }
+    }
+}

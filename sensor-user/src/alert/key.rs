@@ -1,0 +1,95 @@
+//! What makes two findings the same alert: `rule : address : principal : route`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use ulid::Ulid;
+
+use crate::capture::Time;
+use crate::detect::Finding;
+use crate::detect::holder::holder;
+use crate::token::Fingerprint;
+
+/// Whose doing: a verified principal, else a token, else nobody that we know.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Actor {
+    /// Subject and issuer, as a verified signature says.
+    Principal(Box<str>, Option<Box<str>>),
+    /// A token that names nobody for certain.
+    Token(Fingerprint),
+    /// No token.
+    Nobody,
+    /// Everybody beyond what one source may open.
+    Rest,
+}
+
+/// The dedup key; the address as its [`holder`]. Findings without a scene are told apart by their short phrase.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The rule's id.
+    pub rule: &'static str,
+    /// Who holds the client's address.
+    pub address: Option<IpAddr>,
+    /// Whose doing.
+    pub actor: Actor,
+    /// The route template.
+    pub route: Arc<str>,
+}
+
+impl Key {
+    /// The key of a finding.
+    #[must_use]
+    pub fn of(finding: &Finding) -> Self {
+        let verified = finding.principal.as_ref().filter(|p| p.verified);
+        let actor = match (verified, finding.token) {
+            (Some(p), _) => Actor::Principal(p.subject.clone(), p.issuer.clone()),
+            (None, Some(token)) => Actor::Token(token),
+            (None, None) => Actor::Nobody,
+        };
+        let scene = finding.scene.as_ref();
+        let route = scene.map_or_else(|| finding.brief.as_str().into(), |s| Arc::clone(&s.route));
+        Self { rule: finding.rule.id, address: scene.map(|s| holder(s.client)), actor, route }
+    }
+
+    /// The key of everything that its source opens beyond what it may.
+    #[must_use]
+    pub fn folded(self) -> Self {
+        Self { actor: Actor::Rest, route: "".into(), ..self }
+    }
+
+    /// The alert's id, the same for every replay of one capture: the time of the first finding, and 80 bits of a hash of
+    /// the key.
+    #[must_use]
+    pub fn identity(&self, at: Time) -> Ulid {
+        let address = self.address.map(|a| a.to_string()).unwrap_or_default();
+        let time = at.0.to_be_bytes();
+        let mut parts = vec![self.rule.as_bytes(), &time, address.as_bytes(), self.route.as_bytes()];
+        match &self.actor {
+            Actor::Principal(subject, issuer) => {
+                parts.push(subject.as_bytes());
+                parts.push(issuer.as_deref().unwrap_or_default().as_bytes());
+            }
+            Actor::Token(token) => parts.push(&token.0),
+            Actor::Nobody => {}
+            Actor::Rest => parts.push(b"rest"),
+        }
+        ulid(at, &parts)
+    }
+}
+
+/// A ULID of a time and a hash of these parts.
+pub(super) fn ulid(at: Time, parts: &[&[u8]]) -> Ulid {
+    let random = hashed(parts).into_iter().take(10).fold(0_u128, |sum, byte| (sum << 8) | u128::from(byte));
+    Ulid::from_parts(at.millis(), random)
+}
+
+/// The first 128 bits of SHA-256 over parts, each after its length.
+pub(super) fn hashed(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        hash.update(&(part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finish().as_ref().first_chunk().copied().unwrap_or_default()
+}
