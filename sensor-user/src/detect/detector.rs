@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use crate::capture::{Loss, Time};
 use crate::detect::roster::Roster;
 use crate::detect::routes::Routes;
+use crate::detect::user::{Engine, UserRules};
 use crate::detect::{Case, DetectSettings, Finding, Knowledge, Needs, Report, Rule, Severity, Who, rules};
 use crate::http::Exchange;
 use crate::token::{Fingerprint, TokenUse};
@@ -26,6 +27,7 @@ pub struct Detector {
     roster: Roster,
     knowledge: Arc<Knowledge>,
     who: Who,
+    user: Arc<UserRules>,
     ticked_s: u64,
 }
 
@@ -35,7 +37,8 @@ impl Detector {
     pub fn new(settings: DetectSettings) -> Self {
         let settings = Arc::new(settings);
         let configured = |id: &str| settings.rules.get(id).cloned().unwrap_or_default();
-        let seats = rules::build(&settings).into_iter().filter_map(|rule| {
+        let every = rules::build(&settings).into_iter().chain(Engine::both());
+        let seats = every.filter_map(|rule| {
             let about = rule.about();
             let own = configured(about.id);
             let seat = Seat { rule, needs: about.needs, severity: own.severity, findings: 0 };
@@ -47,6 +50,7 @@ impl Detector {
             roster: Roster::new(&settings),
             knowledge: Arc::default(),
             who: Who::default(),
+            user: Arc::default(),
             ticked_s: 0,
         }
     }
@@ -54,6 +58,20 @@ impl Detector {
     /// Judges by other outside knowledge from now on.
     pub fn know(&mut self, knowledge: Arc<Knowledge>) {
         self.knowledge = knowledge;
+    }
+
+    /// Asks these rules of the user's from now on; those that are the same keep what they remember.
+    pub fn adopt(&mut self, rules: Arc<UserRules>) {
+        for seat in &mut self.seats {
+            seat.rule.adopt(&rules);
+        }
+        self.user = rules;
+    }
+
+    /// The user's rules that are asked.
+    #[must_use]
+    pub const fn user_rules(&self) -> &Arc<UserRules> {
+        &self.user
     }
 
     /// Judges a new exchange with its tokens as they are now. Rules that need a verdict see the settled ones;

@@ -16,6 +16,7 @@ pub mod settings;
 pub mod statement;
 pub mod table;
 pub mod text;
+pub mod user;
 pub mod window;
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::capture::{Loss, Time};
 use crate::detect::knowledge::Knowledge;
 use crate::detect::roster::{Slot, Who};
+use crate::detect::user::UserRules;
 use crate::detect::{Finding, Severity};
 use crate::http::Exchange;
 use crate::token::TokenUse;
@@ -202,4 +203,7 @@ pub trait Rule: Send {
 
     /// Time has passed: forget what is too old, tell what silence means. Called at most every data second.
     fn tick(&mut self, _now: Time, _report: &mut Report) {}
+
+    /// The user's own rules have changed: for the seats that ask them.
+    fn adopt(&mut self, _rules: &UserRules) {}
 }
