@@ -14,6 +14,7 @@ pub mod section;
 pub mod show;
 pub mod tokens;
 pub mod traffic;
+pub mod user;
 pub mod word;
 pub mod yaml;
 
