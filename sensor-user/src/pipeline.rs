@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::alert::{Alert, AlertSettings, Desk};
 use crate::capture::{Frame, Grant, Input, Loss, Time};
+use crate::detect::user::UserRules;
 use crate::detect::{DetectSettings, Detector, Finding};
 use crate::http::{Connection, Exchange, Exchanges, HttpLimits};
 use crate::parked::Parked;
@@ -189,7 +190,14 @@ impl Pipeline {
 
     /// Asks rules by other settings from now on: their history begins anew. Open alerts go on.
     pub fn replace_rules(&mut self, settings: DetectSettings) {
+        let user = Arc::clone(self.detect.user_rules());
         self.detect = Detector::new(settings);
+        self.detect.adopt(user);
+    }
+
+    /// Asks these rules of the user's from now on; those that are the same keep their history.
+    pub fn adopt(&mut self, rules: Arc<UserRules>) {
+        self.detect.adopt(rules);
     }
 
     /// The time of the data: that of the newest input.

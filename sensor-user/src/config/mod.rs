@@ -30,6 +30,7 @@ pub use problem::{Level, Problem, Report, Source, Span};
 pub use rules::{Alerts, RuleSettings};
 pub use tokens::{Privacy, SecretRef};
 pub use traffic::{Capture, Flows, Geo, Http, Lists, PrincipalSource, RouteMatch};
+pub use user::RulesDir;
 pub use word::Cgroup;
 
 use section::{Reader, Section};
@@ -56,6 +57,8 @@ pub struct Config {
     pub geo: Geo,
     /// Every rule of the catalogue, in its order.
     pub rules: Vec<RuleSettings>,
+    /// Where the user's own rules are.
+    pub rules_dir: RulesDir,
     /// What becomes of findings.
     pub alerts: Alerts,
     /// How much of people is shown.
@@ -195,13 +198,28 @@ impl Config {
         let geo = s.section("geo", "Databases of places. They have no effect in this version.", Geo::read);
         let doc = "Every rule by its id; docs/rules.md says what each sees.";
         let rules = s.section("rules", doc, |s| rules::read(s, cards));
+        let rules_dir = RulesDir::read(s, base);
         let alerts = s.section("alerts", "What becomes of findings.", |s| Alerts::read(s, cards));
         let privacy = s.section("privacy", "How much of people is shown.", Privacy::read);
         let doc = "Where alerts go besides standard output, which is always there unless turned off here.";
         let written = s.items("sinks", doc, Stdout::EXAMPLE, Stdout::read);
         let stdout = Stdout::of(s, written);
         let metrics = s.section("metrics", "Where the sensor tells about itself.", Metrics::read);
-        Self { capture, flows, http, tokens, routes, lists, geo, rules, alerts, privacy, stdout, metrics }
+        Self {
+            capture,
+            flows,
+            http,
+            tokens,
+            routes,
+            lists,
+            geo,
+            rules,
+            rules_dir,
+            alerts,
+            privacy,
+            stdout,
+            metrics,
+        }
     }
 }
 

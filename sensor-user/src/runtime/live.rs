@@ -94,6 +94,7 @@ struct Live {
 impl Live {
     /// Until a signal says stop.
     fn watch(&mut self, options: &Options) -> Result<(), RuntimeError> {
+        self.take_rules();
         loop {
             self.capture()?;
             self.take_verdicts();
@@ -106,6 +107,7 @@ impl Live {
             if let Some(keys) = self.services.new_keys() {
                 self.pipeline.on_keys(keys, &mut self.out);
             }
+            self.take_rules();
             self.services.want(self.pipeline.tokens.take_wanted());
             self.hand_over();
             self.show();
@@ -137,6 +139,13 @@ impl Live {
         }
     }
 
+    /// Takes over the user's rules, if they have changed.
+    fn take_rules(&mut self) {
+        if let Some(rules) = self.services.new_rules() {
+            self.pipeline.adopt(rules);
+        }
+    }
+
     fn hand_over(&mut self) {
         for alert in self.out.alerts.drain(..) {
             self.writer.send(alert);
@@ -155,6 +164,7 @@ impl Live {
                 return;
             }
         };
+        self.services.reread_rules(&config.rules_dir.path);
         match self.replace(settings::of(&config)) {
             Ok(()) => {
                 tracing::info!(

@@ -35,6 +35,7 @@ pub fn replay(
     let keys = super::services::fetch_once(&config.tokens)?;
     let verifier = Box::new(InStep::new(&config.tokens));
     let mut pipeline = Pipeline::new(settings::of(&config), verifier)?;
+    pipeline.adopt(std::sync::Arc::clone(&options.rules));
     let mut out = Output::default();
     pipeline.on_keys(keys, &mut out);
     let mut writer = Writer::new(&config, options);

@@ -12,7 +12,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::RuntimeError;
+use super::user_rules::Watching;
 use crate::config::Config;
+use crate::detect::user::UserRules;
 use crate::telemetry::server::{self, Status};
 use crate::telemetry::{Metric, metrics};
 use crate::token::fetch::{self, Fetcher};
@@ -94,6 +96,7 @@ pub(super) struct Services {
     pub(super) news: Receiver<News>,
     pub(super) board: Arc<Board>,
     fetching: Fetching,
+    rules: Watching,
     events: Handle,
     stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
@@ -113,6 +116,7 @@ impl Services {
             Signals::new().map_err(|cause| RuntimeError::Start { what: "the signal handlers", cause })?
         };
         let fetching = Fetching::start(&events, &config.tokens)?;
+        let rules = Watching::start(&events, &config.rules_dir.path);
         if let Some(address) = config.metrics.listen {
             events.spawn(serve(address, Arc::clone(&board)));
         }
@@ -121,13 +125,23 @@ impl Services {
             runtime.shutdown_timeout(Duration::from_millis(100));
         };
         let thread = std::thread::Builder::new().name("services".into()).spawn(run).map_err(started)?;
-        Ok(Self { news, board, fetching, events, stop, thread })
+        Ok(Self { news, board, fetching, rules, events, stop, thread })
     }
 
     /// Keys that have come or changed since the last call.
     pub(super) fn new_keys(&mut self) -> Option<Arc<KeyRing>> {
         let keys = &mut self.fetching.keys;
         keys.has_changed().unwrap_or(false).then(|| Arc::clone(&keys.borrow_and_update()))
+    }
+
+    /// The user's rules, if they have changed since the last call.
+    pub(super) fn new_rules(&mut self) -> Option<Arc<UserRules>> {
+        self.rules.changed()
+    }
+
+    /// Reads the user's rules now, from this directory.
+    pub(super) fn reread_rules(&self, dir: &std::path::Path) {
+        self.rules.reread(dir);
     }
 
     /// Asks for keys that tokens name and nobody has. What the fetcher cannot take now is asked for again later.

@@ -30,8 +30,19 @@ pub struct Names<'a> {
 }
 
 /// Functions, for suggestions.
-const FUNCTIONS: [&str; 11] =
-    ["has", "size", "lower", "upper", "matches", "cidr", "startsWith", "endsWith", "contains", "exists", "all"];
+const FUNCTIONS: [&str; 11] = [
+    "has",
+    "size",
+    "lower",
+    "upper",
+    "matches",
+    "cidr",
+    "startsWith",
+    "endsWith",
+    "contains",
+    "exists",
+    "all",
+];
 
 /// Reads and checks a condition.
 ///
@@ -130,7 +141,8 @@ impl Check<'_> {
             Kind::Binary(sign, two) => match arithmetic(sign) {
                 Some(how) => {
                     let what = format!("both sides of `{sign}`");
-                    let sides = [self.wanted(&two[0], Type::Int, &what), self.wanted(&two[1], Type::Int, &what)];
+                    let sides =
+                        [self.wanted(&two[0], Type::Int, &what), self.wanted(&two[1], Type::Int, &what)];
                     let [Some(a), Some(b)] = sides else { return None };
                     Some((Node::Arithmetic(how, Box::new([a, b])), Type::Int))
                 }
@@ -186,7 +198,8 @@ impl Check<'_> {
             return self.complain(Complaint::new(at.clone(), "this is no name of a header"));
         }
         if SECRET_HEADERS.contains(&name.as_str()) {
-            let complaint = Complaint::new(at.clone(), format!("`{name}` holds a credential and is not shown to rules"));
+            let complaint =
+                Complaint::new(at.clone(), format!("`{name}` holds a credential and is not shown to rules"));
             return self.complain(complaint.hint("ask for `token.*` or `principal`"));
         }
         Some((Node::Header(side, name.into()), Type::Text))
@@ -281,7 +294,11 @@ impl Check<'_> {
             Err(_) => {
                 let complaint = Complaint::new(tree.place.clone(), format!("`{text}` is no address"));
                 let network = text.parse::<IpNet>().is_ok();
-                self.complain(if network { complaint.hint("write cidr(address, \"network\")") } else { complaint });
+                self.complain(if network {
+                    complaint.hint("write cidr(address, \"network\")")
+                } else {
+                    complaint
+                });
                 None
             }
         }
@@ -335,7 +352,13 @@ impl Check<'_> {
         Some((Node::In(Box::new(item), Arc::new(set)), Type::Bool))
     }
 
-    fn set(&mut self, item: &Node, kind: Type, constants: Vec<(String, Place, bool)>, at: &Place) -> Option<Set> {
+    fn set(
+        &mut self,
+        item: &Node,
+        kind: Type,
+        constants: Vec<(String, Place, bool)>,
+        at: &Place,
+    ) -> Option<Set> {
         let before = self.complaints.len();
         let set = match kind {
             Type::Text => {
@@ -373,7 +396,8 @@ impl Check<'_> {
                     match IpNet::parse(&text) {
                         Ok(net) => nets.push(net),
                         Err(wrong) => {
-                            let complaint = Complaint::new(place, format!("`{text}` is no address and no network"));
+                            let complaint =
+                                Complaint::new(place, format!("`{text}` is no address and no network"));
                             self.complaints.push(Complaint { hint: wrong.hint, ..complaint });
                         }
                     }
@@ -401,7 +425,8 @@ impl Check<'_> {
             ("has", [one]) if !method => {
                 let (node, _) = self.tree(one)?;
                 if !matches!(node, Node::Field(_) | Node::Header(..)) {
-                    return self.complain(Complaint::new(one.place.clone(), "`has` asks for a field or header"));
+                    return self
+                        .complain(Complaint::new(one.place.clone(), "`has` asks for a field or header"));
                 }
                 Some((Node::Has(Box::new(node)), Type::Bool))
             }
@@ -451,8 +476,11 @@ impl Check<'_> {
 
     fn unknown_call(&mut self, name: &str, at: &Place) -> Option<Typed> {
         let known = FUNCTIONS.contains(&name);
-        let message =
-            if known { format!("`{name}` is called otherwise") } else { format!("no function is called `{name}`") };
+        let message = if known {
+            format!("`{name}` is called otherwise")
+        } else {
+            format!("no function is called `{name}`")
+        };
         let hint = match (name, nearest(name, FUNCTIONS)) {
             ("startsWith" | "endsWith" | "contains", _) => format!("write text.{name}(\"part\")"),
             ("exists" | "all", _) => format!("write list.{name}(x, condition on x)"),
@@ -485,7 +513,8 @@ impl Check<'_> {
         let list_node = self.wanted(list, Type::Texts, "what is searched");
         let (name, at) = item;
         if Field::parse(name).is_some() || name.contains('.') || self.names.lists.contains_key(name) {
-            return self.complain(Complaint::new(at.clone(), format!("`{name}` is the name of something else")));
+            return self
+                .complain(Complaint::new(at.clone(), format!("`{name}` is the name of something else")));
         }
         if self.items.len() >= MAX_ITEMS_DEPTH {
             let message = format!("`exists` and `all` are nested deeper than {MAX_ITEMS_DEPTH}");
@@ -522,7 +551,12 @@ mod tests {
         ]);
         let found = condition(text, Names { lists: &lists, counted: false }).err().unwrap_or_default();
         let one = |c: Complaint| {
-            format!("{}: {}{}", &text[c.place], c.message, c.hint.map_or(String::new(), |h| format!(" ({h})")))
+            format!(
+                "{}: {}{}",
+                &text[c.place],
+                c.message,
+                c.hint.map_or(String::new(), |h| format!(" ({h})"))
+            )
         };
         found.into_iter().map(one).collect()
     }
@@ -570,11 +604,20 @@ mod tests {
                 "'Authorization': `authorization` holds a credential and is not shown to rules (ask for `token.*` or `principal`)",
             ),
             ("office", "office: `office` is a list (write x in office)"),
-            ("principal in office2", "office2: no field is called `office2` (`tokenscope rules fields` names them)"),
+            (
+                "principal in office2",
+                "office2: no field is called `office2` (`tokenscope rules fields` names them)",
+            ),
             ("matches(request.path, '(')", "'(': no pattern: unclosed group"),
             ("contain(request.path)", "contain: no function is called `contain` (did you mean `contains`?)"),
-            ("count > 3", "count: `count` is known only where a correlation has counted (use it in `severity` or `message`)"),
-            ("token.roles == 'ADMIN'", "token.roles == 'ADMIN': list(string) and string cannot be compared (write \"x\" in list)"),
+            (
+                "count > 3",
+                "count: `count` is known only where a correlation has counted (use it in `severity` or `message`)",
+            ),
+            (
+                "token.roles == 'ADMIN'",
+                "token.roles == 'ADMIN': list(string) and string cannot be compared (write \"x\" in list)",
+            ),
             ("response.status in vips", "vips: the list holds `alice`, and what is looked for is int"),
         ] {
             assert_eq!(complaints(text), [complaint], "{text}");

@@ -30,7 +30,10 @@ pub(super) fn read(s: &mut Section<'_, '_>) -> Vec<Example> {
 
 fn one(s: &mut Section<'_, '_>, node: &Node) -> Option<Example> {
     let Value::Map(entries) = &node.value else {
-        s.report(Problem::error(node.span, "an example is a mapping").hint("write {name: .., fires: true, exchanges: [..]}"));
+        s.report(
+            Problem::error(node.span, "an example is a mapping")
+                .hint("write {name: .., fires: true, exchanges: [..]}"),
+        );
         return None;
     };
     let mut example = Example {
@@ -62,7 +65,10 @@ fn one(s: &mut Section<'_, '_>, node: &Node) -> Option<Example> {
         }
     }
     if !said {
-        s.report(Problem::error(node.span, "the example does not say whether the rule fires").hint("add `fires: true`"));
+        s.report(
+            Problem::error(node.span, "the example does not say whether the rule fires")
+                .hint("add `fires: true`"),
+        );
     }
     if example.exchanges.is_empty() {
         s.report(Problem::error(node.span, "the example has no exchanges"));
@@ -85,7 +91,8 @@ fn unknown(s: &mut Section<'_, '_>, key: &Key, name: &str, known: &[&str]) {
 
 fn number(s: &mut Section<'_, '_>, node: &Node, key: &str, least: u64, most: u64) -> Option<u32> {
     let text = File::scalar(s, node, key)?;
-    let number = text.parse::<u64>().ok().filter(|n| (least..=most).contains(n)).and_then(|n| u32::try_from(n).ok());
+    let number =
+        text.parse::<u64>().ok().filter(|n| (least..=most).contains(n)).and_then(|n| u32::try_from(n).ok());
     if number.is_none() {
         s.report(Problem::error(node.span, format!("`{key}` must be a number from {least} to {most}")));
     }
@@ -131,7 +138,12 @@ fn played(s: &mut Section<'_, '_>, node: &Node) -> Option<Played> {
                     played.numbered |= matches!(&given, Some(Given::Text(text)) if text.contains("{n}"));
                     played.given.extend(given.map(|given| (field, given)));
                 }
-                None => unknown(s, key, name, &["after", "every", "repeat", "request.headers", "response.headers"]),
+                None => unknown(
+                    s,
+                    key,
+                    name,
+                    &["after", "every", "repeat", "request.headers", "response.headers"],
+                ),
             },
         }
     }

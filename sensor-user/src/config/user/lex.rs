@@ -79,7 +79,8 @@ pub fn words(text: &str) -> Result<Vec<(Word, Place)>, Complaint> {
             }
             '0'..='9' => number(rest, at)?,
             c if c.is_ascii_alphabetic() || c == '_' => {
-                let length = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+                let length =
+                    rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
                 (Word::Name(rest.get(..length).unwrap_or_default().to_owned()), length)
             }
             _ => sign(rest, at)?,
@@ -96,7 +97,8 @@ fn sign(rest: &str, at: usize) -> Result<(Word, usize), Complaint> {
         return Ok((Word::Sign(sign), sign.len()));
     }
     let c = rest.chars().next().unwrap_or_default();
-    let complaint = Complaint::new(at..at + c.len_utf8(), format!("`{c}` begins nothing that a condition may hold"));
+    let complaint =
+        Complaint::new(at..at + c.len_utf8(), format!("`{c}` begins nothing that a condition may hold"));
     Err(match c {
         '=' => complaint.hint("write == to compare"),
         '&' => complaint.hint("write &&"),
@@ -113,10 +115,13 @@ fn number(rest: &str, at: usize) -> Result<(Word, usize), Complaint> {
     let after = rest.get(whole..).unwrap_or_default();
     let fraction = after.strip_prefix('.').is_some_and(|r| r.starts_with(|c: char| c.is_ascii_digit()));
     if fraction || (radix == 10 && after.starts_with(['e', 'E'])) {
-        return Err(Complaint::new(at..at + whole, "numbers are whole here").hint("every field that counts is an int"));
+        return Err(Complaint::new(at..at + whole, "numbers are whole here")
+            .hint("every field that counts is an int"));
     }
     if after.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') {
-        return Err(Complaint::new(at..at + whole + 1, "a number ends in a letter").hint("put a blank between them"));
+        return Err(
+            Complaint::new(at..at + whole + 1, "a number ends in a letter").hint("put a blank between them")
+        );
     }
     let value = i64::from_str_radix(digits.get(..length).unwrap_or_default(), radix);
     let value = value.map_err(|_error| Complaint::new(at..at + whole, "the number does not fit 64 bits"))?;
@@ -126,7 +131,8 @@ fn number(rest: &str, at: usize) -> Result<(Word, usize), Complaint> {
 fn raw(rest: &str, at: usize) -> Result<(Word, usize), Complaint> {
     let quote = rest.chars().nth(1).unwrap_or('"');
     let inside = rest.get(2..).unwrap_or_default();
-    let end = inside.find([quote, '\n']).filter(|end| inside.get(*end..).is_some_and(|r| r.starts_with(quote)));
+    let end =
+        inside.find([quote, '\n']).filter(|end| inside.get(*end..).is_some_and(|r| r.starts_with(quote)));
     let end = end.ok_or_else(|| unclosed(at))?;
     Ok((Word::Text(inside.get(..end).unwrap_or_default().to_owned()), end + 3))
 }
@@ -171,7 +177,10 @@ fn quoted(rest: &str, at: usize) -> Result<(Word, usize), Complaint> {
                         let code = u32::from_str_radix(&digits, 16).ok().filter(|_| whole);
                         code.and_then(char::from_u32).ok_or_else(|| {
                             let place = at + offset..at + offset + 1;
-                            Complaint::new(place, format!("{count} hexadecimal digits of a character must follow"))
+                            Complaint::new(
+                                place,
+                                format!("{count} hexadecimal digits of a character must follow"),
+                            )
                         })?
                     }
                 });

@@ -16,7 +16,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{Problem, Report, Source};
+use crate::config::section::Section;
+use crate::config::{Problem, Report};
 use crate::detect::user::UserRule;
 use crate::detect::user::model::MAX_RULES;
 
@@ -25,6 +26,26 @@ pub const DEFAULT_DIR: &str = "/etc/tokenscope/rules.d";
 
 /// Largest rule file, and largest file of a list, in bytes: 50,000 names fit.
 const MAX_FILE: u64 = 1 << 20;
+
+/// The directory of the user's rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RulesDir {
+    /// The directory.
+    pub path: PathBuf,
+    /// Whether the configuration names it: replay reads no rules that nobody named.
+    pub named: bool,
+}
+
+impl RulesDir {
+    /// Reads `rules_dir`; a relative one starts at `base`.
+    pub(super) fn read(s: &mut Section<'_, '_>, base: &Path) -> Self {
+        let named = s.is_set("rules_dir");
+        let doc = "Directory of the user's own rules, one *.yaml each; docs/user-rules.md says how to write them. Changes \
+                   are taken over as they come; a bad file is refused and its last good version stays.";
+        let path = s.word("rules_dir", PathBuf::from(DEFAULT_DIR), doc);
+        Self { path: base.join(path), named }
+    }
+}
 
 /// A rule that was read, and warnings.
 #[derive(Clone, Debug)]
@@ -93,28 +114,35 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
 /// # Errors
 /// With one report of every problem of every file, if there is at least one error.
 pub fn load(paths: &[PathBuf]) -> Result<(Vec<Arc<UserRule>>, Report), Report> {
+    let (rules, report) = load_good(paths);
+    if report.errors() > 0 { Err(report) } else { Ok((rules, report)) }
+}
+
+/// Reads files and directories: the rules that are good, and a report of everything else.
+#[must_use]
+pub fn load_good(paths: &[PathBuf]) -> (Vec<Arc<UserRule>>, Report) {
     let mut rules: Vec<Arc<UserRule>> = Vec::new();
     let mut all = Report::default();
     for path in paths {
-        match files(path) {
-            Err(why) => append(&mut all, Report::whole(path.display().to_string(), why)),
-            Ok(files) => {
-                for path in files {
-                    match file(&path).and_then(|read| unique(&rules, read)) {
-                        Ok(read) => {
-                            append(&mut all, read.warnings);
-                            rules.push(read.rule);
-                        }
-                        Err(report) => append(&mut all, report),
-                    }
+        let files = files(path).unwrap_or_else(|why| {
+            append(&mut all, Report::whole(path.display().to_string(), why));
+            Vec::new()
+        });
+        for path in files {
+            match file(&path).and_then(|read| unique(&rules, read)) {
+                Ok(read) => {
+                    append(&mut all, read.warnings);
+                    rules.push(read.rule);
                 }
+                Err(report) => append(&mut all, report),
             }
         }
     }
     if rules.len() > MAX_RULES {
         append(&mut all, Report::whole("rules", format!("more than {MAX_RULES} rules")));
+        rules.truncate(MAX_RULES);
     }
-    if all.errors() > 0 { Err(all) } else { Ok((rules, all)) }
+    (rules, all)
 }
 
 /// Refuses a rule whose id is taken.
@@ -140,7 +168,7 @@ pub fn append(all: &mut Report, more: Report) {
         problem
     };
     all.problems.extend(more.problems.into_iter().map(moved));
-    all.sources.extend(more.sources.into_iter().map(|source| Source { ..source }));
+    all.sources.extend(more.sources);
 }
 
 #[cfg(test)]
@@ -152,7 +180,8 @@ mod tests {
     #[test]
     fn a_directory_is_read_by_name_and_twins_are_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let put = |name: &str, id: &str| std::fs::write(dir.path().join(name), RULE.replace("ID", id)).unwrap();
+        let put =
+            |name: &str, id: &str| std::fs::write(dir.path().join(name), RULE.replace("ID", id)).unwrap();
         put("b.yaml", "b-rule");
         put("a.yml", "a-rule");
         put(".hidden.yaml", "hidden");

@@ -175,8 +175,11 @@ impl Parser {
             // A chain is a tree as deep as it is long, but for && and ||, which the check makes flat.
             chained += 1;
             if chained > MAX_DEPTH * 4 {
-                return Err(Complaint::new(left.place, format!("more than {} `{operator}` in a row", MAX_DEPTH * 4))
-                    .hint("move constants to `lists` and write `in`"));
+                return Err(Complaint::new(
+                    left.place,
+                    format!("more than {} `{operator}` in a row", MAX_DEPTH * 4),
+                )
+                .hint("move constants to `lists` and write `in`"));
             }
             let right = self.level(level + 1)?;
             let place = left.place.start..right.place.end;
@@ -188,7 +191,9 @@ impl Parser {
         let from = self.place();
         for sign in ["!", "-"] {
             if self.takes(sign) {
-                if sign == "-" && let Word::Int(number) = *self.peek() {
+                if sign == "-"
+                    && let Word::Int(number) = *self.peek()
+                {
                     let place = from.start..self.place().end;
                     self.at += 1;
                     return self.node(place, Kind::Int(-number));
@@ -251,7 +256,9 @@ impl Parser {
         match word {
             Word::Int(number) => self.node(place, Kind::Int(number)),
             Word::Text(text) => self.node(place, Kind::Text(text)),
-            Word::Name(name) if name == "true" || name == "false" => self.node(place, Kind::Bool(name == "true")),
+            Word::Name(name) if name == "true" || name == "false" => {
+                self.node(place, Kind::Bool(name == "true"))
+            }
             Word::Name(name) if name == "in" => {
                 self.at -= 1;
                 Err(self.unexpected("a value"))

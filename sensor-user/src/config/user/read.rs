@@ -14,13 +14,13 @@ use crate::config::user::{Read, example, text_of};
 use crate::config::word::Word as _;
 use crate::config::yaml::{self, Node, Value};
 use crate::config::{Level, Problem, Report, Source};
+use crate::detect::Severity;
 use crate::detect::roster::stable_hash;
 use crate::detect::user::correlate::{Correlation, Kind, MAX_STEPS, MAX_VALUES, Threshold};
 use crate::detect::user::expr::Node as Condition;
 use crate::detect::user::field::{Field, Use};
 use crate::detect::user::message::{Template, TemplateError};
 use crate::detect::user::model::{Card, Figures, SeverityPlan, UserRule, card};
-use crate::detect::Severity;
 
 /// Longest window: what is not over in a day is a question for the archive.
 const MAX_WINDOW: Duration = Duration::from_hours(24);
@@ -77,7 +77,8 @@ impl File<'_> {
         self.refuse_taken(s, id.as_ref());
         let title = s.required::<String>("title", "A few words; the alert's title.");
         let version = s.word("version", "1".to_owned(), "Raised when the rule's meaning changes.");
-        let description = s.word("description", "-".to_owned(), "What it sees, why it matters, what is benign.");
+        let description =
+            s.word("description", "-".to_owned(), "What it sees, why it matters, what is benign.");
         let enabled = s.word("enabled", true, "Whether it is asked.");
         let attack = s.words::<Technique>("attack", Vec::new(), "ATT&CK techniques.");
         let lists = self.lists(s);
@@ -88,10 +89,14 @@ impl File<'_> {
         let counted = Names { counted: correlation.is_some(), ..names };
         let severity = self.severity(s, counted);
         let confidence = s.number("confidence", 80, 0..=100, "How sure the rule is, 0 to 100.");
-        let cooling = s.word("cooling", Length(Duration::from_mins(10)), "How long an alert keeps silent afterwards.");
+        let cooling =
+            s.word("cooling", Length(Duration::from_mins(10)), "How long an alert keeps silent afterwards.");
         let message = self.message(s, correlation.is_some());
         if s.raw("actions", "Reserved.").is_some() {
-            s.report(Problem::warning(s.span_of("actions"), "`actions` is reserved and has no effect in this version"));
+            s.report(Problem::warning(
+                s.span_of("actions"),
+                "`actions` is reserved and has no effect in this version",
+            ));
         }
         let examples = example::read(s);
         let severity = severity?;
@@ -181,7 +186,12 @@ impl File<'_> {
         }
     }
 
-    fn when(self, s: &mut Section<'_, '_>, names: Names<'_>, correlation: Option<&Correlation>) -> Option<Condition> {
+    fn when(
+        self,
+        s: &mut Section<'_, '_>,
+        names: Names<'_>,
+        correlation: Option<&Correlation>,
+    ) -> Option<Condition> {
         if let Some(node) = s.raw("when", "A condition on an exchange, in CEL.") {
             return self.condition(s, node, names);
         }
@@ -195,7 +205,8 @@ impl File<'_> {
     }
 
     fn exceptions(self, s: &mut Section<'_, '_>, names: Names<'_>) -> Vec<Condition> {
-        let Some(node) = s.raw("exceptions", "Conditions; an exchange that fulfils one is left alone.") else {
+        let Some(node) = s.raw("exceptions", "Conditions; an exchange that fulfils one is left alone.")
+        else {
             return Vec::new();
         };
         let items = match &node.value {
@@ -229,7 +240,9 @@ impl File<'_> {
                     plan.otherwise = self.one_severity(s, value)?;
                 }
                 ("accepted", _) => plan.accepted = Some(self.one_severity(s, value)?),
-                (_, Some(severity)) => plan.when.extend(self.condition(s, value, names).map(|c| (severity, c))),
+                (_, Some(severity)) => {
+                    plan.when.extend(self.condition(s, value, names).map(|c| (severity, c)))
+                }
                 (other, None) => {
                     let message = format!("unknown key `{other}` in `severity`");
                     let hint = "known here: otherwise, attempt, accepted, low, medium, high, critical";
@@ -238,7 +251,10 @@ impl File<'_> {
             }
         }
         if !said {
-            s.report(Problem::error(node.span, "`severity` does not say what it is otherwise").hint("add `otherwise: medium`"));
+            s.report(
+                Problem::error(node.span, "`severity` does not say what it is otherwise")
+                    .hint("add `otherwise: medium`"),
+            );
         }
         plan.when.sort_by_key(|(severity, _)| std::cmp::Reverse(*severity));
         Some(plan)
@@ -266,18 +282,24 @@ impl File<'_> {
             return None;
         }
         let (place, message, hint) = match Template::parse(text) {
-            Ok(template) if counted || template.fields().all(|field| field != Field::Count) => return Some(template),
-            Ok(_) => (0..1, "`{count}` has no meaning without `correlate`".to_owned(), None),
-            Err(TemplateError::Unclosed(at)) => {
-                (at..at + 1, "a brace without its other half".to_owned(), Some("write {{ for a brace".to_owned()))
+            Ok(template) if counted || template.fields().all(|field| field != Field::Count) => {
+                return Some(template);
             }
+            Ok(_) => (0..1, "`{count}` has no meaning without `correlate`".to_owned(), None),
+            Err(TemplateError::Unclosed(at)) => (
+                at..at + 1,
+                "a brace without its other half".to_owned(),
+                Some("write {{ for a brace".to_owned()),
+            ),
             Err(TemplateError::Unknown(from, to, name)) => {
                 let hint = check::suggest(&name).map(|near| format!("did you mean `{near}`?"));
                 (from..to, format!("no field is called `{name}`"), hint)
             }
-            Err(TemplateError::NeverShown(from, to, name)) => {
-                (from..to, format!("`{name}` is never shown in alerts"), Some("use it in conditions only".into()))
-            }
+            Err(TemplateError::NeverShown(from, to, name)) => (
+                from..to,
+                format!("`{name}` is never shown in alerts"),
+                Some("use it in conditions only".into()),
+            ),
         };
         self.complain(s, node, text, vec![Complaint { place, message, hint }]);
         None
@@ -285,7 +307,10 @@ impl File<'_> {
 
     fn lists(self, s: &mut Section<'_, '_>) -> Lists {
         let mut lists = Lists::default();
-        let Some(node) = s.raw("lists", "Constants by name: a list, or `{file: PATH}` with one a line.") else { return lists };
+        let Some(node) = s.raw("lists", "Constants by name: a list, or `{file: PATH}` with one a line.")
+        else {
+            return lists;
+        };
         let Value::Map(entries) = &node.value else {
             s.report(Problem::error(node.span, "`lists` must be a mapping of names to lists"));
             return lists;
@@ -294,7 +319,10 @@ impl File<'_> {
             let name = &key.text;
             let good = name.starts_with(|c: char| c.is_ascii_lowercase())
                 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-            if !good || Field::parse(name).is_some() || ["true", "false", "in", "null"].contains(&name.as_str()) {
+            if !good
+                || Field::parse(name).is_some()
+                || ["true", "false", "in", "null"].contains(&name.as_str())
+            {
                 let message = format!("`{name}` cannot be the name of a list");
                 s.report(Problem::error(key.span, message).hint("use small letters, digits and underscores"));
             }
@@ -309,21 +337,24 @@ impl File<'_> {
 
     fn list(self, s: &mut Section<'_, '_>, node: &Node, lists: &mut Lists) -> Vec<String> {
         match &node.value {
-            Value::List(items) => items.iter().filter_map(|item| Self::scalar(s, item, "an entry").map(str::to_owned)).collect(),
+            Value::List(items) => {
+                items.iter().filter_map(|item| Self::scalar(s, item, "an entry").map(str::to_owned)).collect()
+            }
             Value::Map(entries) => match entries.as_slice() {
                 [(key, Node { value: Value::Scalar(file), span })] if key.text == "file" => {
                     let base = self.path.parent().unwrap_or(Path::new(""));
                     let path = base.join(file);
                     let items = text_of(&path).and_then(|text| lines(&text));
                     lists.files.push(path);
-                    items.map(|items| {
-                        lists.hash = stable_hash(&(lists.hash, &items));
-                        items
-                    })
-                    .unwrap_or_else(|why| {
-                        s.report(Problem::error(*span, format!("the file {why}")));
-                        Vec::new()
-                    })
+                    items
+                        .map(|items| {
+                            lists.hash = stable_hash(&(lists.hash, &items));
+                            items
+                        })
+                        .unwrap_or_else(|why| {
+                            s.report(Problem::error(*span, format!("the file {why}")));
+                            Vec::new()
+                        })
                 }
                 _ => {
                     s.report(Problem::error(node.span, "a list is [a, b], or {file: PATH}"));
@@ -352,7 +383,8 @@ impl File<'_> {
             s.report(Problem::error(s.span_of("window"), "`correlate.window` must be from 1s to 24h"));
         }
         let group_by = self.group_by(s, names);
-        let groups = s.number("groups", 10_000, 1..=100_000, "Groups remembered; beyond it the least used go.");
+        let groups =
+            s.number("groups", 10_000, 1..=100_000, "Groups remembered; beyond it the least used go.");
         let field = s.raw("field", "The field whose values value_count counts.");
         let steps = s.raw("steps", "The conditions of the temporal kinds.");
         let threshold = threshold(s, "correlate");
@@ -402,8 +434,11 @@ impl File<'_> {
     }
 
     fn group_by(self, s: &mut Section<'_, '_>, names: Names<'_>) -> Vec<Condition> {
-        let Some(node) = s.raw("group_by", "Fields whose values make a group; none: all is one.") else { return Vec::new() };
-        let items = if let Value::List(items) = &node.value { items.as_slice() } else { std::slice::from_ref(node) };
+        let Some(node) = s.raw("group_by", "Fields whose values make a group; none: all is one.") else {
+            return Vec::new();
+        };
+        let items =
+            if let Value::List(items) = &node.value { items.as_slice() } else { std::slice::from_ref(node) };
         if items.len() > 4 {
             s.report(Problem::error(node.span, "more than 4 fields make a group"));
         }
@@ -415,10 +450,13 @@ impl File<'_> {
                 _ => true,
             };
             if open {
-                let message = "a caller makes up as many values of this as it likes, so the groups are without bound";
+                let message =
+                    "a caller makes up as many values of this as it likes, so the groups are without bound";
                 let hint = "group by request.route, client.address or principal, or set `groups`";
                 if !s.is_set("groups") {
-                    s.report(Problem { level: Level::Warning, ..Problem::error(item.span, message) }.hint(hint));
+                    s.report(
+                        Problem { level: Level::Warning, ..Problem::error(item.span, message) }.hint(hint),
+                    );
                 }
             }
             group.push(operand);
@@ -431,7 +469,10 @@ impl File<'_> {
             let length = s.required::<Length>("window", "A part of the window.").map(|length| length.0);
             let threshold = threshold(s, "correlate.also");
             if threshold.is_none() {
-                s.report(Problem::error(s.span_of("gte"), "`correlate.also` has no threshold").hint("add `gt: 10`"));
+                s.report(
+                    Problem::error(s.span_of("gte"), "`correlate.also` has no threshold")
+                        .hint("add `gt: 10`"),
+                );
             }
             if length.is_some_and(|l| l > window || l * 60 < window) {
                 let message = "`correlate.also.window` must be from a sixtieth of the window to the whole";

@@ -120,7 +120,10 @@ fn exchange(length: &Value) -> Value {
             object.insert("description".into(), card.doc.into());
             if !card.words.is_empty() {
                 object.remove("type");
-                object.insert("enum".into(), card.words.iter().map(|w| Value::from(*w)).chain([Value::Null]).collect());
+                object.insert(
+                    "enum".into(),
+                    card.words.iter().map(|w| Value::from(*w)).chain([Value::Null]).collect(),
+                );
             }
         }
         properties.insert(card.name.into(), one);

@@ -73,7 +73,8 @@ impl Word for Technique {
         if good {
             return Ok(Self(text.to_owned()));
         }
-        Err(Wrong::new(format!("holds {}, which is no ATT&CK technique", excerpt(text))).hint("write T1110 or T1110.001"))
+        Err(Wrong::new(format!("holds {}, which is no ATT&CK technique", excerpt(text)))
+            .hint("write T1110 or T1110.001"))
     }
 
     fn show(&self) -> String {
@@ -87,7 +88,9 @@ mod tests {
 
     #[test]
     fn lengths_have_units() {
-        for (text, ms) in [("90s", 90_000), ("5m", 300_000), ("24h", 86_400_000), ("1d", 86_400_000), ("7ms", 7)] {
+        for (text, ms) in
+            [("90s", 90_000), ("5m", 300_000), ("24h", 86_400_000), ("1d", 86_400_000), ("7ms", 7)]
+        {
             assert_eq!(Length::parse(text).unwrap().0.as_millis(), ms);
         }
         assert_eq!(Length::parse("86400s").unwrap().show(), "1d");
@@ -98,7 +101,9 @@ mod tests {
 
     #[test]
     fn ids_and_techniques_are_strict() {
-        assert!(Id::parse("export-by-night").is_ok() && Id::parse("Export").is_err() && Id::parse("-ab").is_err());
+        assert!(
+            Id::parse("export-by-night").is_ok() && Id::parse("Export").is_err() && Id::parse("-ab").is_err()
+        );
         assert!(Technique::parse("T1110.001").is_ok() && Technique::parse("T111").is_err());
         assert!(Technique::parse("1110").is_err() && Technique::parse("T1110.1").is_err());
     }

@@ -8,7 +8,6 @@
 //! Memory of one group: 160 bytes for `event_count`, 100 for the temporal kinds; `value_count` adds 16 for each value
 //! that it has to tell apart.
 
-use std::hash::Hash as _;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};

@@ -183,7 +183,13 @@ impl Engine {
     }
 
     /// Asks every rule that may match about one token, or about none.
-    fn ask_all(&mut self, case: &Case<'_>, token: Option<&TokenUse>, place: &OnceCell<crate::detect::knowledge::Place>, report: &mut Report) {
+    fn ask_all(
+        &mut self,
+        case: &Case<'_>,
+        token: Option<&TokenUse>,
+        place: &OnceCell<crate::detect::knowledge::Place>,
+        report: &mut Report,
+    ) {
         let exchange = case.exchange;
         let profile = Guard::profile(exchange.status(), case.route.kind, exchange.request.method());
         let mut facts = CaseFacts { case, token, ages: Ages::default(), place };
@@ -284,5 +290,174 @@ fn finding(rule: &UserRule, facts: &CaseFacts<'_>, said: Said) -> Finding {
         brief: rule.about.title.to_owned(),
         facts: told,
         scene: Some(Box::new(scene::of(case))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::user::read;
+    use crate::detect::staging::{Play, Stage, token};
+    use crate::detect::{DetectSettings, RouteKind};
+    use crate::token::{Signature, Token, Unchecked};
+
+    fn rule(text: &str) -> Arc<UserRule> {
+        let text = format!("id: my-rule\ntitle: mine\nseverity: {{attempt: low, accepted: high}}\n{text}");
+        read::rule(Path::new("my-rule.yaml"), &text).unwrap_or_else(|r| panic!("{}", r.render(false))).rule
+    }
+
+    fn rules(rules: &[&Arc<UserRule>]) -> UserRules {
+        UserRules { rules: rules.iter().map(|rule| Arc::clone(rule)).collect(), ..UserRules::default() }
+    }
+
+    fn seat_for(rule: &Arc<UserRule>) -> Box<dyn Rule> {
+        let [exchanges, tokens] = Engine::both();
+        let mut seat = if rule.about.needs == Needs::Exchange { exchanges } else { tokens };
+        seat.adopt(&rules(&[rule]));
+        seat
+    }
+
+    fn play(rule: &Arc<UserRule>) -> Play {
+        Play::with(seat_for(rule), &DetectSettings::default())
+    }
+
+    #[test]
+    fn a_condition_fires_and_says_what_it_saw() {
+        let rule = rule(
+            "when: request.method == 'GET' && response.status < 300\nmessage: '{request.route}: {response.status}'",
+        );
+        let mut play = play(&rule);
+        let found = play.ask(&Stage::new().status(200), []);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].rule.id, found[0].severity), ("my-rule", Severity::High));
+        assert_eq!(found[0].message, "GET /orders/7: 200");
+        assert!(play.ask(&Stage::new().status(404), []).is_empty());
+        assert!(play.ask(&Stage::new(), []).is_empty(), "no answer, no match");
+        assert_eq!(rule.figures.findings.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn groups_are_counted_apart_and_ipv6_clients_by_network() {
+        let rule = rule(
+            "when: route.kind == 'login' && response.status == 401\ncorrelate: {kind: event_count, window: 1m, gte: 3, group_by: [client.address]}\nmessage: '{client.address} {count}'",
+        );
+        let mut play = play(&rule);
+        let mut at = |address: &str, s: u64| {
+            let stage = Stage::to("POST", "/login").kind(RouteKind::Login).status(401);
+            play.ask(&stage.client(address).after_ms(s * 1000), []).into_iter().next()
+        };
+        assert!(at("10.0.0.1", 0).is_none() && at("10.0.0.2", 1).is_none() && at("10.0.0.1", 2).is_none());
+        let found = at("10.0.0.1", 3).unwrap();
+        assert_eq!(found.message, "10.0.0.1 3");
+        assert_eq!(found.severity, Severity::Low, "refused");
+        assert!(found.facts.contains(&("client.address", "10.0.0.1".into())));
+        assert!(at("2001:db8::1", 4).is_none() && at("2001:db8::2", 5).is_none());
+        assert!(at("2001:db8::3", 6).is_some());
+    }
+
+    #[test]
+    fn a_restart_and_a_reload_keep_what_was_counted() {
+        let text = "when: response.status == 401\ncorrelate: {kind: event_count, window: 1m, gte: 3}";
+        let kept = rule(text);
+        let mut play = play(&kept);
+        let stage = Stage::new().status(401);
+        assert!(play.ask(&stage, []).is_empty() && play.ask(&stage, []).is_empty());
+        play.restart(seat_for(&kept));
+        play.rule.adopt(&rules(&[&rule(text)]));
+        assert_eq!(play.ask(&stage, []).len(), 1);
+        play.rule.adopt(&rules(&[&rule(&format!("{text}\nconfidence: 7"))]));
+        assert!(play.ask(&stage, []).is_empty(), "another text is another rule");
+    }
+
+    #[test]
+    fn a_snapshot_of_rubbish_changes_nothing() {
+        let kept = rule("when: response.status == 401\ncorrelate: {kind: event_count, window: 1m, gte: 2}");
+        let mut play = play(&kept);
+        let stage = Stage::new().status(401);
+        assert!(play.ask(&stage, []).is_empty());
+        assert!(play.rule.memory().unwrap().load(&[0xff; 30]).is_err());
+        assert_eq!(play.ask(&stage, []).len(), 1);
+    }
+
+    #[test]
+    fn groups_are_bounded_and_evictions_are_counted() {
+        let rule = rule(
+            "when: response.status == 401\ncorrelate: {kind: event_count, window: 1h, gte: 2, group_by: [request.path], groups: 50}",
+        );
+        let mut play = play(&rule);
+        for n in 0..500 {
+            play.ask(&Stage::to("GET", &format!("/{n}")).status(401), []);
+        }
+        assert_eq!(rule.figures.groups.load(Ordering::Relaxed), 50);
+        assert_eq!(rule.figures.evicted.load(Ordering::Relaxed), 450);
+    }
+
+    #[test]
+    fn only_verified_tokens_name_a_principal() {
+        let rule = rule("when: principal == 'alice'\nmessage: '{principal}'");
+        let mut play = play(&rule);
+        let found = play.ask(&Stage::new().status(200), [token(1)]);
+        assert_eq!((found.len(), found[0].message.as_str()), (1, "alice"));
+        assert!(found[0].token.is_some() && found[0].principal.is_some());
+        for signature in [Signature::Invalid, Signature::Absent, Signature::Unchecked(Unchecked::NoIssuer)] {
+            let forged = Token { signature, ..token(2) };
+            assert!(play.ask(&Stage::new().status(200), [forged]).is_empty());
+        }
+        let expired = Token { expires: Some(1), ..token(3) };
+        assert!(play.ask(&Stage::new().status(200), [expired]).is_empty());
+    }
+
+    #[test]
+    fn a_rule_about_tokens_is_asked_once_a_token_and_once_without() {
+        let rule = rule("when: '!has(token.form) || token.verified'");
+        let mut play = play(&rule);
+        assert_eq!(play.ask(&Stage::new().status(200), []).len(), 1);
+        assert_eq!(play.ask(&Stage::new().status(200), [token(1), token(2)]).len(), 2);
+    }
+
+    #[test]
+    fn a_place_is_new_to_a_principal_for_a_while() {
+        let rule = rule("when: principal_age_s > 1000 && principal_address_age_s < 100");
+        let mut play = play(&rule);
+        let mut at = |address: &str, s: u64| {
+            let fresh = Token { expires: None, ..token(1) };
+            !play.ask(&Stage::new().status(200).client(address).after_ms(s * 1000), [fresh]).is_empty()
+        };
+        assert!(!at("10.0.0.1", 0), "everybody is new at first");
+        assert!(!at("10.0.0.1", 2000));
+        assert!(at("10.0.0.2", 2001) && at("10.0.0.2", 2050));
+        assert!(!at("10.0.0.2", 2200) && !at("10.0.0.1", 2201));
+    }
+
+    #[test]
+    fn credentials_are_no_headers() {
+        let rule = rule("when: has(request.headers['x-jwt'])");
+        let stage = Stage::new().header("X-JWT", "eyJ").status(200);
+        let mut play = play(&rule);
+        assert_eq!(play.ask(&stage, []).len(), 1);
+        let held =
+            TokenUse { token: Arc::new(token(1)), carrier: crate::token::Carrier::Header("x-jwt".into()) };
+        let who = crate::detect::Who::default();
+        let found = stage.ask_as(&mut *play.rule, &[held], &who, &crate::detect::Knowledge::default());
+        assert!(found.is_empty());
+    }
+
+    #[test]
+    fn faults_are_counted_and_do_not_fire() {
+        let rule = rule("when: 10 / (response.status - 200) > 0 || false");
+        let mut play = play(&rule);
+        assert!(play.ask(&Stage::new().status(200), []).is_empty());
+        assert_eq!(rule.figures.faults.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_hundred_rules_are_shut_out_before_their_conditions() {
+        let text =
+            "when: route.kind == 'login' && response.status in [401, 403] && matches(request.path, 'x')";
+        let many: Vec<Arc<UserRule>> = (0..100).map(|_| rule(text)).collect();
+        let ordinary = Guard::profile(Some(200), RouteKind::Plain, b"GET");
+        assert!(many.iter().all(|rule| !rule.guard().admits(ordinary)));
     }
 }

@@ -186,7 +186,8 @@ impl Node {
             Self::In(item, set) => Ok(is_in(&item.eval(facts, scope)?, set)),
             Self::Among(sides) => {
                 let [item, list] = &**sides;
-                let (Value::Text(item), Value::Texts(list)) = (item.eval(facts, scope)?, list.eval(facts, scope)?)
+                let (Value::Text(item), Value::Texts(list)) =
+                    (item.eval(facts, scope)?, list.eval(facts, scope)?)
                 else {
                     return Err(Miss::Fault);
                 };
@@ -233,12 +234,16 @@ impl Node {
                 };
                 how.apply(a, b).map(Value::Int).ok_or(Miss::Fault)
             }
-            Self::Lower(inner) => {
-                Ok(Value::Text(fold(inner.text(facts, scope)?, u8::is_ascii_uppercase, str::to_ascii_lowercase)))
-            }
-            Self::Upper(inner) => {
-                Ok(Value::Text(fold(inner.text(facts, scope)?, u8::is_ascii_lowercase, str::to_ascii_uppercase)))
-            }
+            Self::Lower(inner) => Ok(Value::Text(fold(
+                inner.text(facts, scope)?,
+                u8::is_ascii_uppercase,
+                str::to_ascii_lowercase,
+            ))),
+            Self::Upper(inner) => Ok(Value::Text(fold(
+                inner.text(facts, scope)?,
+                u8::is_ascii_lowercase,
+                str::to_ascii_uppercase,
+            ))),
             Self::Size(inner) => match inner.eval(facts, scope)? {
                 Value::Text(text) => Ok(Value::count(text.chars().count() as u64)),
                 Value::Texts(texts) => Ok(Value::count(texts.len() as u64)),
@@ -259,7 +264,12 @@ impl Node {
     pub fn fields(&self, see: &mut dyn FnMut(Field)) {
         match self {
             Self::Field(field) => see(*field),
-            Self::Bool(_) | Self::Int(_) | Self::Text(_) | Self::Address(_) | Self::Header(..) | Self::Item(_) => {}
+            Self::Bool(_)
+            | Self::Int(_)
+            | Self::Text(_)
+            | Self::Address(_)
+            | Self::Header(..)
+            | Self::Item(_) => {}
             Self::Has(inner)
             | Self::Not(inner)
             | Self::In(inner, _)

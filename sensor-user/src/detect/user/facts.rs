@@ -137,13 +137,15 @@ impl CaseFacts<'_> {
             Field::TokenVerified => Some(Value::Bool(token.is_verified())),
             Field::TokenSignature => word(signature(token.signature)),
             Field::TokenFlaws => Some(Value::Texts(Texts::Names(
-                FLAWS.iter().filter(|(flaw, _)| token.flaws.intersects(*flaw)).map(|(_, name)| *name).collect(),
+                FLAWS
+                    .iter()
+                    .filter(|(flaw, _)| token.flaws.intersects(*flaw))
+                    .map(|(_, name)| *name)
+                    .collect(),
             ))),
             Field::TokenExpiresInS => Some(Value::Int(token.expires?.saturating_sub(at))),
             Field::TokenLifetimeS => Some(Value::Int(token.expires?.saturating_sub(token.issued?))),
-            Field::TokenAgeS => {
-                self.case.who.token(token.fingerprint).map(|known| self.since(known.first_s))
-            }
+            Field::TokenAgeS => self.case.who.token(token.fingerprint).map(|known| self.since(known.first_s)),
             Field::TokenCarrier => word(match held.carrier {
                 Carrier::Authorization => "authorization",
                 Carrier::Header(_) => "header",
@@ -183,7 +185,11 @@ impl Facts for CaseFacts<'_> {
             Field::RouteKind => Some(kind_name(self.case.route.kind)),
             Field::RouteGuard => Some(Value::Text(guard(self.case.route.guard).into())),
             Field::Suspicions => Some(Value::Texts(Texts::Names(
-                SUSPICIONS.iter().filter(|(s, _)| exchange.suspicions.contains(*s)).map(|(_, name)| *name).collect::<SmallVec<_>>(),
+                SUSPICIONS
+                    .iter()
+                    .filter(|(s, _)| exchange.suspicions.contains(*s))
+                    .map(|(_, name)| *name)
+                    .collect::<SmallVec<_>>(),
             ))),
             Field::Coverage => Some(Value::Text(coverage(exchange.coverage).into())),
             Field::Hour | Field::Weekday | Field::UnixS => Some(time(field, exchange.at.secs())),
@@ -195,7 +201,8 @@ impl Facts for CaseFacts<'_> {
 
     fn header(&self, side: Side, name: &str) -> Option<Cow<'_, str>> {
         // A header that carries tokens by configuration is a credential like any other.
-        let carries = |held: &TokenUse| matches!(&held.carrier, Carrier::Header(h) if h.eq_ignore_ascii_case(name));
+        let carries =
+            |held: &TokenUse| matches!(&held.carrier, Carrier::Header(h) if h.eq_ignore_ascii_case(name));
         if self.case.all.iter().any(carries) {
             return None;
         }

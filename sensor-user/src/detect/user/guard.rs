@@ -54,7 +54,9 @@ impl Guard {
     #[inline]
     #[must_use]
     pub const fn admits(self, profile: Self) -> bool {
-        self.status & profile.status != 0 && self.kinds & profile.kinds != 0 && self.methods & profile.methods != 0
+        self.status & profile.status != 0
+            && self.kinds & profile.kinds != 0
+            && self.methods & profile.methods != 0
     }
 
     /// What both admit.
@@ -186,14 +188,14 @@ mod tests {
 
     #[test]
     fn shuts_out_what_cannot_match() {
-        let login = Node::Compare(
-            Compare::Eq,
-            Box::new([Node::Field(Field::RouteKind), Node::Text("login".into())]),
-        );
+        let login =
+            Node::Compare(Compare::Eq, Box::new([Node::Field(Field::RouteKind), Node::Text("login".into())]));
         let guard = Guard::of(&Node::And(vec![login, status(Compare::Eq, 401)]));
         let profile = |s, kind| Guard::profile(Some(s), kind, b"POST");
         assert!(guard.admits(profile(401, RouteKind::Login)));
-        assert!(!guard.admits(profile(200, RouteKind::Login)) && !guard.admits(profile(401, RouteKind::Plain)));
+        assert!(
+            !guard.admits(profile(200, RouteKind::Login)) && !guard.admits(profile(401, RouteKind::Plain))
+        );
         assert!(!guard.admits(Guard::profile(None, RouteKind::Login, b"POST")));
         let either = Node::Or(vec![status(Compare::Ge, 500), status(Compare::Lt, 200)]);
         assert!(!Guard::of(&either).admits(profile(404, RouteKind::Plain)));

@@ -42,10 +42,8 @@ impl SeverityPlan {
         if let Some((severity, _)) = self.when.iter().find(|(_, when)| when.test(facts) == Ok(true)) {
             return *severity;
         }
-        let success = matches!(
-            facts.value(Field::Status),
-            Some(crate::detect::user::value::Value::Int(200..300))
-        );
+        let success =
+            matches!(facts.value(Field::Status), Some(crate::detect::user::value::Value::Int(200..300)));
         self.accepted.filter(|_| success).unwrap_or(self.otherwise)
     }
 }

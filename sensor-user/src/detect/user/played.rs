@@ -172,7 +172,9 @@ fn usual(field: Field, at_ms: u64) -> Option<Value<'static>> {
         Field::RouteGuard => word("unknown"),
         Field::Coverage => word("whole"),
         Field::ClientTrusted => Some(Value::Bool(false)),
-        Field::ClientFamily | Field::ClientAgeS | Field::LatencyMs | Field::RequestBytes => Some(Value::Int(0)),
+        Field::ClientFamily | Field::ClientAgeS | Field::LatencyMs | Field::RequestBytes => {
+            Some(Value::Int(0))
+        }
         Field::Suspicions => Some(Value::Texts(Texts::Names(SmallVec::new()))),
         Field::Hour | Field::Weekday | Field::UnixS => Some(time(field, at_ms / 1000)),
         _ => None,

@@ -97,6 +97,8 @@ mod tests {
         let set: Nets =
             ["2001:db8::/32", "::/0", "10.0.0.0/8"].iter().map(|net| net.parse::<IpNet>().unwrap()).collect();
         assert!(set.contains("2001:db8::1".parse().unwrap()) && set.contains("fe80::1".parse().unwrap()));
-        assert!(set.contains("::ffff:10.1.1.1".parse().unwrap()) && !set.contains("11.0.0.1".parse().unwrap()));
+        assert!(
+            set.contains("::ffff:10.1.1.1".parse().unwrap()) && !set.contains("11.0.0.1".parse().unwrap())
+        );
     }
 }
