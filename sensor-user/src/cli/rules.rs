@@ -85,10 +85,10 @@ pub(super) fn rules(context: &Context, arguments: &Arguments) -> Result<(), Fail
     let json = context.wants_json("rules")?;
     let text = match &arguments.verb {
         Verb::Check { files } => {
-            return user_rules::check(context, user_rules::paths(context, arguments, files)?);
+            return user_rules::check(context, &user_rules::paths(context, arguments, files)?);
         }
         Verb::Test { files } => {
-            return user_rules::test(context, user_rules::paths(context, arguments, files)?, json);
+            return user_rules::test(context, &user_rules::paths(context, arguments, files)?, json);
         }
         Verb::Fields => user_rules::fields(json),
         Verb::Schema => pretty(&crate::config::user::schema::schema()),

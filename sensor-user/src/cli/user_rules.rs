@@ -44,8 +44,8 @@ pub(super) fn known(context: &Context, arguments: &Arguments) -> Result<Vec<Arc<
 }
 
 /// `rules check`.
-pub(super) fn check(context: &Context, paths: Vec<PathBuf>) -> Result<(), Failure> {
-    let (rules, warnings) = load(&paths).map_err(Failure::Config)?;
+pub(super) fn check(context: &Context, paths: &[PathBuf]) -> Result<(), Failure> {
+    let (rules, warnings) = load(paths).map_err(Failure::Config)?;
     if context.global.quiet == 0 {
         terminal::complain(&warnings.render(terminal::colour_stderr(context.global.color)));
     }
@@ -54,8 +54,8 @@ pub(super) fn check(context: &Context, paths: Vec<PathBuf>) -> Result<(), Failur
 }
 
 /// `rules test`.
-pub(super) fn test(context: &Context, paths: Vec<PathBuf>, as_json: bool) -> Result<(), Failure> {
-    let (rules, warnings) = load(&paths).map_err(Failure::Config)?;
+pub(super) fn test(context: &Context, paths: &[PathBuf], as_json: bool) -> Result<(), Failure> {
+    let (rules, warnings) = load(paths).map_err(Failure::Config)?;
     if context.global.quiet == 0 {
         terminal::complain(&warnings.render(terminal::colour_stderr(context.global.color)));
     }

@@ -73,9 +73,9 @@ impl Library {
         }
         let rules = self.assemble(&mut report);
         if report.errors() > 0 {
-            self.refusals += 1
+            self.refusals += 1;
         } else {
-            self.reloads += 1
+            self.reloads += 1;
         }
         self.begun = true;
         let bad_files = self.entries.values().filter(|entry| entry.bad).count() as u64;

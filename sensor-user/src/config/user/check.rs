@@ -137,20 +137,23 @@ impl Check<'_> {
                 Some((Node::Arithmetic(Arithmetic::Sub, Box::new([Node::Int(0), inner])), Type::Int))
             }
             Kind::Binary(sign @ ("&&" | "||"), _) => self.logic(tree, sign),
-            Kind::Binary("in", two) => self.within(&two[0], &two[1]),
-            Kind::Binary(sign, two) => match arithmetic(sign) {
-                Some(how) => {
-                    let what = format!("both sides of `{sign}`");
-                    let sides =
-                        [self.wanted(&two[0], Type::Int, &what), self.wanted(&two[1], Type::Int, &what)];
-                    let [Some(a), Some(b)] = sides else { return None };
-                    Some((Node::Arithmetic(how, Box::new([a, b])), Type::Int))
-                }
-                None => self.compare(sign, &two[0], &two[1], place),
-            },
-            Kind::If(three) => self.choice(three, place),
+            Kind::Binary("in", two) => {
+                let [item, list] = &**two;
+                self.within(item, list)
+            }
+            Kind::Binary(sign, two) => self.binary(sign, two, place),
+            Kind::If(parts) => self.choice(parts, place),
             Kind::Call { name, at, method, arguments } => self.call(name, at, *method, arguments, place),
         }
+    }
+
+    fn binary(&mut self, sign: &str, two: &[Tree; 2], place: &Place) -> Option<Typed> {
+        let [left, right] = two;
+        let Some(how) = arithmetic(sign) else { return self.compare(sign, left, right, place) };
+        let what = format!("both sides of `{sign}`");
+        let sides = [self.wanted(left, Type::Int, &what), self.wanted(right, Type::Int, &what)];
+        let [Some(a), Some(b)] = sides else { return None };
+        Some((Node::Arithmetic(how, Box::new([a, b])), Type::Int))
     }
 
     fn name(&mut self, name: &str, place: &Place) -> Option<Typed> {
@@ -212,8 +215,9 @@ impl Check<'_> {
         while let Kind::Binary(inner, two) = &rest.kind
             && *inner == sign
         {
-            parts.push(&two[1]);
-            rest = &two[0];
+            let [before, last] = &**two;
+            parts.push(last);
+            rest = before;
         }
         parts.push(rest);
         let what = format!("both sides of `{sign}`");
@@ -289,19 +293,13 @@ impl Check<'_> {
             self.complain(Complaint::new(tree.place.clone(), "an address is compared with a constant"));
             return None;
         };
-        match text.parse::<std::net::IpAddr>() {
-            Ok(address) => Some(Node::Address(address.to_canonical())),
-            Err(_) => {
-                let complaint = Complaint::new(tree.place.clone(), format!("`{text}` is no address"));
-                let network = text.parse::<IpNet>().is_ok();
-                self.complain(if network {
-                    complaint.hint("write cidr(address, \"network\")")
-                } else {
-                    complaint
-                });
-                None
-            }
+        if let Ok(address) = text.parse::<std::net::IpAddr>() {
+            return Some(Node::Address(address.to_canonical()));
         }
+        let complaint = Complaint::new(tree.place.clone(), format!("`{text}` is no address"));
+        let network = text.parse::<IpNet>().is_ok();
+        self.complain(if network { complaint.hint("write cidr(address, \"network\")") } else { complaint });
+        None
     }
 
     /// A field of few words is compared with one of them, or never matches.
@@ -378,14 +376,11 @@ impl Check<'_> {
             Type::Int => {
                 let mut numbers = HashSet::new();
                 for (text, place, is_text) in constants {
-                    match text.parse().ok().filter(|_| !is_text) {
-                        Some(number) => {
-                            numbers.insert(number);
-                        }
-                        None => {
-                            let message = format!("the list holds `{text}`, and what is looked for is int");
-                            self.complain(Complaint::new(place, message));
-                        }
+                    if let Some(number) = text.parse().ok().filter(|_| !is_text) {
+                        numbers.insert(number);
+                    } else {
+                        let message = format!("the list holds `{text}`, and what is looked for is int");
+                        self.complain(Complaint::new(place, message));
                     }
                 }
                 Set::Ints(numbers)

@@ -306,7 +306,7 @@ mod tests {
             Kind::Call { name, arguments, .. } => format!("({name}: {})", many(arguments)),
             Kind::Unary(sign, inner) => format!("({sign} {})", shape(inner)),
             Kind::Binary(sign, two) => format!("({} {sign} {})", shape(&two[0]), shape(&two[1])),
-            Kind::If(three) => format!("(if {})", many(&**three)),
+            Kind::If(parts) => format!("(if {})", many(&**parts)),
         }
     }
 

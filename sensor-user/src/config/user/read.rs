@@ -74,7 +74,7 @@ struct Lists {
 impl File<'_> {
     fn read(self, s: &mut Section<'_, '_>) -> Option<UserRule> {
         let id = s.required::<Id>("id", "The rule's name: words with dashes between.");
-        self.refuse_taken(s, id.as_ref());
+        Self::refuse_taken(s, id.as_ref());
         let title = s.required::<String>("title", "A few words; the alert's title.");
         let version = s.word("version", "1".to_owned(), "Raised when the rule's meaning changes.");
         let description =
@@ -140,7 +140,7 @@ impl File<'_> {
         Some(rule)
     }
 
-    fn refuse_taken(self, s: &mut Section<'_, '_>, id: Option<&Id>) {
+    fn refuse_taken(s: &mut Section<'_, '_>, id: Option<&Id>) {
         let ours = |id: &Id| crate::detect::rules::catalogue().iter().any(|about| about.id == id.0);
         if id.is_some_and(ours) {
             let message = "a rule of the catalogue has this id";
@@ -228,7 +228,7 @@ impl File<'_> {
             return None;
         };
         let Value::Map(entries) = &node.value else {
-            let otherwise = self.one_severity(s, node)?;
+            let otherwise = Self::one_severity(s, node)?;
             return Some(SeverityPlan { when: Vec::new(), accepted: None, otherwise });
         };
         let mut plan = SeverityPlan { when: Vec::new(), accepted: None, otherwise: Severity::Medium };
@@ -237,11 +237,11 @@ impl File<'_> {
             match (key.text.as_str(), Severity::parse(&key.text)) {
                 ("attempt" | "otherwise", _) => {
                     said = true;
-                    plan.otherwise = self.one_severity(s, value)?;
+                    plan.otherwise = Self::one_severity(s, value)?;
                 }
-                ("accepted", _) => plan.accepted = Some(self.one_severity(s, value)?),
+                ("accepted", _) => plan.accepted = Some(Self::one_severity(s, value)?),
                 (_, Some(severity)) => {
-                    plan.when.extend(self.condition(s, value, names).map(|c| (severity, c)))
+                    plan.when.extend(self.condition(s, value, names).map(|c| (severity, c)));
                 }
                 (other, None) => {
                     let message = format!("unknown key `{other}` in `severity`");
@@ -260,7 +260,7 @@ impl File<'_> {
         Some(plan)
     }
 
-    fn one_severity(self, s: &mut Section<'_, '_>, node: &Node) -> Option<Severity> {
+    fn one_severity(s: &mut Section<'_, '_>, node: &Node) -> Option<Severity> {
         let text = Self::scalar(s, node, "`severity`")?;
         match <Severity as crate::config::word::Word>::parse(text) {
             Ok(severity) => Some(severity),
@@ -346,15 +346,16 @@ impl File<'_> {
                     let path = base.join(file);
                     let items = text_of(&path).and_then(|text| lines(&text));
                     lists.files.push(path);
-                    items
-                        .map(|items| {
+                    match items {
+                        Ok(items) => {
                             lists.hash = stable_hash(&(lists.hash, &items));
                             items
-                        })
-                        .unwrap_or_else(|why| {
+                        }
+                        Err(why) => {
                             s.report(Problem::error(*span, format!("the file {why}")));
                             Vec::new()
-                        })
+                        }
+                    }
                 }
                 _ => {
                     s.report(Problem::error(node.span, "a list is [a, b], or {file: PATH}"));
@@ -388,7 +389,7 @@ impl File<'_> {
         let field = s.raw("field", "The field whose values value_count counts.");
         let steps = s.raw("steps", "The conditions of the temporal kinds.");
         let threshold = threshold(s, "correlate");
-        let also = self.also(s, window.unwrap_or(MAX_WINDOW));
+        let also = Self::also(s, window.unwrap_or(MAX_WINDOW));
         let kind = kind?;
         for (key, belongs, there) in [
             ("field", kind == KindWord::Values, field.is_some()),
@@ -464,7 +465,7 @@ impl File<'_> {
         group
     }
 
-    fn also(self, s: &mut Section<'_, '_>, window: Duration) -> Vec<(Duration, Threshold)> {
+    fn also(s: &mut Section<'_, '_>, window: Duration) -> Vec<(Duration, Threshold)> {
         s.items("also", "Shorter windows whose counts must be met too.", "{window: 1m, gt: 10}", |s| {
             let length = s.required::<Length>("window", "A part of the window.").map(|length| length.0);
             let threshold = threshold(s, "correlate.also");

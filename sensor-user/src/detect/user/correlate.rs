@@ -267,7 +267,7 @@ fn in_order(begun: &mut [u64], steps: usize, matched: u8, at_ms: u64, window: u6
         let chain = match at.checked_sub(1) {
             None => at_ms,
             Some(before) => match begun.get(before) {
-                Some(began) if *began != 0 && at_ms.saturating_sub(*began) < window => *began,
+                Some(start) if *start != 0 && at_ms.saturating_sub(*start) < window => *start,
                 _ => continue,
             },
         };
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_burst_must_be_recent_where_the_rule_says_so() {
-        let also = [(Duration::from_secs(60), Threshold::AtLeast(11))];
+        let also = [(Duration::from_mins(1), Threshold::AtLeast(11))];
         let mut counts = Buckets::default();
         let mut at = |ms| count(&mut counts, ms, 5 * MINUTE, Threshold::AtLeast(21), &also).is_some();
         assert!((0..28).all(|i| !at(i * 10_000)), "six a minute are slow");

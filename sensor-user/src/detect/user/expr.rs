@@ -298,10 +298,9 @@ fn all_of<T>(
     for part in parts {
         match test(part) {
             Ok(value) if value == deciding => return Ok(deciding),
-            Ok(_) => {}
             // A fault is worth more than an absence: it is counted.
             Err(miss) if missing != Some(Miss::Fault) => missing = Some(miss),
-            Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
     }
     missing.map_or(Ok(!deciding), Err)
@@ -338,7 +337,7 @@ fn find(place: Place, sides: &[Node; 2], facts: &dyn Facts, scope: Scoped<'_>) -
 }
 
 /// Copies only if there is a letter to change.
-fn fold<'a>(text: Cow<'a, str>, changes: fn(&u8) -> bool, change: fn(&str) -> String) -> Cow<'a, str> {
+fn fold(text: Cow<'_, str>, changes: fn(&u8) -> bool, change: fn(&str) -> String) -> Cow<'_, str> {
     if text.bytes().any(|b| changes(&b)) { Cow::Owned(change(&text)) } else { text }
 }
 
