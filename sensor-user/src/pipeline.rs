@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::alert::{AlertSettings, Desk, Event, Marks};
 use crate::capture::{Frame, Grant, Input, Loss, Time};
+use crate::detect::user::UserRules;
 use crate::detect::{DetectSettings, Detector, Finding, Knowledge};
 use crate::http::{Connection, Exchange, Exchanges, HttpLimits};
 use crate::parked::Parked;
@@ -226,6 +227,7 @@ impl Pipeline {
     /// Asks rules by other settings from now on. Their history and open alerts go on.
     pub fn replace_rules(&mut self, settings: DetectSettings) {
         let mut detect = Detector::new(settings);
+        detect.adopt(Arc::clone(self.detect.user_rules()));
         detect.inherit(&mut self.detect);
         detect.know(self.detect.knowledge());
         self.detect = detect;
@@ -234,6 +236,11 @@ impl Pipeline {
     /// Judges by other lists and places from now on.
     pub fn know(&mut self, knowledge: Arc<Knowledge>) {
         self.detect.know(knowledge);
+    }
+
+    /// Asks these rules of the user's from now on; those that are the same keep their history.
+    pub fn adopt(&mut self, rules: Arc<UserRules>) {
+        self.detect.adopt(rules);
     }
 
     /// The time of the data: that of the newest input.

@@ -14,10 +14,14 @@ mod live;
 mod replay;
 mod services;
 mod settings;
+mod user_rules;
 mod writer;
+
+use std::sync::Arc;
 
 use crate::capture::SourceError;
 use crate::config::{Config, Report};
+use crate::detect::user::UserRules;
 use crate::sink;
 use crate::token::fetch::FetchError;
 use crate::token::hash::NoRandomness;
@@ -31,6 +35,8 @@ pub struct Options {
     pub format: sink::Format,
     /// Whether compact lines are coloured.
     pub colour: bool,
+    /// The user's rules that replay asks; live capture reads its own from the directory.
+    pub rules: Arc<UserRules>,
     /// Reads the configuration again, for SIGHUP; a bad one is refused and the old one stays.
     pub reload: Box<dyn Fn() -> Result<Config, Report> + Send>,
 }

@@ -37,13 +37,17 @@ fn file(dir: &tempfile::TempDir, text: &str) -> String {
     path.display().to_string()
 }
 
-const COMMANDS: [&[&str]; 12] = [
+const COMMANDS: [&[&str]; 16] = [
     &[],
     &["run"],
     &["replay"],
     &["rules"],
     &["rules", "list"],
     &["rules", "show"],
+    &["rules", "check"],
+    &["rules", "test"],
+    &["rules", "fields"],
+    &["rules", "schema"],
     &["config"],
     &["config", "check"],
     &["config", "show"],

@@ -13,14 +13,16 @@ mod replay;
 mod rules;
 mod run;
 mod terminal;
+mod user_rules;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Environment, Format, Loaded, Report, Secrets};
+use crate::config::{Environment, Format, Loaded, Report, RulesDir, Secrets};
 use crate::detect::{About, Severity};
 use crate::runtime::Options;
 use crate::telemetry::Totals;
@@ -171,17 +173,23 @@ impl Context {
     }
 
     /// The runtime's options. A flag beats the configuration, which beats what the terminal suggests.
-    fn options(&self, loaded: &Loaded) -> Options {
+    fn options(&self, loaded: &Loaded, rules: Option<&Path>) -> Options {
         let path = self.config_path();
         let environment = self.environment.clone();
         let default = if terminal::stdout_is_terminal() { Format::Compact } else { Format::Ocsf };
+        let rules = rules.map(Path::to_owned);
         let reload = move || {
-            crate::config::load(path.as_deref(), &environment, cards(), Secrets::Needed)
-                .map(|loaded| loaded.config)
+            let loaded = crate::config::load(path.as_deref(), &environment, cards(), Secrets::Needed)?;
+            let mut config = loaded.config;
+            if let Some(rules) = &rules {
+                config.rules_dir = RulesDir { path: rules.clone(), named: true };
+            }
+            Ok(config)
         };
         Options {
             format: self.global.output.or(loaded.config.stdout.output).unwrap_or(default).into(),
             colour: terminal::colour_stdout(self.global.color),
+            rules: Arc::default(),
             reload: Box::new(reload),
         }
     }

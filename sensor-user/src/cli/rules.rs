@@ -1,25 +1,32 @@
 //! `tokenscope rules`: the catalogue.
 
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::cli::{Context, Failure, cards, terminal};
+use crate::cli::{Context, Failure, cards, terminal, user_rules};
 use crate::config::rules::find;
+use crate::detect::user::UserRule;
 use crate::detect::{About, Needs};
 use crate::telemetry::printable;
 
 /// Column at which explanations wrap.
 const WIDTH: usize = 100;
 
-/// List the rules, or explain one
+/// List the rules, explain one, check and test your own
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   tokenscope rules list
-  tokenscope rules show alg-none")]
+  tokenscope rules show alg-none
+  tokenscope rules check my-rule.yaml && tokenscope rules test my-rule.yaml")]
 pub(super) struct Arguments {
+    /// Directory or file of the user's own rules [default: the configuration's `rules_dir`]
+    #[arg(long, global = true, value_name = "DIR")]
+    rules: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -41,14 +48,62 @@ Examples:
         /// The rule's id
         id: String,
     },
+    /// Say what is wrong with rules of your own: every error at once, with its place
+    #[command(after_help = "\
+Examples:
+  tokenscope rules check
+  tokenscope rules check rules.d/export.yaml && systemctl reload tokenscope")]
+    Check {
+        /// Rule files and directories
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Play the examples of rules of your own
+    #[command(after_help = "\
+Examples:
+  tokenscope rules test
+  tokenscope rules test rules.d/export.yaml")]
+    Test {
+        /// Rule files and directories
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// The fields of an exchange that a rule of your own may name
+    #[command(after_help = "\
+Examples:
+  tokenscope rules fields
+  tokenscope rules fields -o json | jq -r '.[].name'")]
+    Fields,
+    /// The JSON Schema of rule files, for editors
+    #[command(after_help = "\
+Examples:
+  tokenscope rules schema > rules.schema.json")]
+    Schema,
 }
 
 pub(super) fn rules(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let json = context.wants_json("rules")?;
     let text = match &arguments.verb {
-        Verb::List if json => pretty(&cards().iter().map(|card| summary(card)).collect()),
-        Verb::List => table(cards()),
+        Verb::Check { files } => {
+            return user_rules::check(context, &user_rules::paths(context, arguments, files)?);
+        }
+        Verb::Test { files } => {
+            return user_rules::test(context, &user_rules::paths(context, arguments, files)?, json);
+        }
+        Verb::Fields => user_rules::fields(json),
+        Verb::Schema => pretty(&crate::config::user::schema::schema()),
+        Verb::List if json => {
+            let mut all: Vec<Value> = cards().iter().map(|card| summary(card)).collect();
+            all.extend(user_rules::known(context, arguments)?.iter().map(|rule| user_rules::summary(rule)));
+            pretty(&all.into())
+        }
+        Verb::List => table(cards(), &user_rules::known(context, arguments)?),
         Verb::Show { id } => {
+            let known = user_rules::known(context, arguments)?;
+            if let Some(rule) = known.iter().find(|rule| rule.about.id == id.as_str()) {
+                let text = if json { pretty(&user_rules::summary(rule)) } else { user_rules::page(rule) };
+                return Ok(terminal::answer(&text)?);
+            }
             let card = find(id, cards()).map_err(|near| {
                 let hint = near.map_or("; `tokenscope rules list` names them".into(), |near| {
                     format!("; did you mean `{near}`?")
@@ -61,22 +116,35 @@ pub(super) fn rules(context: &Context, arguments: &Arguments) -> Result<(), Fail
     Ok(terminal::answer(&text)?)
 }
 
-fn pretty(value: &Value) -> String {
+impl Arguments {
+    /// What `--rules` says.
+    pub(super) fn rules(&self) -> Option<&Path> {
+        self.rules.as_deref()
+    }
+}
+
+pub(super) fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-fn severities(card: &About) -> String {
+pub(super) fn severities(card: &About) -> String {
     match card.accepted.filter(|accepted| *accepted != card.severity) {
         Some(accepted) => format!("{} / {accepted}", card.severity).to_lowercase(),
         None => card.severity.to_string().to_lowercase(),
     }
 }
 
-fn table(cards: &[&About]) -> String {
+fn table(cards: &[&About], user: &[Arc<UserRule>]) -> String {
     let mut out = String::new();
-    let width = cards.iter().map(|card| card.id.len()).max().unwrap_or_default();
+    let ids = cards.iter().map(|card| card.id).chain(user.iter().map(|rule| rule.about.id));
+    let width = ids.map(str::len).max().unwrap_or_default();
     for card in cards {
         let _ = writeln!(out, "{:width$}  {:17}  {}", card.id, severities(card), card.title);
+    }
+    for rule in user {
+        let (card, title) = (rule.about, printable(rule.about.title));
+        let off = if rule.enabled { "" } else { ", off" };
+        let _ = writeln!(out, "{:width$}  {:17}  {title} (user rule{off})", card.id, severities(card));
     }
     out
 }
@@ -118,7 +186,7 @@ fn page(card: &About) -> String {
 }
 
 /// Breaks a paragraph at blanks, a hundred columns wide.
-fn wrap(paragraph: &str) -> String {
+pub(super) fn wrap(paragraph: &str) -> String {
     let mut out = String::with_capacity(paragraph.len() + 16);
     let mut column = 0;
     for word in paragraph.split_whitespace() {
@@ -136,7 +204,7 @@ fn wrap(paragraph: &str) -> String {
     out
 }
 
-fn summary(card: &About) -> Value {
+pub(super) fn summary(card: &About) -> Value {
     json!({
         "id": card.id,
         "title": card.title,
@@ -169,7 +237,7 @@ mod tests {
 
     #[test]
     fn every_rule_has_a_line_and_a_page() {
-        assert_eq!(table(cards()).lines().count(), cards().len());
+        assert_eq!(table(cards(), &[]).lines().count(), cards().len());
         for card in cards() {
             let page = page(card);
             assert!(

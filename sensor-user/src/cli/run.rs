@@ -1,8 +1,11 @@
 //! `tokenscope run`: capture on this host and alert.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use crate::cli::{Context, Failure, judge, severity, terminal};
+use crate::config::RulesDir;
 use crate::detect::Severity;
 use crate::runtime;
 
@@ -20,11 +23,17 @@ pub(super) struct Arguments {
     /// Exit with 3 at the end if an alert was at least this bad: low, medium, high, critical
     #[arg(long, value_name = "SEVERITY", value_parser = severity)]
     fail_on: Option<Severity>,
+    /// Directory of the user's own rules, instead of the configuration's `rules_dir`
+    #[arg(long, value_name = "DIR")]
+    rules: Option<PathBuf>,
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
-    let loaded = context.load_for_running()?;
-    let options = context.options(&loaded);
+    let mut loaded = context.load_for_running()?;
+    let options = context.options(&loaded, arguments.rules.as_deref());
+    if let Some(path) = arguments.rules.clone() {
+        loaded.config.rules_dir = RulesDir { path, named: true };
+    }
     let totals = runtime::run(&loaded.config, &options).map_err(anyhow::Error::from)?;
     if context.global.quiet == 0 {
         terminal::complain(&format!("{}\n", totals.summary("watched")));

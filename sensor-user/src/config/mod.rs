@@ -15,6 +15,7 @@ pub mod section;
 pub mod show;
 pub mod tokens;
 pub mod traffic;
+pub mod user;
 pub mod word;
 pub mod yaml;
 
@@ -30,6 +31,7 @@ pub use problem::{Level, Problem, Report, Source, Span};
 pub use rules::{Alerts, RuleSettings};
 pub use tokens::{Privacy, SecretRef};
 pub use traffic::{Capture, Country, Flows, Geo, Http, ListFiles, Lists, PrincipalSource, RouteMatch, Zone};
+pub use user::RulesDir;
 pub use word::Cgroup;
 
 use section::{Reader, Section};
@@ -58,6 +60,8 @@ pub struct Config {
     pub time_zone: Zone,
     /// Every rule of the catalogue, in its order.
     pub rules: Vec<RuleSettings>,
+    /// Where the user's own rules are.
+    pub rules_dir: RulesDir,
     /// What becomes of findings.
     pub alerts: Alerts,
     /// How much of people is shown.
@@ -213,6 +217,7 @@ impl Config {
         let time_zone = s.word("time_zone", Zone::System, doc);
         let doc = "Every rule by its id; docs/rules.md says what each sees.";
         let rules = s.section("rules", doc, |s| rules::read(s, cards));
+        let rules_dir = RulesDir::read(s, base);
         let alerts = s.section("alerts", "What becomes of findings.", |s| Alerts::read(s, cards));
         let privacy = s.section("privacy", "How much of people is shown.", Privacy::read);
         let doc = "Where alerts go besides standard output, which is always there unless turned off here.";
@@ -230,6 +235,7 @@ impl Config {
             geo,
             time_zone,
             rules,
+            rules_dir,
             alerts,
             privacy,
             stdout,

@@ -315,6 +315,12 @@ impl<'r, 'a> Section<'r, 'a> {
         values
     }
 
+    /// What the file says under a key, whatever it is; none if it says nothing.
+    pub fn raw(&mut self, key: &str, doc: &str) -> Option<&'a Node> {
+        self.show(key, doc, Body::Value("null".into()));
+        self.node(key).filter(|node| !matches!(node.value, Value::Null))
+    }
+
     fn list(&mut self, key: &str) -> Option<&'a [Node]> {
         let node = match self.variable(key) {
             Some(variable) => {

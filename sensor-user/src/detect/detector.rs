@@ -8,6 +8,7 @@ use crate::capture::{Loss, Time};
 use crate::detect::atlas::Atlas;
 use crate::detect::roster::Roster;
 use crate::detect::routes::Routes;
+use crate::detect::user::{Engine, UserRules};
 use crate::detect::{
     Case, DetectSettings, Finding, Knowledge, Needs, Report, Rule, Severity, Who, object, rules,
 };
@@ -30,6 +31,7 @@ pub struct Detector {
     knowledge: Arc<Knowledge>,
     atlas: Atlas,
     who: Who,
+    user: Arc<UserRules>,
     ticked_s: u64,
 }
 
@@ -39,7 +41,8 @@ impl Detector {
     pub fn new(settings: DetectSettings) -> Self {
         let settings = Arc::new(settings);
         let configured = |id: &str| settings.rules.get(id).cloned().unwrap_or_default();
-        let seats = rules::build(&settings).into_iter().filter_map(|rule| {
+        let every = rules::build(&settings).into_iter().chain(Engine::both());
+        let seats = every.filter_map(|rule| {
             let about = rule.about();
             let own = configured(about.id);
             let seat = Seat { rule, needs: about.needs, severity: own.severity, findings: 0 };
@@ -52,6 +55,7 @@ impl Detector {
             knowledge: Arc::default(),
             atlas: Atlas::default(),
             who: Who::default(),
+            user: Arc::default(),
             ticked_s: 0,
         }
     }
@@ -82,6 +86,20 @@ impl Detector {
     #[must_use]
     pub fn knowledge(&self) -> Arc<Knowledge> {
         Arc::clone(&self.knowledge)
+    }
+
+    /// Asks these rules of the user's from now on; those that are the same keep what they remember.
+    pub fn adopt(&mut self, rules: Arc<UserRules>) {
+        for seat in &mut self.seats {
+            seat.rule.adopt(&rules);
+        }
+        self.user = rules;
+    }
+
+    /// The user's rules that are asked.
+    #[must_use]
+    pub const fn user_rules(&self) -> &Arc<UserRules> {
+        &self.user
     }
 
     /// Judges a new exchange with its tokens as they are now. Rules that need a verdict see the settled ones;

@@ -34,6 +34,7 @@ pub mod telling;
 pub mod templates;
 pub mod text;
 pub mod told;
+pub mod user;
 pub mod window;
 
 #[cfg(test)]

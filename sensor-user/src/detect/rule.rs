@@ -11,6 +11,7 @@ use crate::detect::knowledge::{Knowledge, Place};
 use crate::detect::object::Object;
 use crate::detect::roster::{Slot, Who};
 use crate::detect::statement::VERIFIERS_LEEWAY_S;
+use crate::detect::user::UserRules;
 use crate::detect::{Finding, Severity};
 use crate::http::Exchange;
 use crate::token::TokenUse;
@@ -235,4 +236,7 @@ pub trait Rule: Send {
 
     /// Time has passed: forget what is too old, tell what silence means. Called at most every data second.
     fn tick(&mut self, _now: Time, _report: &mut Report) {}
+
+    /// The user's own rules have changed: for the seats that ask them.
+    fn adopt(&mut self, _rules: &UserRules) {}
 }

@@ -1,7 +1,10 @@
 //! What the stages count, as metrics and as totals.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::detect::user::UserRules;
+use crate::detect::user::model::Figures;
 use crate::pipeline::Pipeline;
 use crate::telemetry::{Metric, Totals};
 use crate::token::stage::Counters as TokenCounters;
@@ -128,7 +131,32 @@ pub(super) fn metrics(pipeline: &Pipeline, losses: &Losses) -> Vec<Metric> {
         all.push(entries.label("list", list));
     }
     all.extend(losses.metrics());
+    user_rules(&mut all, pipeline.detect.user_rules());
     all
+}
+
+fn user_rules(all: &mut Vec<Metric>, user: &UserRules) {
+    all.push(gauge("tokenscope_user_rules", "User rules that are asked.", user.rules.len() as u64));
+    all.push(gauge(
+        "tokenscope_user_rule_files_bad",
+        "Rule files with errors: their last good version is asked, if there is one.",
+        user.bad_files,
+    ));
+    let readings = [("ok", user.reloads), ("refused", user.refusals)];
+    let help = "Readings of changed rule files, by result.";
+    labelled(all, "tokenscope_user_rule_reloads_total", help, "result", readings.into_iter());
+    let mut each = |name, help, figure: fn(&Figures) -> &AtomicU64| {
+        let figures = user.rules.iter().map(|r| (r.about.id, figure(&r.figures).load(Ordering::Relaxed)));
+        labelled(all, name, help, "rule", figures);
+    };
+    each("tokenscope_user_rule_findings_total", "Findings, by user rule.", |f| &f.findings);
+    each("tokenscope_user_rule_faults_total", "Conditions that could not be computed.", |f| &f.faults);
+    each("tokenscope_user_rule_groups_evicted_total", "Groups that had to be forgotten.", |f| &f.evicted);
+    for rule in &user.rules {
+        let groups = rule.figures.groups.load(Ordering::Relaxed);
+        let help = "Groups remembered, by user rule.";
+        all.push(gauge("tokenscope_user_rule_groups", help, groups).label("rule", rule.about.id));
+    }
 }
 
 fn tokens(all: &mut Vec<Metric>, counters: &TokenCounters) {

@@ -103,6 +103,7 @@ struct Live {
 impl Live {
     /// Until a signal says stop.
     fn watch(&mut self, options: &Options) -> Result<(), RuntimeError> {
+        self.take_rules();
         loop {
             self.capture()?;
             self.take_verdicts();
@@ -120,6 +121,7 @@ impl Live {
             if let Some(marks) = self.services.new_marks() {
                 self.pipeline.obey(marks);
             }
+            self.take_rules();
             self.hand_over();
             self.history.step(&mut self.pipeline);
             self.show();
@@ -166,6 +168,13 @@ impl Live {
         self.services.want(self.pipeline.tokens.take_wanted());
     }
 
+    /// Takes over the user's rules, if they have changed.
+    fn take_rules(&mut self) {
+        if let Some(rules) = self.services.new_rules() {
+            self.pipeline.adopt(rules);
+        }
+    }
+
     fn hand_over(&mut self) {
         for event in self.out.events.drain(..) {
             self.writer.send(event);
@@ -186,6 +195,7 @@ impl Live {
         };
         let mut config = config;
         self.history.name_tokens(&mut config.tokens);
+        self.services.reread_rules(&config.rules_dir.path);
         match self.replace(&config, settings::of(&config)) {
             Ok(()) => {
                 tracing::info!(

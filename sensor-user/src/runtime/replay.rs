@@ -39,6 +39,7 @@ pub fn replay(
     let keys = super::services::fetch_once(&config.tokens)?;
     let verifier = Box::new(InStep::new(&config.tokens));
     let mut pipeline = Pipeline::new(settings::of(&config), verifier)?;
+    pipeline.adopt(std::sync::Arc::clone(&options.rules));
     let mut out = Output::default();
     pipeline.on_keys(keys, &mut out);
     pipeline.know(super::knowledge::read_once(&config));

@@ -14,9 +14,11 @@ use tokio::task::AbortHandle;
 
 use super::RuntimeError;
 use super::knowledge::{self, Change, Reader};
+use super::user_rules::Watching;
 use crate::alert::Marks;
 use crate::config::Config;
 use crate::detect::Knowledge;
+use crate::detect::user::UserRules;
 use crate::store::marks as store;
 use crate::telemetry::server::{self, Status};
 use crate::telemetry::{Metric, metrics};
@@ -148,6 +150,7 @@ pub(super) struct Services {
     knowing: Knowing,
     asking: Option<Asking>,
     marks: watch::Receiver<Arc<Marks>>,
+    rules: Watching,
     events: Handle,
     stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
@@ -169,6 +172,7 @@ impl Services {
         let fetching = Fetching::start(&events, &config.tokens)?;
         let knowing = Knowing::start(&events, config);
         let asking = Asking::start(&events, &config.tokens)?;
+        let rules = Watching::start(&events, &config.rules_dir.path);
         if let Some(address) = config.metrics.listen {
             events.spawn(serve(address, Arc::clone(&board)));
         }
@@ -181,7 +185,7 @@ impl Services {
             runtime.shutdown_timeout(Duration::from_millis(100));
         };
         let thread = std::thread::Builder::new().name("services".into()).spawn(run).map_err(started)?;
-        Ok(Self { news, board, fetching, knowing, asking, marks, events, stop, thread })
+        Ok(Self { news, board, fetching, knowing, asking, marks, rules, events, stop, thread })
     }
 
     /// Keys that have come or changed since the last call.
@@ -213,6 +217,16 @@ impl Services {
     pub(super) fn new_marks(&mut self) -> Option<Arc<Marks>> {
         let marks = &mut self.marks;
         marks.has_changed().unwrap_or(false).then(|| Arc::clone(&marks.borrow_and_update()))
+    }
+
+    /// The user's rules, if they have changed since the last call.
+    pub(super) fn new_rules(&mut self) -> Option<Arc<UserRules>> {
+        self.rules.changed()
+    }
+
+    /// Reads the user's rules now, from this directory.
+    pub(super) fn reread_rules(&self, dir: &std::path::Path) {
+        self.rules.reread(dir);
     }
 
     /// Asks for keys that tokens name and nobody has. What the fetcher cannot take now is asked for again later.
