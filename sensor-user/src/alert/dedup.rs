@@ -67,7 +67,7 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct Files {
     settings: AlertSettings,
-    files: Table<Key, File>,
+    kept: Table<Key, File>,
     sources: Table<(&'static str, Option<IpAddr>), Source>,
     /// When the window or the cooling of each file ends, soonest first; ties in the order of opening.
     ends: BinaryHeap<Reverse<(Time, u64, Box<Ending>)>>,
@@ -105,7 +105,7 @@ impl Files {
     #[must_use]
     pub fn new(settings: AlertSettings) -> Self {
         Self {
-            files: Table::new(settings.max_alerts),
+            kept: Table::new(settings.max_alerts),
             sources: Table::new(settings.max_alerts),
             ends: BinaryHeap::new(),
             now: Time::default(),
@@ -124,13 +124,13 @@ impl Files {
     /// Alerts open or cooling.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.files.len()
+        self.kept.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
+        self.kept.is_empty()
     }
 
     /// Takes a finding under its key; appends the alert or the update that it makes, if it makes one. `attend` sees what
@@ -143,11 +143,11 @@ impl Files {
         mut attend: impl FnMut(&mut Alert, Step),
     ) {
         let mut key = key;
-        if self.files.get(&key).is_none() && !self.has_room(&key, finding.at) {
+        if self.kept.get(&key).is_none() && !self.has_room(&key, finding.at) {
             self.counters.folded += 1;
             key = key.folded();
         }
-        let Some(file) = self.files.get(&key) else { return self.open(key, finding, out, attend) };
+        let Some(file) = self.kept.get(&key) else { return self.open(key, finding, out, attend) };
         self.counters.repeated += 1;
         let step = file.repeat(finding);
         attend(&mut file.alert, step);
@@ -169,7 +169,7 @@ impl Files {
     /// Tells what was counted and not told, in the order of opening. Everything stays as it is.
     pub fn flush(&mut self, out: &mut Vec<Alert>) {
         let mut pending: Vec<(u64, Key)> = self
-            .files
+            .kept
             .iter()
             .filter(|(_, file)| file.alert.count > file.told)
             .map(|(key, file)| (file.number, key.clone()))
@@ -177,13 +177,13 @@ impl Files {
         pending.sort_by_key(|(number, _)| *number);
         self.counters.updated += pending.len() as u64;
         for (_, key) in pending {
-            out.extend(self.files.get(&key).map(|file| file.tell(Activity::Update)));
+            out.extend(self.kept.get(&key).map(|file| file.tell(Activity::Update)));
         }
     }
 
     /// Every alert, oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &File> {
-        let mut files: Vec<&File> = self.files.iter().map(|(_, file)| file).collect();
+        let mut files: Vec<&File> = self.kept.iter().map(|(_, file)| file).collect();
         files.sort_by_key(|file| file.number);
         files.into_iter()
     }
@@ -191,14 +191,14 @@ impl Files {
     /// Takes in what an earlier run left open or cooling.
     pub(super) fn resume(&mut self, alert: Alert, told: u64, cooling: bool, ends: Time) {
         let key = alert.key.clone();
-        if self.files.len() >= self.files.cap() || self.files.get(&key).is_some() {
+        if self.kept.len() >= self.kept.cap() || self.kept.get(&key).is_some() {
             return;
         }
         self.opened += 1;
         self.schedule(ends, self.opened, key.clone());
         let file = File { alert, told, cooling, ends, number: self.opened };
-        let hash = self.files.hash_of(&key);
-        self.files.insert(hash, key, file);
+        let hash = self.kept.hash_of(&key);
+        self.kept.insert(hash, key, file);
     }
 
     /// Whether the source of a new alert has not opened too many already.
@@ -244,8 +244,8 @@ impl Files {
         let mut file = File { alert, told: 0, cooling: false, ends, number: self.opened };
         out.push(file.tell(Activity::Create));
         self.schedule(ends, self.opened, key.clone());
-        let hash = self.files.hash_of(&key);
-        if let Some((_, mut evicted)) = self.files.insert(hash, key, file) {
+        let hash = self.kept.hash_of(&key);
+        if let Some((_, mut evicted)) = self.kept.insert(hash, key, file) {
             self.counters.evicted += 1;
             if evicted.alert.count > evicted.told {
                 self.counters.updated += 1;
@@ -257,7 +257,7 @@ impl Files {
     fn schedule(&mut self, at: Time, number: u64, key: Key) {
         // Endings of evicted files stay until their time: drop them before they outnumber the living.
         if self.ends.len() >= self.settings.max_alerts.saturating_mul(2).max(64) {
-            let files = &mut self.files;
+            let files = &mut self.kept;
             self.ends
                 .retain(|Reverse((_, number, end))| files.get(&end.0).is_some_and(|f| f.number == *number));
         }
@@ -266,14 +266,14 @@ impl Files {
 
     /// The window or the cooling of a file is over.
     fn end(&mut self, at: Time, number: u64, key: Key, out: &mut Vec<Alert>) {
-        let Some(file) = self.files.get(&key).filter(|file| file.number == number) else { return };
+        let Some(file) = self.kept.get(&key).filter(|file| file.number == number) else { return };
         if file.alert.count > file.told {
             self.counters.updated += 1;
             out.push(file.tell(Activity::Update));
         }
         if file.cooling {
-            let hash = self.files.hash_of(&key);
-            self.files.remove(hash, |k| *k == key);
+            let hash = self.kept.hash_of(&key);
+            self.kept.remove(hash, |k| *k == key);
             return;
         }
         file.cooling = true;

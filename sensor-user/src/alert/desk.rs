@@ -228,8 +228,11 @@ mod tests {
         Desk::new(AlertSettings::default())
     }
 
+    /// Each of a request of its own.
     fn critical(number: u8) -> Finding {
-        Finding { severity: Severity::Critical, ..finding(number) }
+        let finding = finding(number);
+        let at = finding.at.plus(Duration::from_millis(number.into()));
+        Finding { severity: Severity::Critical, at, ..finding }
     }
 
     fn rules(events: &[Event]) -> Vec<&'static str> {
@@ -260,7 +263,7 @@ mod tests {
             desk.admit(critical(number), &mut out);
         }
         assert!(!rules(&out).contains(&"entity-risk"));
-        assert!(out.iter().filter_map(Event::alert).last().unwrap().entity_risk > 70);
+        assert!(out.iter().filter_map(Event::alert).next_back().unwrap().entity_risk > 70);
     }
 
     #[test]

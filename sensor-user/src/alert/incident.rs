@@ -15,6 +15,7 @@ use crate::alert::entity::Entity;
 use crate::alert::key::ulid;
 use crate::alert::{Activity, Alert};
 use crate::capture::Time;
+use crate::detect::rules::entity_risk;
 use crate::detect::{About, Finding, Severity};
 use crate::token::Fingerprint;
 
@@ -67,7 +68,7 @@ pub struct Incident {
     pub alerts: u64,
     /// Findings.
     pub findings: u64,
-    /// Findings whose request was answered 2xx.
+    /// Requests with findings that were answered 2xx.
     pub accepted: u64,
     /// Bytes of answers to those, where framing tells.
     pub bytes: u64,
@@ -93,6 +94,10 @@ pub(super) struct Seen {
     at: Time,
     accepted: bool,
     bytes: u64,
+    /// Tells requests apart: several findings may be about one.
+    request: Option<(Time, SocketAddr)>,
+    /// Whether it only sums up what others have found.
+    summary: bool,
 }
 
 impl Seen {
@@ -100,7 +105,9 @@ impl Seen {
         let scene = finding.scene.as_deref();
         let accepted = scene.and_then(|s| s.status).is_some_and(|status| (200..300).contains(&status));
         let bytes = scene.filter(|_| accepted).and_then(|s| s.response_bytes).unwrap_or(0);
-        Self { at: finding.at, accepted, bytes }
+        let request = scene.map(|s| (s.at, s.endpoints.client));
+        let summary = finding.rule.id == entity_risk::ABOUT.id;
+        Self { at: finding.at, accepted, bytes, request, summary }
     }
 }
 
@@ -112,6 +119,8 @@ pub(super) struct Open {
     pub(super) merged: Vec<Ulid>,
     /// Whether anybody has heard of it: it has two alerts.
     pub(super) told: bool,
+    /// The request that was counted last.
+    pub(super) request: Option<(Time, SocketAddr)>,
 }
 
 /// What was done so far.
@@ -246,7 +255,7 @@ impl Incidents {
     /// Another finding of an alert that has joined, which may have grown worse.
     pub(super) fn count(&mut self, alert: &Alert, seen: Seen, out: &mut Vec<Incident>) {
         let Some(mut open) = alert.incident.and_then(|id| self.take(self.current(id))) else { return };
-        open.incident.count(seen);
+        open.count(seen);
         if open.grow(alert) && open.told {
             open.tell(Activity::Update, out);
         }
@@ -281,7 +290,7 @@ impl Incidents {
             services: Vec::new(),
             merged_into: None,
         };
-        self.put(Open { incident, keys: Vec::new(), merged: Vec::new(), told: false });
+        self.put(Open { incident, keys: Vec::new(), merged: Vec::new(), told: false, request: None });
         id
     }
 
@@ -353,8 +362,23 @@ impl Open {
             incident.members.push(Member { id, rule: alert.finding.rule, severity, first_seen });
         }
         incident.alerts += 1;
-        incident.count(seen);
+        self.count(seen);
         self.grow(alert)
+    }
+
+    fn count(&mut self, seen: Seen) {
+        let incident = &mut self.incident;
+        incident.first_seen = incident.first_seen.min(seen.at);
+        incident.last_seen = incident.last_seen.max(seen.at);
+        if seen.summary {
+            return;
+        }
+        incident.findings += 1;
+        if seen.request.is_none() || seen.request != self.request {
+            incident.accepted += u64::from(seen.accepted);
+            incident.bytes = incident.bytes.saturating_add(seen.bytes);
+            self.request = seen.request;
+        }
     }
 
     fn grow(&mut self, alert: &Alert) -> bool {
@@ -401,14 +425,6 @@ impl Open {
 }
 
 impl Incident {
-    fn count(&mut self, seen: Seen) {
-        self.findings += 1;
-        self.accepted += u64::from(seen.accepted);
-        self.bytes = self.bytes.saturating_add(seen.bytes);
-        self.first_seen = self.first_seen.min(seen.at);
-        self.last_seen = self.last_seen.max(seen.at);
-    }
-
     fn name(&mut self, entity: &Entity) {
         match entity {
             Entity::Principal(subject, issuer) => {
@@ -513,12 +529,12 @@ mod tests {
         ]);
         let told = [(Activity::Create, 2), (Activity::Create, 2), (Activity::Close, 2)];
         assert_eq!(incidents(&out), told);
-        let closed = out.iter().filter_map(Event::incident).last().unwrap();
-        let oldest = out.iter().filter_map(Event::incident).next().unwrap().id;
+        let closed = out.iter().filter_map(Event::incident).next_back().unwrap();
+        let oldest = out.iter().find_map(Event::incident).unwrap().id;
         assert_eq!(closed.merged_into, Some(oldest));
         desk.admit(at(5, 4, Some("alice"), "10.9.0.2"), &mut out);
         desk.close(&mut out);
-        let last = out.iter().filter_map(Event::incident).last().unwrap();
+        let last = out.iter().filter_map(Event::incident).next_back().unwrap();
         assert_eq!((last.id, last.alerts, last.findings), (oldest, 5, 6));
     }
 
@@ -532,7 +548,7 @@ mod tests {
         desk.close(&mut out);
         let seen = [(Activity::Create, 2), (Activity::Update, 2), (Activity::Close, 2)];
         assert_eq!(incidents(&out), seen);
-        let last = out.iter().filter_map(Event::incident).last().unwrap();
+        let last = out.iter().filter_map(Event::incident).next_back().unwrap();
         assert_eq!((last.findings, last.severity), (13, Severity::Critical));
     }
 

@@ -326,5 +326,5 @@ fn wake_incident(mut kept: KeptIncident, cards: &[&'static About]) -> Open {
         merged_into: None,
     };
     let merged = kept.merged.into_iter().take(MAX_MERGED).map(Ulid).collect();
-    Open { incident, keys: kept.keys, merged, told: kept.told }
+    Open { incident, keys: kept.keys, merged, told: kept.told, request: None }
 }

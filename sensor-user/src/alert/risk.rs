@@ -2,7 +2,7 @@
 //!
 //! An alert moves the risk half of its own risk towards the ceiling of its severity: low alerts alone never
 //! pass 40, medium ones 80, high ones 95. A rule that has spoken of the entity before moves it by half as much again, so
-//! that one noisy rule is not taken for many witnesses.
+//! that one noisy rule is not taken for many witnesses; several rules on one request are one witness, the worst of them.
 
 use std::time::Duration;
 
@@ -66,6 +66,8 @@ pub(super) struct Score {
     told: u8,
     alerts: u32,
     rules: SmallVec<[u32; MAX_RULES]>,
+    /// What the risk was before the newest request that raised it, and when that ended.
+    before: (u32, Time),
 }
 
 /// An entity has crossed a threshold.
@@ -103,6 +105,12 @@ impl Risks {
         self.scores.len()
     }
 
+    /// Alerts counted of the first of these.
+    #[cfg(test)]
+    fn of_alerts(&mut self, entities: &[Entity]) -> u32 {
+        entities.first().and_then(|entity| self.scores.get(entity)).map_or(0, |score| score.alerts)
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -129,7 +137,7 @@ impl Risks {
         for entity in entities {
             let Some(score) = self.scores.get_or(entity.clone(), Score::default) else { continue };
             score.decay(at, &self.settings);
-            score.add(rule, severity, own);
+            score.add(rule, severity, own, at);
             highest = highest.max(points(score.value));
             let Some(severity) = score.crossed(&self.settings) else { continue };
             crossing.get_or_insert_with(|| Crossing {
@@ -187,7 +195,7 @@ impl Score {
             clippy::cast_sign_loss,
             reason = "between 0 and the value itself"
         )]
-        let value = (f64::from(self.value) * (-halvings).exp2()) as u32;
+        let value = (f64::from(self.value) * (-halvings).exp2()).round() as u32;
         value
     }
 
@@ -206,8 +214,12 @@ impl Score {
         }
     }
 
-    fn add(&mut self, rule: &str, severity: Severity, own: u8) {
-        let room = u64::from(ceiling(severity).saturating_sub(self.value));
+    fn add(&mut self, rule: &str, severity: Severity, own: u8, at: Time) {
+        if self.before.1 != at {
+            self.before = (self.value, at);
+        }
+        let before = self.before.0;
+        let room = u64::from(ceiling(severity).saturating_sub(before));
         let step = room * u64::from(own.min(100)) / 200;
         #[allow(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
         let rule = stable_hash(rule) as u32;
@@ -216,7 +228,8 @@ impl Score {
             self.rules.push(rule);
         }
         let step = if heard { step / 2 } else { step };
-        self.value = self.value.saturating_add(u32::try_from(step).unwrap_or(0)).min(100 * POINT);
+        let raised = before.saturating_add(u32::try_from(step).unwrap_or(0)).min(100 * POINT);
+        self.value = self.value.max(raised);
         self.alerts = self.alerts.saturating_add(1);
     }
 
@@ -260,9 +273,23 @@ mod tests {
         Time::from_secs(1_795_284_245 + hours * 3600)
     }
 
+    /// Each alert is of a request of its own, nanoseconds apart.
+    fn add_at(
+        risks: &mut Risks,
+        entities: &[Entity],
+        rule: &str,
+        severity: Severity,
+        own: u8,
+        hours: u64,
+    ) -> (u8, Option<Crossing>) {
+        let n = risks.of_alerts(entities);
+        let at = Time(at(hours).0 + u64::from(n));
+        risks.add(entities, rule, severity, own, at)
+    }
+
     fn add(risks: &mut Risks, rule: &str, severity: Severity, hours: u64) -> (u8, Option<Severity>) {
         let own = (severity.id() - 1) * 25;
-        let (risk, crossing) = risks.add(&[alice()], rule, severity, own, at(hours));
+        let (risk, crossing) = add_at(risks, &[alice()], rule, severity, own, hours);
         (risk, crossing.map(|c| c.severity))
     }
 
@@ -277,6 +304,14 @@ mod tests {
         assert_eq!(add(&mut risks, "bulk-access", Severity::Critical, 0), (87, None));
         assert_eq!(add(&mut risks, "injection", Severity::Critical, 0), (93, Some(Severity::High)));
         assert_eq!(add(&mut risks, "key-url", Severity::Critical, 0), (96, None));
+    }
+
+    #[test]
+    fn many_rules_on_one_request_are_one_witness() {
+        let mut risks = Risks::new(RiskSettings::default());
+        for (rule, own, expected) in [("a", 60, 30), ("b", 100, 50), ("c", 80, 50), ("d", 100, 50)] {
+            assert_eq!(risks.add(&[alice()], rule, Severity::Critical, own, at(0)), (expected, None));
+        }
     }
 
     #[test]
@@ -325,8 +360,8 @@ mod tests {
         let mut risks = Risks::new(RiskSettings::default());
         let all =
             [alice(), Entity::Token(crate::token::Fingerprint([1; 16])), Entity::Address([10; 4].into())];
-        assert_eq!(risks.add(&all, "a", Severity::Critical, 100, at(0)).1, None);
-        let crossing = risks.add(&all, "b", Severity::Critical, 100, at(0)).1.unwrap();
+        assert_eq!(add_at(&mut risks, &all, "a", Severity::Critical, 100, 0).1, None);
+        let crossing = add_at(&mut risks, &all, "b", Severity::Critical, 100, 0).1.unwrap();
         assert_eq!((crossing.entity, crossing.alerts, crossing.rules), (alice(), 2, 2));
     }
 

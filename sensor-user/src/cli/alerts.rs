@@ -120,15 +120,14 @@ fn opinion(text: &str) -> Result<Opinion, Failure> {
 
 pub(super) fn alerts(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     let json = context.wants_json("alerts")?;
-    let dir = match &arguments.state_dir {
-        Some(dir) => dir.clone(),
-        None => {
-            let loaded = context.load(context.config_path().as_deref(), Secrets::Optional);
-            let dir = loaded.map_err(Failure::Config)?.config.state.dir;
-            dir.ok_or_else(|| {
-                Failure::Usage("the configuration keeps no state (state.dir: off); name a --state-dir".into())
-            })?
-        }
+    let dir = if let Some(dir) = &arguments.state_dir {
+        dir.clone()
+    } else {
+        let loaded = context.load(context.config_path().as_deref(), Secrets::Optional);
+        let dir = loaded.map_err(Failure::Config)?.config.state.dir;
+        dir.ok_or_else(|| {
+            Failure::Usage("the configuration keeps no state (state.dir: off); name a --state-dir".into())
+        })?
     };
     match &arguments.verb {
         Verb::Mark { words, scope, holds, note, event } => {

@@ -243,12 +243,12 @@ fn message(incident: &Incident) -> String {
         _ => "",
     };
     format!(
-        "{} about {} and {} belong together; {} of {} answered 2xx{bytes}.{end}",
+        "{} about {} and {} belong together: {}, and {} answered 2xx{bytes}.{end}",
         many(incident.alerts, "alert"),
         many(incident.principals.len() as u64, "verified principal"),
         many(incident.addresses.len() as u64, "client"),
-        incident.accepted,
-        many(incident.findings, "finding") + if incident.findings == 1 { " was" } else { " were" },
+        many(incident.findings, "finding"),
+        many(incident.accepted, "request"),
     )
 }
 
@@ -390,8 +390,8 @@ mod tests {
             ("/observables/0/value", "alice".into()),
             ("/observables/1/value", "10.0.3.7".into()),
             ("/unmapped/alerts", 2.into()),
-            ("/unmapped/accepted", 2.into()),
-            ("/unmapped/response_bytes", 2000.into()),
+            ("/unmapped/accepted", 1.into()),
+            ("/unmapped/response_bytes", 1000.into()),
             ("/unmapped/deadline", "P1".into()),
             ("/unmapped/routes/1", "GET /invoices/{id}".into()),
         ] {
@@ -409,7 +409,7 @@ mod tests {
         let mut out = String::new();
         line(&told, &mut out);
         assert!(out.contains(" HIGH     incident  alice@idp  10.0.3.7 -> 10.0.0.1:8080  GET /"), "{out}");
-        assert!(out.contains("+2 -  begun: 2 alerts of alg-none, 2 accepted  ×2  inc=01"), "{out}");
+        assert!(out.contains("+2 -  begun: 2 alerts of alg-none, 1 accepted  ×2  inc=01"), "{out}");
         assert_eq!(out.chars().filter(|c| c.is_control()).collect::<String>(), "\n");
     }
 

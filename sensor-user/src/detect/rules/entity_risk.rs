@@ -20,7 +20,7 @@ pub static ABOUT: About = About {
     doc: "Reckons a risk of 0 to 100 for every verified principal, token and client address that alerts are about. \
 An alert moves it half of the alert's own risk (severity times confidence, or what its rule says in `risk_score`) \
 towards a ceiling: 40 for low alerts, 80 for medium, 95 for high, 100 for critical. A rule that has spoken of the \
-entity before moves it by half as much. Half of the risk is gone after every half-life.\n\nCrossing `medium_from` is \
+entity before moves it by half as much; several on one request count as the worst of them. Half of the risk is gone after every half-life.\n\nCrossing `medium_from` is \
 a medium alert, crossing `high_from` a high one; it is told again only after the risk has fallen 20 points below. One \
 alert alone never crosses. It matters because many small alerts about one user are one large attack, slow enough to \
 miss every other rule.\n\nBenign source: one client with a mistake that several rules see; mark its alerts as false \
