@@ -197,6 +197,27 @@ impl Crowd {
     }
 }
 
+/// A crowd that forgets: those of the part of time at hand, and of the one before. 24 bytes.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Fading {
+    part: u32,
+    now: Crowd,
+    before: Crowd,
+}
+
+impl Fading {
+    /// Adds a hash in a part, by its number; how many there are now at least.
+    pub const fn add(&mut self, part: u32, hash: u64) -> u32 {
+        if part > self.part {
+            self.before = if part - self.part == 1 { self.now } else { Crowd(0) };
+            self.now = Crowd(0);
+            self.part = part;
+        }
+        self.now.add(hash);
+        Crowd(self.now.0 | self.before.0).size()
+    }
+}
+
 /// What one is used to: rises at once, falls by an eighth of the distance.
 pub const fn get_used(usual: &mut u32, seen: u32) {
     *usual = if seen >= *usual { seen } else { *usual - (*usual - seen).div_ceil(8) };
@@ -249,6 +270,14 @@ mod tests {
         assert!(!window.add(100, 7), "what is too old is ignored");
         window.add(1000, 7);
         assert_eq!(window.count(), 1);
+    }
+
+    #[test]
+    fn a_fading_crowd_lasts_for_two_parts() {
+        let mut crowd = Fading::default();
+        let sizes = [(7, 1), (7, 2), (7, 2), (8, 3), (9, 4), (20, 5), (19, 6)]
+            .map(|(part, name)| crowd.add(part, stable_hash(&name)));
+        assert_eq!(sizes, [1, 2, 2, 3, 2, 1, 2]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::detect::{
 pub static ABOUT: About = About {
     id: "bulk-access",
     title: "Objects are taken in bulk",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::Medium,
     accepted: None,
     attack: &["T1119", "T1530"],
@@ -26,7 +26,8 @@ pub static ABOUT: About = About {
 within five minutes, on all routes together. A request that names no object counts as one for each different query, \
 so that the pages of a list count; what is in a list does not.\n\nNobody reads a hundred objects a minute: a program \
 takes them along. From 2000 it is high.\n\nBenign sources: batch jobs, exports, service accounts. What a caller is \
-used to within five minutes is learned, and it takes twice that; what was told becomes a habit after a few times. \
+used to within five minutes is learned, and it takes twice that; what is too much becomes a habit only if it goes on \
+for half an hour of the caller's time. \
 The count is a sketch, within 5 %, over the last four to five minutes. It costs 16 bytes an actor, and 150 to 800 \
 for those that get objects.",
     cooling_s: 600,
@@ -62,11 +63,12 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
 #[derive(Default, Serialize, Deserialize)]
 struct Taken {
     objects: Sliding<PARTS>,
-    /// The five minutes at hand, the most objects in them, whether they were told, and what is usual.
+    /// The five minutes at hand, the most objects in them, and what is usual.
     window: u32,
     most: u32,
-    told: bool,
     usual: u32,
+    /// The newest minute with too much.
+    beyond: u32,
     quiet_until_s: u32,
     told_high: bool,
 }
@@ -83,12 +85,13 @@ impl Taken {
         if window <= self.window {
             return;
         }
-        if self.told {
-            self.usual += self.most.saturating_sub(self.usual) / 3;
+        // What was too much stays in the count for the length of the window.
+        if self.beyond + 5 > self.window * 5 {
+            self.usual += self.most.saturating_sub(self.usual) / 8;
         } else if self.most > 0 {
             get_used(&mut self.usual, self.most);
         }
-        (self.window, self.most, self.told) = (window, 0, false);
+        (self.window, self.most) = (window, 0);
     }
 }
 
@@ -128,10 +131,13 @@ impl Rule for BulkAccess {
         let count = taken.objects.count();
         taken.most = taken.most.max(count);
         let is_high = count > self.high;
+        if count > limit {
+            taken.beyond = minute;
+        }
         if count <= limit || (second < taken.quiet_until_s && (taken.told_high || !is_high)) {
             return;
         }
-        (taken.told, taken.told_high) = (true, is_high);
+        taken.told_high = is_high;
         taken.quiet_until_s = second.saturating_add(300);
         let statement = Statement {
             severity: if is_high { Severity::High } else { ABOUT.severity },
@@ -205,6 +211,16 @@ mod tests {
         let nights: Vec<usize> =
             (1..12).map(|night| take(&mut play, 1500, 20, night * 86_400).len()).collect();
         assert!(nights[0] > 0 && nights[6..].iter().all(|n| *n == 0), "{nights:?}");
+    }
+
+    #[test]
+    fn what_was_told_is_no_habit_the_day_after() {
+        let mut play = play();
+        for day in 1..4 {
+            let mut found = take(&mut play, 700, 350, day * 86_400).len();
+            found += take(&mut play, 20, 1000, day * 86_400 + 300).len();
+            assert_eq!(found, 1, "{day}");
+        }
     }
 
     #[test]

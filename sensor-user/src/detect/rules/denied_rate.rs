@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::detect::roster::stable_hash;
-use crate::detect::sketch::Crowd;
+use crate::detect::sketch::{Crowd, Fading};
 use crate::detect::statement::Statement;
 use crate::detect::window::Buckets;
 use crate::detect::{
@@ -16,7 +16,7 @@ use crate::detect::{
 pub static ABOUT: About = About {
     id: "denied-rate",
     title: "Refused again and again",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::Medium,
     accepted: None,
     attack: &["T1087", "T1069"],
@@ -25,10 +25,10 @@ pub static ABOUT: About = About {
     doc: "Counts answers of 401 and 403 to one principal, or to one token that nobody can check, in a sliding \
 minute. More than 5 are medium, more than 20 high.\n\nWho holds a good token and is refused that often asks for \
 what is not his: he tries objects, functions or tenants one after the other.\n\nBenign source: a page that asks \
-on every visit for what its user may not see. Routes that refuse many callers, and routes that refused this caller \
-on an earlier day or hour, do not count towards the lower number, and never towards the higher one alone: they \
+on every visit for what its user may not see. Routes that refused four callers or more within a day or two, and routes that refused \
+this caller on an earlier day or hour, do not count towards the lower number, and never towards the higher one alone: they \
 need twice as many. Login, logout and token routes do not count; nor do expired and forged tokens, which have rules \
-of their own. It costs 40 bytes an actor and 16 a route.",
+of their own. It costs 40 bytes an actor and 28 a route.",
     cooling_s: 600,
     thresholds: &[
         Threshold {
@@ -51,8 +51,10 @@ of their own. It costs 40 bytes an actor and 16 a route.",
 /// Seconds of a bucket: six make a minute.
 const BUCKET_S: u32 = 10;
 
-/// Callers after whose refusal a route is known to refuse ordinary callers.
+/// Callers after whose refusal a route is known to refuse ordinary callers, within this day and the one before: those
+/// who try what is not theirs come now and then, and a page that asks too much does so every day.
 const COMMON: u32 = 4;
+const DAY_S: u32 = 86_400;
 
 /// Seconds after which a refusal is a habit.
 const HABIT_S: u32 = 3600;
@@ -81,7 +83,7 @@ struct DeniedRate {
     low: u32,
     high: u32,
     /// Of each actor its refusals, of each route whom it refused.
-    memory: (Column<Refusals>, Column<Crowd>),
+    memory: (Column<Refusals>, Column<Fading>),
 }
 
 impl Rule for DeniedRate {
@@ -101,10 +103,9 @@ impl Rule for DeniedRate {
         }
         let Some(actor) = case.who.actor else { return };
         let (second, route) = (case.second(), case.route.slot);
-        let crowd = self.memory.1.of(route);
-        crowd.add(stable_hash(&actor.known.slot));
+        let callers = self.memory.1.of(route).add(second / DAY_S, stable_hash(&actor.known.slot));
         let refused = self.memory.0.of(actor.known.slot);
-        let is_common = crowd.size() >= COMMON || refused.is_habit(stable_hash(&route), second);
+        let is_common = callers >= COMMON || refused.is_habit(stable_hash(&route), second);
         let (bucket, counts) =
             (u64::from(second / BUCKET_S), if is_common { &mut refused.common } else { &mut refused.odd });
         counts.add(bucket);
@@ -204,6 +205,18 @@ mod tests {
             }
         }
         assert!(found <= 3, "{found}");
+    }
+
+    #[test]
+    fn who_tries_what_others_tried_days_ago_is_told() {
+        let mut play = play();
+        for user in 0..12_u64 {
+            let mut ask = |i: u64| {
+                let stage = Stage::to("GET", "/ledger").status(403).after_ms(user * 86_400_000 + i * 1000);
+                play.ask(&stage, [held_by(&format!("user-{user}"))]).len()
+            };
+            assert_eq!((0..10).map(&mut ask).sum::<usize>(), 1, "{user}");
+        }
     }
 
     #[test]

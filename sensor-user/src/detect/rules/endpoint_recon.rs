@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::detect::roster::stable_hash;
-use crate::detect::sketch::{Crowd, Distinct};
+use crate::detect::sketch::{Distinct, Fading};
 use crate::detect::statement::Statement;
 use crate::detect::telling::percent;
 use crate::detect::window::Buckets;
@@ -17,7 +17,7 @@ use crate::detect::{
 pub static ABOUT: About = About {
     id: "endpoint-recon",
     title: "Paths are being tried",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::Medium,
     accepted: None,
     attack: &["T1595.003"],
@@ -27,10 +27,11 @@ pub static ABOUT: About = About {
 least 10 of them, and 40 %, were answered 4xx, and at least 15 different routes are among those. From 100 answers of \
 4xx it is high.\n\nScanners ask for what many products have; almost nothing of it exists here. A route is a path with \
 its ids taken out, so that missing objects count once.\n\nBenign sources: a web page whose files are gone. A route on \
-which four or more addresses got 4xx is the service's fault and does not count. Login routes, 429, and addresses in \
+which four or more addresses got 4xx within a day or two is the service's fault and does not count; four scanners \
+within that time hide what they have in common, and are told by what they have not. Login routes, 429, and addresses in \
 `lists.trusted_addresses` do not count. Requests are counted from an address's first 4xx on. It does not see scans \
 that are spread over many addresses or slower than this. It costs 16 bytes an address, 200 to 350 for those with \
-errors, and 12 a route.",
+errors, and 24 a route.",
     cooling_s: 3600,
     thresholds: &[
         Threshold {
@@ -75,8 +76,10 @@ errors, and 12 a route.",
 const BUCKET_S: u32 = 10;
 const BUCKETS: u64 = 12;
 
-/// Addresses from which on a route's errors are its own fault.
+/// Addresses from which on a route's errors are its own fault, within this day and the one before: the same word lists
+/// are tried again every few days.
 const COMMON: u32 = 4;
+const DAY_S: u32 = 86_400;
 
 /// Seconds between two findings about one address.
 const QUIET_S: u32 = 300;
@@ -109,7 +112,7 @@ struct Tries {
 
 struct EndpointRecon {
     limits: [u32; 5],
-    memory: (Column<Option<Box<Tries>>>, Column<Crowd>),
+    memory: (Column<Option<Box<Tries>>>, Column<Fading>),
 }
 
 impl Tries {
@@ -152,10 +155,10 @@ impl Rule for EndpointRecon {
             return;
         }
         let crowd = self.memory.1.of(case.route.slot);
-        crowd.add(stable_hash(&address));
+        let addresses = crowd.add(second / DAY_S, stable_hash(&address));
         let tries = self.memory.0.of(address).get_or_insert_default();
         tries.calls.add(bucket);
-        if crowd.size() >= COMMON {
+        if addresses >= COMMON {
             return;
         }
         tries.errors.add(bucket);
@@ -239,6 +242,17 @@ mod tests {
             }
         }
         assert!(found <= 3, "{found}");
+    }
+
+    #[test]
+    fn scanners_with_the_same_list_are_told_each_if_they_come_on_other_days() {
+        let mut play = play();
+        for scanner in 0..12_u64 {
+            let client = format!("10.0.2.{scanner}");
+            let scan =
+                |i| ask(&mut play, &client, &format!("/{}", word(i)), 404, scanner * 86_400_000 + i * 200);
+            assert_eq!((0..40).flat_map(scan).collect::<Vec<_>>(), [Severity::Medium], "{scanner}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::detect::{
 pub static ABOUT: About = About {
     id: "signal-missing",
     title: "A service has fallen silent",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::Low,
     accepted: None,
     attack: &["T1562.006", "T1489"],
@@ -22,11 +22,12 @@ pub static ABOUT: About = About {
     needs: Needs::Exchange,
     doc: "Learns for each service (a server address and port) the longest silence of each of the last seven days. \
 Fires when no request was seen for four times the longest of them, and for at least five minutes, if the service has \
-been seen on two days before and had 1000 requests in the day before. Told once a silence.\n\nA sensor that no longer \
+been seen on two days before and had 1000 requests in the day before. Told once a silence. What was told is no \
+usual silence, unless it is the fourth within five days, or the fourth in a row that begins at the same time of day.\n\nA sensor that no longer \
 sees a service may have been blinded, and a service that is no longer asked may have been stopped or bypassed.\n\n\
-Benign sources: a service that is taken down or moved. Nights and week-ends are silences that are learned, so a service \
-that sleeps is known to sleep; after its first week-end, that is. While the sensor itself lags or stands still no time \
-passes for it, and nothing is said. It costs 100 bytes a service.",
+Benign sources: a service that is taken down or moved. Nights are silences that are learned in the first days, so a \
+service that sleeps is known to sleep; longer ones, such as week-ends, after they were told three times. While the sensor itself lags or stands still no time \
+passes for it, and nothing is said. It costs 110 bytes a service.",
     cooling_s: 3600,
     thresholds: &[
         Threshold {
@@ -56,6 +57,12 @@ passes for it, and nothing is said. It costs 100 bytes a service.",
 const DAY_S: u32 = 86_400;
 const DAYS: u32 = 7;
 
+/// So many silences that were told before make another one usual: if they were all within these seconds, or all began
+/// at the same time of day, give or take.
+const REPEATS: usize = 3;
+const IRREGULAR_S: u32 = 5 * DAY_S;
+const SAME_TIME_S: u32 = 1800;
+
 /// Whole days of history that it takes.
 const LEARN_DAYS: u8 = 2;
 
@@ -78,6 +85,8 @@ struct Pulse {
     longest: [u32; DAYS as usize],
     days: u8,
     told: bool,
+    /// When the newest silences began that were told; the oldest first.
+    starts: [u32; REPEATS],
 }
 
 struct SignalMissing {
@@ -103,7 +112,9 @@ impl Pulse {
                 *longest = 0;
             }
         }
+        let usual = !self.told || self.is_repeated();
         if self.newest_s > 0
+            && usual
             && let Some(longest) = self.longest.get_mut((day % DAYS) as usize)
         {
             *longest = silence.max(*longest);
@@ -111,6 +122,21 @@ impl Pulse {
         self.today = self.today.saturating_add(1);
         self.newest_s = self.newest_s.max(second);
         self.told = false;
+    }
+
+    /// Whether the silence that was told and ends now is one of many. Notes it.
+    fn is_repeated(&mut self) -> bool {
+        let start = self.newest_s;
+        let [oldest, rest @ ..] = self.starts;
+        let same_time = |earlier: u32| {
+            let apart = start.saturating_sub(earlier) % DAY_S;
+            apart <= SAME_TIME_S || apart >= DAY_S - SAME_TIME_S
+        };
+        let often = start.saturating_sub(oldest) <= IRREGULAR_S;
+        let known = oldest > 0 && (often || self.starts.iter().all(|earlier| same_time(*earlier)));
+        let [second, third] = rest;
+        self.starts = [second, third, start];
+        known
     }
 
     /// Seconds of silence after which something is missing.
@@ -207,7 +233,35 @@ mod tests {
         assert_eq!(tick(&mut play, end + 6), ["10.0.0.1:8080 is silent"]);
         assert_eq!(tick(&mut play, end + 60), [""; 0]);
         play.ask(&Stage::new().after_ms((end + 61) * 60_000), []);
-        assert_eq!(tick(&mut play, end + 70), [""; 0], "an hour of silence is known now");
+        assert_eq!(tick(&mut play, end + 64), [""; 0]);
+        assert_eq!(tick(&mut play, end + 70).len(), 1, "what was told once is not usual");
+    }
+
+    #[test]
+    fn a_silence_that_comes_again_at_its_hour_is_usual_after_three() {
+        let mut play = play();
+        let mut told = Vec::new();
+        for week in 0..6 {
+            live(&mut play, week * 7..week * 7 + 5, 0..24);
+            told.push(tick(&mut play, (week * 7 + 6) * 1440).len());
+        }
+        assert_eq!(told, [1, 1, 1, 1, 0, 0]);
+    }
+
+    #[test]
+    fn now_and_then_is_never_usual() {
+        let mut play = play();
+        let mut from = 0;
+        for outage in 0..10 {
+            live(&mut play, from..from + 2, 0..24);
+            live(&mut play, from + 2..from + 3, 0..outage * 2 + 1);
+            assert_eq!(
+                tick(&mut play, (from + 3) * 1440).len(),
+                usize::from(outage * 2 + 1 < 24),
+                "{outage}"
+            );
+            from += 3;
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::detect::{
 pub static ABOUT: About = About {
     id: "unusual-sequence",
     title: "Calls in an unusual order",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::Low,
     accepted: None,
     attack: &["T1078"],
@@ -24,10 +24,11 @@ pub static ABOUT: About = About {
     doc: "Learns which route follows which in the calls of one caller (a first-order Markov chain over all callers), \
 and follows for each caller how improbable its newest calls were, as a mean of bits over about eight steps. Fires when \
 that mean is above 7 bits and above the service's own mean by six times its spread, for a caller that made eight \
-steps without a long pause.\n\nProgrammes that use stolen tokens, and people who feel their way, do not walk as the \
+steps without a long pause. A step counts once for each walk, and a rare one is taught by one in eight callers only, so \
+that those who stray do not hide each other.\n\nProgrammes that use stolen tokens, and people who feel their way, do not walk as the \
 application's own pages do. Taken alone it is weak evidence: it is low, told at most three times a day for each \
 service, and only after a week and 10,000 steps of learning.\n\nBenign sources: new clients and new features, until \
-they are learned. Routes that are younger than a week do not count as steps. It costs 28 bytes an actor, 8 a route, \
+they are learned. Routes that are younger than a week do not count as steps. It costs 40 bytes an actor, 8 a route, \
 40 a service and 128 KiB for all transitions.",
     cooling_s: 3600,
     thresholds: &[
@@ -65,6 +66,11 @@ const WEIGHT: f32 = 0.125;
 /// Bits a step below which nothing is said.
 const LEAST_BITS: f32 = 7.0;
 
+/// Bits from which a step is rare. Of the callers who make a rare step, one in so many teaches it: a few who stray do
+/// not make their ways usual for each other, and a new client that many use is learned in a day.
+const RARE_BITS: f32 = 7.0;
+const TEACHERS: u64 = 8;
+
 /// Seconds of silence after which a caller begins anew.
 const PAUSE_S: u32 = 1800;
 
@@ -89,6 +95,8 @@ struct Walk {
     at: Slot,
     newest_s: u32,
     bits: f32,
+    /// The kinds of steps of this walk, by one bit of 64 each: each teaches once.
+    kinds: u64,
     steps: u16,
     told: bool,
 }
@@ -120,13 +128,22 @@ struct UnusualSequence {
 }
 
 impl State {
-    /// Counts a step; its improbability in bits before that.
-    fn step(&mut self, from: Slot, to: Slot) -> f32 {
-        let place = usize::try_from(stable_hash(&(from, to)) >> 48).unwrap_or_default() % COUNTERS;
+    /// A step's improbability in bits. Counts it once a walk.
+    fn step(&mut self, actor: Slot, from: Slot, to: Slot) -> f32 {
+        let name = stable_hash(&(from, to));
+        let place = usize::try_from(name >> 48).unwrap_or_default() % COUNTERS;
+        let walk = self.walks.of(actor);
+        let is_new = walk.kinds & (1 << (name & 63)) == 0;
+        walk.kinds |= 1 << (name & 63);
         let total = self.from.of(from);
         let Some(count) = self.counts.get_mut(place) else { return 0.0 };
         // Half a step for what was never seen: a rare origin says little about what follows.
         let ratio = (approximate(*total) + 1.0) / (f32::from(*count) + 0.5);
+        let bits = ratio.max(1.0).log2();
+        let teaches = bits < RARE_BITS || stable_hash(&(actor, name)).is_multiple_of(TEACHERS);
+        if !is_new || !teaches {
+            return bits;
+        }
         *count = count.saturating_add(1);
         *total = total.saturating_add(1);
         if *count == u16::MAX {
@@ -134,7 +151,7 @@ impl State {
             *count = u16::MAX / 2;
             *total /= 2;
         }
-        ratio.max(1.0).log2()
+        bits
     }
 }
 
@@ -184,13 +201,13 @@ impl Rule for UnusualSequence {
         let paused = second.saturating_sub(walk.newest_s) > PAUSE_S;
         walk.newest_s = second;
         if paused || from.life == 0 {
-            (walk.bits, walk.steps, walk.told) = (0.0, 0, false);
+            *walk = Walk { at: walk.at, newest_s: second, ..Walk::default() };
             return;
         }
         if from == case.route.slot {
             return;
         }
-        let bits = self.memory.step(from, case.route.slot);
+        let bits = self.memory.step(actor.known.slot, from, case.route.slot);
         if second.saturating_sub(case.route.first_s) < self.learn_s {
             return;
         }
