@@ -29,7 +29,7 @@ a token on purpose, and clusters that leave by a public address: name these in `
 };
 
 /// What the subjects of service accounts begin with (Kubernetes, `serviceaccount.ServiceAccountUsernamePrefix`).
-const PREFIX: &str = "system:serviceaccount:";
+pub(super) const PREFIX: &str = "system:serviceaccount:";
 
 pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     Box::new(WorkloadTokenAbroad { cluster: settings.cluster_networks.iter().copied().collect() })
