@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::detect::knowledge::Place;
+
 /// What one client holds: an IPv4 address, or an IPv6 network of 64 bits (RFC 6177 gives a site no less), in which it
 /// may take a new address for every connection.
 #[must_use]
@@ -21,9 +23,28 @@ pub fn network(address: IpAddr) -> (bool, u32) {
     }
 }
 
+/// By what a client reaches the internet: the autonomous system, or the network where that is not known.
+#[must_use]
+pub fn egress(place: Option<&Place>, client: IpAddr) -> u32 {
+    place.and_then(|place| place.asn).unwrap_or_else(|| {
+        let (v4, bits) = network(client);
+        // Numbers of systems that may be used end at 4,199,999,999 (RFC 6996 and 7300): these lie beyond.
+        if v4 { 0xff00_0000 | bits } else { 0xfe00_0000 | (bits ^ (bits >> 16)) & 0x00ff_ffff }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn systems_and_networks_are_told_apart() {
+        let place = Place { asn: Some(64_500), ..Place::default() };
+        let [v4, near, v6] = ["10.0.3.7", "10.0.9.9", "2001:db8::1"].map(|a| a.parse().unwrap());
+        assert_eq!(egress(Some(&place), v4), 64_500);
+        assert_eq!(egress(None, v4), egress(Some(&Place::default()), near));
+        assert_ne!(egress(None, v4), egress(None, v6));
+    }
 
     #[test]
     fn an_ipv6_client_holds_its_network() {

@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
 use crate::detect::crowd::Crowd;
-use crate::detect::holder::network;
+use crate::detect::holder::egress;
 use crate::detect::knowledge::letters;
 use crate::detect::learning::{Gate, Learning, day};
 use crate::detect::statement::{Statement, Subject};
@@ -247,15 +247,6 @@ impl Trail {
     }
 }
 
-/// What leaves the internet in one place: the autonomous system, or the network if that is not known.
-fn egress(place: &Place, client: std::net::IpAddr) -> u32 {
-    place.asn.unwrap_or_else(|| {
-        let (v4, bits) = network(client);
-        // Numbers of systems that may be used end at 4,199,999,999 (RFC 6996 and 7300): these lie beyond.
-        if v4 { 0xff00_0000 | bits } else { 0xfe00_0000 | (bits ^ (bits >> 16)) & 0x00ff_ffff }
-    })
-}
-
 impl Rule for ImpossibleTravel {
     fn about(&self) -> &'static About {
         &ABOUT
@@ -282,7 +273,7 @@ impl Rule for ImpossibleTravel {
             radius_km: place.radius_km.unwrap_or(0),
             country: place.country.unwrap_or_default(),
             continent: place.continent.unwrap_or_default(),
-            network: egress(place, case.exchange.client),
+            network: egress(Some(place), case.exchange.client),
             service: case.who.service.slot,
             at_s,
         };

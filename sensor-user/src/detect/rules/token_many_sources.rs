@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use crate::detect::cause::cause;
 use crate::detect::crowd::Crowd;
 use crate::detect::family::Family;
-use crate::detect::holder::network;
+use crate::detect::holder::egress;
+use crate::detect::learning::day;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::{
-    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Slot, Threshold,
+    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Slot, Threshold,
 };
 use crate::token::{Form, TokenUse};
 
@@ -19,20 +20,25 @@ use crate::token::{Form, TokenUse};
 pub static ABOUT: About = About {
     id: "token-many-sources",
     title: "One token from several places",
-    version: "1.0.0",
+    version: "2.0.0",
     severity: Severity::Medium,
     accepted: None,
     attack: &["T1550.001", "T1528"],
     behavioural: true,
     needs: Needs::Exchange,
-    doc: "Fires when one token is used at one service from two or more addresses in different networks (/16 of \
-IPv4, /32 of IPv6), or by two or more client families (Firefox, curl, okhttp, ...; versions do not count), \
-within five minutes.\n\nA stolen token is used beside its owner. A change of place alone is medium: a telephone \
-that leaves the house does it. It is high when the places take turns, or when place and client family change \
-together.\n\nSilent for `lists.trusted_addresses`, for addresses at which eight or more tokens have been seen \
-(NAT, gateways: they are learned), and for requests that were refused or carry a token that is wrong in itself. \
-A gateway that passes tokens on to other services is no second place: only uses at one server address are \
-compared. It compares the newest four places of a token.",
+    doc: "Fires when one token is used at one service by two or more clients within five minutes: by two client \
+families (Firefox, curl, okhttp, ...; versions do not count), or from different networks (autonomous systems with \
+`geo.asn`, else /16 of IPv4 and /32 of IPv6).\n\nA stolen token is used beside its owner. Two families are medium, and \
+high from two networks. One family from two countries, or from three networks, is medium. One family from two networks \
+of a country is told, high, when they take turns: the token has come back to a network within a minute for the third \
+time. A telephone that leaves the house changes its network once, and comes home later.\n\nSilent for \
+`lists.trusted_addresses`, for addresses at which eight or more tokens have been seen (NAT, gateways: they are \
+learned), for networks that the same principal or key used on two earlier days, for an IPv4 and an IPv6 network \
+(browsers use both at once) unless both systems are known and differ, and for requests that were refused or carry a \
+token that is wrong in itself. A gateway that passes tokens on to other services is no second place: only uses at one \
+server address are compared.\n\nIt does not see a thief with the owner's kind of client in the owner's country who \
+does not use the token while the owner does. It compares the newest four places of a token. 140 bytes a token, 28 an \
+address, 40 a principal.",
     cooling_s: 600,
     thresholds: &[
         Threshold {
@@ -41,6 +47,20 @@ compared. It compares the newest four places of a token.",
             min: 1.0,
             max: 86_400.0,
             doc: "Seconds within which the uses of a token are compared.",
+        },
+        Threshold {
+            key: "return_s",
+            default: 60.0,
+            min: 1.0,
+            max: 86_400.0,
+            doc: "Seconds within which a token comes back to a network it has left, if two clients take turns.",
+        },
+        Threshold {
+            key: "returns",
+            default: 3.0,
+            min: 1.0,
+            max: 200.0,
+            doc: "Such returns of one token that are no coincidence.",
         },
         Threshold {
             key: "shared_after",
@@ -54,24 +74,55 @@ compared. It compares the newest four places of a token.",
 
 /// Places remembered of one token. The owner and a thief need two; two more are for a little roaming.
 const MAX_PLACES: usize = 4;
+/// Networks remembered of one actor: home, work, telephone, and one more.
+const MAX_NETWORKS: usize = 4;
+/// Earlier days of use after which a network is an actor's own.
+const OWN_DAYS: u8 = 2;
 
 pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     Box::new(TokenManySources {
         window_s: settings.count(&ABOUT, "window_s"),
+        return_s: settings.count(&ABOUT, "return_s"),
+        returns: settings.count(&ABOUT, "returns"),
         shared_after: settings.count(&ABOUT, "shared_after"),
-        memory: (Column::default(), Column::default()),
+        memory: Memories::default(),
     })
+}
+
+/// A way into the internet.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Network {
+    egress: u32,
+    country: [u8; 2],
+    v4: bool,
+    /// Whether the autonomous system is known.
+    system: bool,
+}
+
+impl Network {
+    /// Whether one client with two stacks may be in both at once.
+    const fn is_twin(self, other: Self) -> bool {
+        self.v4 != other.v4 && !(self.system && other.system)
+    }
+
+    fn differs(self, other: Self) -> bool {
+        self.egress != other.egress && !self.is_twin(other)
+    }
+
+    fn is_abroad(self, other: Self) -> bool {
+        self.country != other.country && self.country != [0; 2] && other.country != [0; 2]
+    }
 }
 
 /// Where and by what a token was used.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Place {
     address: Slot,
-    network: (bool, u32),
+    service: Slot,
+    network: Network,
+    family: Family,
     /// Known to be shared by many callers.
     trusted: bool,
-    service: Slot,
-    family: Family,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -85,13 +136,36 @@ struct Visit {
 struct Visits {
     visits: ArrayVec<Visit, MAX_PLACES>,
     newest: u8,
+    /// Quick returns to a network; saturates.
+    returns: u8,
+}
+
+/// A network of an actor.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Known {
+    egress: u32,
+    /// Newest day of use.
+    day: u16,
+    /// Days of use; saturates.
+    days: u8,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Memories {
+    /// Where each token was.
+    tokens: Column<Visits>,
+    /// What used each address.
+    addresses: Column<Crowd>,
+    /// From where each actor comes.
+    actors: Column<ArrayVec<Known, MAX_NETWORKS>>,
 }
 
 struct TokenManySources {
     window_s: u32,
+    return_s: u32,
+    returns: u32,
     shared_after: u32,
-    /// Of each token where it was, of each address what used it.
-    memory: (Column<Visits>, Column<Crowd>),
+    memory: Memories,
 }
 
 /// How a use differs from those before it.
@@ -99,14 +173,22 @@ struct TokenManySources {
 struct Differs {
     networks: u32,
     families: u32,
-    returned: bool,
+    abroad: bool,
+    /// The networks take turns.
+    turns: bool,
+}
+
+impl Differs {
+    /// Whether it is more than a telephone that changes its network.
+    const fn is_telling(self) -> bool {
+        self.families > 0 || self.networks > 1 || self.abroad || self.turns
+    }
 }
 
 impl TokenManySources {
     /// Notes a use; how it differs if it is not where the newest use was.
-    fn visit(&mut self, token: Slot, place: Place, at_s: u32) -> Option<Differs> {
-        let (window_s, shared_after) = (self.window_s, self.shared_after);
-        let (tokens, addresses) = &mut self.memory;
+    fn visit(&mut self, token: Slot, actor: Option<Slot>, place: Place, at_s: u32) -> Option<Differs> {
+        let Memories { tokens, addresses, actors } = &mut self.memory;
         let visits = tokens.of(token);
         let newest = visits.visits.get_mut(usize::from(visits.newest));
         if let Some(same) = newest.filter(|v| v.place == place) {
@@ -114,33 +196,74 @@ impl TokenManySources {
             return None;
         }
         let is_first = visits.visits.is_empty();
-        let (returned, is_new) = visits.go_to(place, at_s);
-        let others: ArrayVec<Place, MAX_PLACES> = visits.others(place, at_s, window_s);
-        if is_new {
+        let others: ArrayVec<Place, MAX_PLACES> = visits.others(place, at_s, self.window_s);
+        if visits.go_to(place, at_s, self.return_s) {
             addresses.of(place.address).note(token, at_s);
         }
+        let own = actor.map(|actor| actors.of(actor));
+        let own: &[Known] = own.map_or(&[], |own| {
+            come_by(own, place.network.egress, day(at_s));
+            own.as_slice()
+        });
         let shared = |place: &Place| {
-            place.trusted || addresses.peek(place.address).is_some_and(|crowd| crowd.size() >= shared_after)
+            let crowd = addresses.peek(place.address);
+            place.trusted || crowd.is_some_and(|crowd| crowd.size() >= self.shared_after)
         };
         if is_first || others.is_empty() || shared(&place) {
             return None;
         }
-        let mut differs = Differs { returned, ..Differs::default() };
+        let mut differs = Differs::default();
+        let mut seen = ArrayVec::<u32, MAX_PLACES>::new();
         for other in others.iter().filter(|other| !shared(other)) {
-            differs.networks += u32::from(other.network != place.network);
             differs.families += u32::from(other.family.differs(place.family));
+            let (here, there) = (place.network, other.network);
+            let is_usual = is_own(own, here.egress, day(at_s)) && is_own(own, there.egress, day(at_s));
+            if here.differs(there) && !is_usual && !seen.contains(&there.egress) {
+                seen.push(there.egress);
+                differs.networks += 1;
+                differs.abroad |= here.is_abroad(there);
+            }
         }
-        (differs.networks + differs.families > 0).then_some(differs)
+        differs.turns = differs.networks > 0 && u32::from(visits.returns) >= self.returns;
+        differs.is_telling().then_some(differs)
     }
 }
 
+/// Notes that an actor came by a network.
+fn come_by(own: &mut ArrayVec<Known, MAX_NETWORKS>, egress: u32, day: u16) {
+    if let Some(known) = own.iter_mut().find(|known| known.egress == egress) {
+        if known.day != day {
+            (known.day, known.days) = (day, known.days.saturating_add(1));
+        }
+        return;
+    }
+    if let Err(full) = own.try_push(Known { egress, day, days: 1 })
+        && let Some(oldest) = own.iter_mut().min_by_key(|known| (known.days > OWN_DAYS, known.day))
+    {
+        *oldest = full.element();
+    }
+}
+
+/// Whether an actor used a network on enough days before this one.
+fn is_own(own: &[Known], egress: u32, day: u16) -> bool {
+    own.iter().any(|known| known.egress == egress && known.days - u8::from(known.day == day) >= OWN_DAYS)
+}
+
 impl Visits {
-    /// Makes `place` the newest. Whether the token was there before, and whether the address is new to it.
-    fn go_to(&mut self, place: Place, at_s: u32) -> (bool, bool) {
+    /// Makes `place` the newest. Whether the address is new to the token.
+    fn go_to(&mut self, place: Place, at_s: u32, return_s: u32) -> bool {
         let is_new = !self.visits.iter().any(|v| v.place.address == place.address);
-        let at = self.visits.iter().position(|v| v.place == place);
-        let returned = at.is_some();
-        let at = at.unwrap_or_else(|| {
+        let left = self.visits.get(usize::from(self.newest)).map(|v| v.place.network);
+        if left.is_some_and(|left| left.differs(place.network)) {
+            let there = self.visits.iter().filter(|v| v.place.network.egress == place.network.egress);
+            let since_s = there.map(|v| at_s.saturating_sub(v.at_s)).min();
+            if since_s.is_some_and(|s| s <= return_s) {
+                self.returns = self.returns.saturating_add(1);
+            } else if since_s.is_some() {
+                self.returns = 0;
+            }
+        }
+        let at = self.visits.iter().position(|v| v.place == place).unwrap_or_else(|| {
             if let Err(full) = self.visits.try_push(Visit { place, at_s }) {
                 let oldest = (0..).zip(&self.visits).min_by_key(|(_, v)| v.at_s).map_or(0, |(i, _)| i);
                 if let Some(visit) = self.visits.get_mut(oldest) {
@@ -154,7 +277,7 @@ impl Visits {
             visit.at_s = at_s;
         }
         self.newest = u8::try_from(at).unwrap_or(0);
-        (returned, is_new)
+        is_new
     }
 
     /// The other places at the same service within the window.
@@ -179,45 +302,56 @@ impl Rule for TokenManySources {
         if case.tokens.is_empty() || case.exchange.is_refused() {
             return;
         }
+        let where_from = case.place();
         let place = Place {
             address: case.who.address.slot,
-            network: network(case.exchange.client),
-            trusted: case.who.trusted_address,
             service: case.who.service.slot,
+            network: Network {
+                egress: egress(where_from, case.exchange.client),
+                country: where_from.and_then(|place| place.country).unwrap_or_default(),
+                v4: case.exchange.client.to_canonical().is_ipv4(),
+                system: where_from.is_some_and(|place| place.asn.is_some()),
+            },
             family: case.who.family,
+            trusted: case.who.trusted_address,
         };
+        // Of one credential it is known whose it is.
+        let actor = case.who.actor.filter(|_| case.all.len() == 1).map(|actor| actor.known.slot);
         for held in case.tokens {
             if held.token.form == Form::Malformed || cause(&held.token).is_some() {
                 continue;
             }
             let Some(token) = case.who.token(held.token.fingerprint) else { continue };
-            if let Some(differs) = self.visit(token.slot, place, case.second()) {
+            if let Some(differs) = self.visit(token.slot, actor, place, case.second()) {
                 report.push(finding(case, held, differs, self.window_s));
             }
         }
     }
 }
 
-fn finding(case: &Case<'_>, held: &TokenUse, differs: Differs, window_s: u32) -> crate::detect::Finding {
-    let both = differs.networks > 0 && differs.families > 0;
-    let how = match (differs.networks > 0, differs.families > 0) {
+fn finding(case: &Case<'_>, held: &TokenUse, differs: Differs, window_s: u32) -> Finding {
+    let Differs { networks, families, abroad, turns } = differs;
+    let grave = networks > 0 && families > 0 || turns;
+    let how = match (networks > 0, families > 0) {
         (true, true) => "several networks and client families",
+        (true, false) if abroad => "several countries",
         (true, false) => "several networks",
         _ => "several client families",
     };
-    let turns = if differs.returned { ", which take turns" } else { "" };
+    let taking = if turns { ", which take turns" } else { "" };
     let statement = Statement {
-        severity: if both || differs.returned { Severity::High } else { ABOUT.severity },
-        confidence: if both || differs.returned { 85 } else { 60 },
+        severity: if grave { Severity::High } else { ABOUT.severity },
+        confidence: if grave { 85 } else { 60 },
         message: format!(
-            "One token was used from {how} within {window_s} s{turns}, the newest on {}.",
+            "One token was used from {how} within {window_s} s{taking}, the newest on {}.",
             case.route.name
         ),
         brief: format!("token in {how}"),
         facts: vec![
-            ("other_networks", differs.networks.into()),
-            ("other_families", differs.families.into()),
-            ("take_turns", differs.returned.into()),
+            ("other_networks", networks.into()),
+            ("other_families", families.into()),
+            ("other_country", abroad.into()),
+            ("take_turns", turns.into()),
         ],
     };
     statement.into_finding(&ABOUT, &Subject::new(case, held))
@@ -226,7 +360,8 @@ fn finding(case: &Case<'_>, held: &TokenUse, differs: Differs, window_s: u32) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::staging::{Play, Stage, token};
+    use crate::detect::knowledge::Geo;
+    use crate::detect::staging::{Play, Stage, held_by, token};
 
     const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";
     const FIREFOX_OLD: &str = "Mozilla/5.0 (Windows NT 10.0; rv:128.0) Gecko/20100101 Firefox/128.0";
@@ -244,9 +379,90 @@ mod tests {
     }
 
     #[test]
-    fn a_second_network_is_medium_and_taking_turns_high() {
-        let uses = [(0, "10.0.0.1", FIREFOX), (1000, "203.0.113.5", FIREFOX), (2000, "10.0.0.1", FIREFOX)];
-        assert_eq!(severities(&uses), [None, Some(Severity::Medium), Some(Severity::High)]);
+    fn a_telephone_that_leaves_the_house_and_comes_home_is_benign() {
+        let (home, cell) = ("192.0.2.1", "203.0.113.5");
+        assert_eq!(severities(&[(0, home, FIREFOX), (1000, cell, FIREFOX)]), [None; 2]);
+        assert_eq!(
+            severities(&[(0, home, FIREFOX), (9000, cell, FIREFOX), (20_000, home, FIREFOX)]),
+            [None; 3]
+        );
+        let slow: Vec<_> =
+            (0..40).map(|n| (n * 61_000, if n % 2 == 0 { home } else { cell }, FIREFOX)).collect();
+        assert!(severities(&slow).iter().all(Option::is_none), "there for a minute each time");
+    }
+
+    #[test]
+    fn taking_turns_is_high() {
+        let uses: Vec<_> = (0..6)
+            .map(|n| (n * 20_000, if n % 2 == 0 { "192.0.2.1" } else { "203.0.113.5" }, FIREFOX))
+            .collect();
+        let told = [None, None, None, None, Some(Severity::High), Some(Severity::High)];
+        assert_eq!(severities(&uses), told);
+    }
+
+    #[test]
+    fn three_networks_are_medium() {
+        let uses = [(0, "10.0.0.1", FIREFOX), (1, "203.0.113.5", FIREFOX), (2, "198.51.100.5", FIREFOX)];
+        assert_eq!(severities(&uses), [None, None, Some(Severity::Medium)]);
+    }
+
+    #[test]
+    fn both_stacks_of_one_client_are_benign() {
+        let uses: Vec<_> = (0..20)
+            .map(|n| (n * 1000, if n % 2 == 0 { "192.0.2.1" } else { "2001:db8::1" }, FIREFOX))
+            .collect();
+        assert!(severities(&uses).iter().all(Option::is_none));
+    }
+
+    /// A system for each first octet; a country for each fifty of them.
+    struct World;
+
+    impl Geo for World {
+        fn place(&self, address: std::net::IpAddr) -> crate::detect::Place {
+            let std::net::IpAddr::V4(v4) = address else { return crate::detect::Place::default() };
+            let first = v4.octets()[0];
+            crate::detect::Place {
+                country: Some([b'A', b'A' + first / 50]),
+                asn: Some(u32::from(first)),
+                ..crate::detect::Place::default()
+            }
+        }
+    }
+
+    #[test]
+    fn another_country_is_medium_and_another_city_of_one_system_nothing() {
+        let told = |other: &str| {
+            let mut play = Play::new(rule(&Arc::default()));
+            play.knowledge.geo = Some(Arc::new(World));
+            play.ask(&used(0, "10.0.0.1", FIREFOX), [token(1)]);
+            let found = play.ask(&used(1000, other, FIREFOX), [token(1)]);
+            (found.first().map(|f| f.severity), play.ask(&used(2000, "10.0.0.1", "curl/8"), [token(1)]).len())
+        };
+        assert_eq!(told("203.0.113.5"), (Some(Severity::Medium), 1));
+        assert_eq!(told("20.0.113.5"), (None, 1));
+        assert_eq!(told("10.77.0.5"), (None, 1));
+    }
+
+    #[test]
+    fn networks_of_two_earlier_days_are_the_owners() {
+        let mut play = Play::new(rule(&Arc::default()));
+        play.knowledge.geo = Some(Arc::new(World));
+        let mut told =
+            |ms: u64, address: &str| play.ask(&used(ms, address, FIREFOX), [held_by("anna")]).len();
+        for (day, found) in [(0, 1), (1, 1), (2, 0), (3, 0)] {
+            told(day * 86_400_000, "10.0.0.1");
+            assert_eq!(told(day * 86_400_000 + 5000, "203.0.113.5"), found, "{day}");
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut play = Play::new(rule(&Arc::default()));
+        for n in 0..2000_u64 {
+            let address = format!("{}.{}.0.1", n % 200 + 1, n % 7);
+            play.ask(&used(n * 1000, &address, FIREFOX), [held_by("anna")]);
+        }
+        assert!(play.rule.memory().unwrap().save().unwrap().len() < 60_000);
     }
 
     #[test]
@@ -300,7 +516,7 @@ mod tests {
         let mut play = Play::new(rule(&Arc::default()));
         assert!(play.ask(&used(0, "10.0.0.1", FIREFOX), [token(1)]).is_empty());
         play.restart(rule(&Arc::default()));
-        assert_eq!(play.ask(&used(1, "203.0.113.5", FIREFOX), [token(1)]).len(), 1);
+        assert_eq!(play.ask(&used(1, "203.0.113.5", "curl/8"), [token(1)]).len(), 1);
     }
 
     #[test]
