@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
-use crate::detect::statement::{Outcome, Statement, Subject};
 use crate::detect::remarks::Told;
+use crate::detect::statement::{Outcome, Statement, Subject};
 use crate::detect::{
     About, Case, Column, DetectSettings, Guard, Memory, Needs, Report, Rule, Severity, Threshold,
 };

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::detect::cause::earliness_s;
-use crate::detect::statement::{Statement, Subject};
 use crate::detect::remarks::PerIssuer;
+use crate::detect::statement::{Statement, Subject};
 use crate::detect::{About, DetectSettings, Needs, Rule, Severity, Threshold};
 
 /// The card.

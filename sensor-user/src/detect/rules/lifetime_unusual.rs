@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::detect::cause::{earliness_s, lateness_s};
+use crate::detect::remarks::{Told, is_ordinary};
 use crate::detect::roster::stable_hash;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::table::Table;
-use crate::detect::remarks::{Told, is_ordinary};
 use crate::detect::{About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Threshold};
 use crate::token::Token;
 

@@ -344,7 +344,13 @@ mod tests {
         let mut play = play();
         peers(&mut play);
         let ask = |i: u64| {
-            ask(&mut play, 99, &(i * 77).to_string(), 5 * 86_400 + i, if i.is_multiple_of(2) { 404 } else { 200 })
+            ask(
+                &mut play,
+                99,
+                &(i * 77).to_string(),
+                5 * 86_400 + i,
+                if i.is_multiple_of(2) { 404 } else { 200 },
+            )
         };
         assert_eq!((0..40).flat_map(ask).next(), Some((Severity::High, 75)));
     }

@@ -173,7 +173,8 @@ mod tests {
     ) -> Vec<Severity> {
         let ask = |s: u64| {
             let mut stage = Stage::to("GET", path).status(200).after_ms(s * 1000);
-            stage.exchange.latency = Some(Duration::from_millis(if s.is_multiple_of(every) { slow_ms } else { 20 }));
+            stage.exchange.latency =
+                Some(Duration::from_millis(if s.is_multiple_of(every) { slow_ms } else { 20 }));
             play.ask(&stage, [])
         };
         seconds.flat_map(ask).map(|f| f.severity).collect()

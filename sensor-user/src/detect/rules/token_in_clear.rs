@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::detect::cause::cause;
-use crate::detect::statement::{Statement, Subject};
 use crate::detect::remarks::Told;
+use crate::detect::statement::{Statement, Subject};
 use crate::detect::{About, Case, DetectSettings, Memory, Needs, Report, Rule, Severity, Threshold};
 use crate::token::Form;
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::detect::cause::cause;
-use crate::detect::statement::{Statement, Subject};
 use crate::detect::remarks::Told;
+use crate::detect::statement::{Statement, Subject};
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Known, Memory, Needs, Report, Rule, Severity, Threshold,
     scene,
