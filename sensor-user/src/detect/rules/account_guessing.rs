@@ -29,7 +29,7 @@ telephone with an old password that changes networks; it rarely meets five addre
 `lists.trusted_addresses` and in an outage. One alert an account, masked in part; it is told again after an hour. \
 Accounts that have logged in are remembered apart from those that have only failed (100,000 and 20,000), so that \
 invented names push out no real one. About 40 bytes each, and 16 for each address of at most twelve.",
-    cooling_s: 900,
+    cooling_s: 600,
     thresholds: &[
         Threshold {
             key: "addresses",

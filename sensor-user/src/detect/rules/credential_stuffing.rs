@@ -32,7 +32,7 @@ that succeed in the meantime. Benign sources: people who mistype, which a large 
 what is usual there; an outage, told by who fails in it. What is usual is learned as a share from the first 200 \
 successes on, ten minutes at a time; an attack teaches no more than twice what was usual before. It does not see logins whose requests name no account. At \
 most 256 accounts are compared: 4 KiB a service that logs in.",
-    cooling_s: 900,
+    cooling_s: 600,
     thresholds: &[
         Threshold {
             key: "accounts",

@@ -29,7 +29,7 @@ on every visit for what its user may not see. Routes that refused four callers o
 this caller on an earlier day or hour, do not count towards the lower number, and never towards the higher one alone: they \
 need twice as many. Login, logout and token routes do not count; nor do expired and forged tokens, which have rules \
 of their own. It costs 40 bytes an actor and 28 a route.",
-    cooling_s: 600,
+    cooling_s: 300,
     thresholds: &[
         Threshold {
             key: "per_minute",

@@ -31,7 +31,7 @@ two thirds, or it cannot tell silence of the account from its own. So nothing is
 it was off. Benign sources: long leave, quarterly batch jobs. A clock that jumps ahead by months is its own silence. It \
 does not see accounts that never were active while it watched. 32 bytes in all, 32 for each \
 account that logs in by name, and 8 a principal.",
-    cooling_s: 86_400,
+    cooling_s: 600,
     thresholds: &[
         Threshold {
             key: "days",

@@ -32,7 +32,7 @@ within that time hide what they have in common, and are told by what they have n
 `lists.trusted_addresses` do not count. Requests are counted from an address's first 4xx on. It does not see scans \
 that are spread over many addresses or slower than this. It costs 16 bytes an address, 200 to 350 for those with \
 errors, and 24 a route.",
-    cooling_s: 3600,
+    cooling_s: 600,
     thresholds: &[
         Threshold {
             key: "calls",

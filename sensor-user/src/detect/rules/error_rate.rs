@@ -23,7 +23,7 @@ than 1 % are 5xx for two minutes in a row, with at least 10 errors among at leas
 medium.\n\nErrors are what an attack looks like that breaks something: malformed input, exhausted pools, floods. They \
 are also what outages look like.\n\nBenign source: deployments, if they take minutes. While it lasts it is told once \
 an hour, or when it becomes worse. It costs 96 bytes a service.",
-    cooling_s: 600,
+    cooling_s: 300,
     thresholds: &[
         Threshold {
             key: "percent",

@@ -32,7 +32,7 @@ caller's.\n\nBenign sources: staff and services that look after the objects of o
 (`lists.privileged_roles`), and callers that got foreign objects on three earlier days, are left alone; what is shared \
 by many makes its route not exclusive. Handing an object over looks the same. It needs verified tokens. An object costs \
 about 50 bytes (100,000 are kept), an actor 24, a route 32.",
-    cooling_s: 1800,
+    cooling_s: 600,
     thresholds: &[
         Threshold {
             key: "owner_uses",

@@ -27,7 +27,7 @@ what no single address or account shows: a wide attack, or a service that has st
 and the rules about attackers keep quiet.\n\nBenign sources: a service where many fail all the time, which becomes \
 usual: it is learned from the first 200 attempts on, before which only the higher limit counts. A burst teaches no \
 more than twice what was usual. Said again after half an hour. 100 bytes a service and 8 an address.",
-    cooling_s: 600,
+    cooling_s: 300,
     thresholds: &[
         Threshold {
             key: "warn_percent",

@@ -28,7 +28,7 @@ first used on this same day. Once a family.\n\nPeople keep their programs for ye
 where the money is.\n\nBenign source: a new telephone or browser, which a day of use on other routes makes known. It \
 does not see a thief with the owner's kind of client, nor clients that do not say what they are. After 60 days of \
 silence a principal is learned anew. 80 bytes a principal.",
-    cooling_s: 3600,
+    cooling_s: 600,
     thresholds: &[
         Threshold {
             key: "learn_days",

@@ -32,7 +32,7 @@ another. Overtime is no night: up to two hours after the last use within working
 a habit after three. Kubernetes service accounts are never told of. Routes tagged pii or financial are not asked about, \
 for customers see their own invoices at any hour.\n\nIt knows no weekends and holidays, and does not see routes that \
 nobody has tagged, nor a thief who works at night on other routes first. 20 bytes a principal.",
-    cooling_s: 3600,
+    cooling_s: 600,
     thresholds: &[
         Threshold {
             key: "from_hour",

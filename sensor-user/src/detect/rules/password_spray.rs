@@ -36,7 +36,7 @@ silent while at least half as many accounts get in as fail; a program that every
 four times as many of its accounts fail as get in; an outage, told by who fails in it; \
 `lists.trusted_addresses`. It does not see logins whose requests name no account. At most 64 accounts are compared, \
 16 bytes each, of an address that logs in and of the 1,024 client programs seen last.",
-    cooling_s: 900,
+    cooling_s: 600,
     thresholds: &[
         Threshold {
             key: "accounts",

@@ -28,7 +28,7 @@ sees a service may have been blinded, and a service that is no longer asked may 
 Benign sources: a service that is taken down or moved. Nights are silences that are learned in the first days, so a \
 service that sleeps is known to sleep; longer ones, such as week-ends, after they were told three times. While the sensor itself lags or stands still no time \
 passes for it, and nothing is said. It costs 110 bytes a service.",
-    cooling_s: 3600,
+    cooling_s: 600,
     thresholds: &[
         Threshold {
             key: "times",

@@ -28,7 +28,7 @@ their token has expired, which is usual where it happens, and one that goes on f
 counts three times. What is usual is learned from the first 200 requests on, before which only the higher limit \
 counts. 403 does not count: the token was good and its owner not entitled. Said again after half an hour. 100 bytes \
 a service and 8 a token that was refused.",
-    cooling_s: 600,
+    cooling_s: 300,
     thresholds: &[
         Threshold {
             key: "warn_percent",

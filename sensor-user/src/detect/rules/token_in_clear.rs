@@ -26,7 +26,7 @@ that can be read here was not encrypted on its last hop. Benign source: TLS that
 address, or at one that keeps the address of its client; name its networks in `lists.trusted_addresses`. A proxy in a private network is taken for one that ends TLS; with \
 `private` set to 1 such connections are told as well, except from the node itself.\n\nThe address is the \
 connection's, not what a proxy says of its client.",
-    cooling_s: 3600,
+    cooling_s: 600,
     thresholds: &[
         Threshold {
             key: "private",

@@ -26,7 +26,7 @@ ten times the usual it is medium.\n\nFloods, scrapers and guessing campaigns tha
 the sum only.\n\nBenign sources: campaigns, news, retries after an outage. What was a spike counts no more than twice \
 the usual when it is learned. Hours are those of UTC; the neighbours make room for summer time. It costs 1.4 KiB a \
 service.",
-    cooling_s: 3600,
+    cooling_s: 600,
     thresholds: &[
         Threshold {
             key: "times",

@@ -29,7 +29,7 @@ other hands is used for other things. Taken alone it is weak evidence: it is low
 for each service; what is beyond is learned in silence.\n\nBenign sources: new features, seasonal work, new duties. \
 Routes and groups are kept as 64 bits, so that a few unusual uses look usual. It costs 4 bytes an actor, 12 a route, \
 and 2 KiB a service in use.",
-    cooling_s: 3600,
+    cooling_s: 600,
     thresholds: &[
         Threshold {
             key: "learn_days",

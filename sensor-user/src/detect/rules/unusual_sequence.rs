@@ -30,7 +30,7 @@ application's own pages do. Taken alone it is weak evidence: it is low, told at 
 service, and only after a week and 10,000 steps of learning.\n\nBenign sources: new clients and new features, until \
 they are learned. Routes that are younger than a week do not count as steps. It costs 40 bytes an actor, 8 a route, \
 40 a service and 128 KiB for all transitions.",
-    cooling_s: 3600,
+    cooling_s: 600,
     thresholds: &[
         Threshold {
             key: "learn_days",
