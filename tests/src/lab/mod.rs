@@ -129,6 +129,8 @@ pub fn write(plan: Plan, out: impl Write) -> Result<Written> {
             Event::Day(day) => lab.day(day)?,
             Event::Session(person) => lab.session(person, at)?,
             Event::Attack(entry, number) => lab.attack(entry, number, at)?,
+            // Machines stop at the end of the last day: whoever goes on would make them look silent.
+            Event::Shot(_) if at >= START + DAYS * DAY => {}
             Event::Shot(shot) => {
                 *(if shot.benign { &mut lab.written.benign } else { &mut lab.written.malicious }) += 1;
                 wire.play(&shot)?;

@@ -16,7 +16,7 @@ use crate::detect::{
 pub static ABOUT: About = About {
     id: "address-rate",
     title: "Address asks at a high rate",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::Low,
     accepted: None,
     attack: &["T1499"],
@@ -25,9 +25,9 @@ pub static ABOUT: About = About {
     doc: "Counts the requests of one address (IPv6 by /64) in a sliding minute. Fires above 100 for each caller that \
 was seen there within the hour, and above three times what the address is used to. From ten times the limit it is \
 medium.\n\nScrapers, guessers and floods come from few addresses and are faster than people.\n\nBenign sources: NAT, \
-gateways and other services. Their callers are counted, and their usual rate is learned: its largest minute, which \
+gateways and other services. Their callers are counted, and their usual rate is learned: its largest minute but for the newest two, which \
 fades by an eighth each quiet minute that it was seen, and not below an eighth of the largest. Probes of health routes \
-and addresses in `lists.trusted_addresses` do not count. It costs 60 bytes an address.",
+and addresses in `lists.trusted_addresses` do not count. It costs 64 bytes an address.",
     cooling_s: 300,
     thresholds: &[
         Threshold {
@@ -66,6 +66,7 @@ struct Pace {
     before: Crowd,
     minute: u32,
     in_minute: u32,
+    last: u32,
     usual: u32,
     largest: u32,
     quiet_until_s: u32,
@@ -82,8 +83,10 @@ impl Pace {
     fn count(&mut self, second: u32, caller: Option<u64>) -> u32 {
         let minute = second / 60;
         if minute > self.minute {
-            get_used(&mut self.usual, self.in_minute);
-            self.largest = self.largest.max(self.in_minute);
+            // A minute late: the first minute of a flood must not make the second one usual.
+            let learned = std::mem::replace(&mut self.last, self.in_minute);
+            get_used(&mut self.usual, learned);
+            self.largest = self.largest.max(learned);
             self.usual = self.usual.max(self.largest / 8);
             (self.minute, self.in_minute) = (minute, 0);
             if minute / 60 > self.hour {
@@ -169,6 +172,13 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_is_told_whenever_in_a_minute_it_begins() {
+        for from_s in 0..60 {
+            assert!(!requests(&mut play(), 300, 400, 1, from_s).is_empty(), "{from_s}");
+        }
+    }
+
+    #[test]
     fn an_address_of_many_callers_may_ask_more() {
         let mut play = play();
         requests(&mut play, 60, 1000, 30, 0);
@@ -179,7 +189,7 @@ mod tests {
     fn a_busy_service_becomes_usual() {
         let mut play = play();
         let found = requests(&mut play, 20_000, 100, 1, 0);
-        assert!(found.len() <= 1, "{found:?}");
+        assert!(found.len() <= 2, "{found:?}");
         assert_eq!(requests(&mut play, 2000, 100, 1, 86_400), [], "the next day");
     }
 

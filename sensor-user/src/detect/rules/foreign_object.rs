@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::detect::object::mix;
 use crate::detect::roster::stable_hash;
-use crate::detect::sketch::Crowd;
+use crate::detect::sketch::Distinct;
 use crate::detect::statement::Statement;
 use crate::detect::table::Table;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Threshold, telling,
+    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Slot, Threshold, telling,
 };
 
 /// The card.
 pub static ABOUT: About = About {
     id: "foreign-object",
     title: "An object of somebody else was read",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::Medium,
     accepted: None,
     attack: &["T1213"],
@@ -25,13 +25,16 @@ pub static ABOUT: About = About {
     needs: Needs::Verdict,
     doc: "Learns to whom objects belong: an object that one verified principal got with 2xx at least three times, \
 over five minutes or more, and nobody else did. A route is exclusive once 30 of its objects belong to five or more \
-principals, at most 5 % of them were got by a second one, and few callers do that. Fires when an object of such a route is answered 2xx to \
+principals, at most 5 % of them were got by others too, and few callers did that this week: at most an eighth as many as there \
+are owners, and at most 16. Fires when an object of such a route is answered 2xx to \
 another principal (OWASP API1:2023). It is high from the third foreign object of the same caller within an hour.\n\n\
 This is what broken object authorisation looks like from outside: the application answers, and the object is not the \
 caller's.\n\nBenign sources: staff and services that look after the objects of others. Callers with a privileged role \
 (`lists.privileged_roles`), and callers that got foreign objects on three earlier days, are left alone; what is shared \
-by many makes its route not exclusive. Handing an object over looks the same. It needs verified tokens. An object costs \
-about 50 bytes (100,000 are kept), an actor 24, a route 32.",
+by many makes its route not exclusive. Exports, crawlers and other readers of everything (within a day more than 20 \
+objects that are not their own, and ten times as many as others read) own nothing, and what they read stays its owner's; one that comes when owners are known is told on its first days. \
+Handing an object over looks the same. It needs verified tokens. An object costs about 60 bytes (100,000 are kept), an \
+actor 64 to 200, a route 72 to 340.",
     cooling_s: 600,
     thresholds: &[
         Threshold {
@@ -67,11 +70,27 @@ const OWNED_S: u32 = 300;
 /// Owners of a route that make it exclusive.
 const OWNERS: u32 = 5;
 
-/// Foreign objects of one caller that say something of an exclusive route; more of them say something of the caller.
-const TELLING: u16 = 1;
+/// Callers with foreign objects in a week from which a route has begun to share: one that is told each week of more
+/// is not believed.
+const OTHERS: u32 = 16;
 
 /// Days with foreign objects from which a caller does this for a living.
 const STAFF_DAYS: u8 = 3;
+
+/// Objects within a day, new to it or not its own, from which a caller reads everything, and how many times what
+/// callers of the route do on average that must be.
+const READER: u32 = 20;
+const READER_TIMES: f32 = 10.0;
+
+/// Caller's days that the average is made of: older ones fade.
+const FADE: f32 = 256.0;
+
+/// Others who got an owned object of an exclusive route from which it is shared. Popular victims have several thieves.
+const THIEVES: u8 = 4;
+
+/// Seconds for which it stays a reader of everything: a monthly job is one the next time as well.
+const READER_S: u32 = 40 * DAY_S;
+const DAY_S: u32 = 86_400;
 
 pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     Box::new(ForeignObject {
@@ -86,41 +105,73 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     })
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct Object {
-    owner: u32,
+    owner: Slot,
+    first_s: u32,
+    /// The newest other who got it, and how many others there were.
+    other: u32,
+    others: u8,
     uses: u8,
     shared: bool,
     owned: bool,
-    first_s: u32,
 }
 
 #[derive(Default, Serialize, Deserialize)]
 struct OfRoute {
     owned: u32,
     shared: u32,
-    owners: Crowd,
-    /// Who got what others own.
-    others: Crowd,
+    owners: Distinct,
+    /// Who got what others own, in this week.
+    others: Distinct,
+    week: u32,
+    /// Objects that a caller reads here within a day, on average, and of how many days.
+    usual: f32,
+    days: f32,
 }
 
 impl OfRoute {
+    /// Learns how much a caller read within a day.
+    fn learn(&mut self, read: u32) {
+        self.days = (self.days + 1.0).min(FADE);
+        self.usual += (approximate(read) - self.usual) / self.days;
+    }
+
+    fn note_other(&mut self, other: Slot, second: u32) {
+        let week = second / (7 * DAY_S);
+        if week != self.week {
+            (self.week, self.others) = (week, Distinct::default());
+        }
+        self.others.add(stable_hash(&other));
+    }
+
+    /// Objects within a day beyond which a caller reads everything.
+    fn most(&self) -> f32 {
+        (self.usual * READER_TIMES).max(approximate(READER))
+    }
+
     /// Whether each of its objects has one reader.
     fn is_exclusive(&self, least: u32, shared_percent: f64) -> bool {
         self.owned >= least
-            && self.owners.size() >= OWNERS
-            && self.others.size() <= (self.owners.size() / 5).max(2)
+            && self.owners.count() >= OWNERS
+            && self.others.count() <= (self.owners.count() / 8).clamp(2, OTHERS)
             && f64::from(self.shared) * 100.0 <= f64::from(self.owned) * shared_percent
     }
 }
 
 #[derive(Default, Serialize, Deserialize)]
 struct OfActor {
-    foreign: u16,
     hour: u32,
     in_hour: u16,
     day: u32,
     days: u8,
+    /// Objects that were new or foreign to it on the day of `read_day`.
+    read_day: u32,
+    read: Distinct,
+    /// Since when, and until when, it is a reader of everything; and whether it was ever told.
+    reader_since_s: u32,
+    reader_until_s: u32,
+    told: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -152,42 +203,72 @@ impl Rule for ForeignObject {
             return;
         }
         let second = case.second();
-        let caller = stable_hash(&principal.slot);
-        let owner = u32::try_from(caller >> 32).unwrap_or_default();
+        let owner = principal.slot;
         let State { objects, routes, actors } = &mut self.memory;
         objects.keep_to(MAX_OBJECTS);
         let key = mix(stable_hash(&case.route.slot), named.id);
-        let fresh = || Object { owner, uses: 0, shared: false, owned: false, first_s: second };
+        let fresh = || Object { owner, first_s: second, ..Object::default() };
         let Some(object) = objects.get_or(key, fresh) else { return };
         let route = routes.of(case.route.slot);
+        let actor = actors.of(owner);
+        let is_other = object.uses == 0 || object.owner != owner;
+        let is_reader = actor.reads_everything(second, (is_other && !object.shared).then_some(key), route);
+        if object.owner != owner && actors.peek(object.owner).is_none_or(|owner| owner.is_reader(second)) {
+            // What a reader of everything came by first is nobody's yet, nor is what somebody had who is forgotten.
+            *object = Object { shared: object.shared, ..fresh() };
+        }
         if object.owner == owner {
-            object.uses = object.uses.saturating_add(1);
-            let lasting = second.saturating_sub(object.first_s) >= OWNED_S;
-            if !object.owned && !object.shared && lasting && object.uses >= self.owner_uses {
-                object.owned = true;
-                route.owned = route.owned.saturating_add(1);
-                route.owners.add(caller);
-            }
+            object.used(self.owner_uses, is_reader, second, route);
             return;
         }
         let exclusive = route.is_exclusive(self.exclusive, self.shared_percent);
         let was_owned = object.owned && !object.shared;
-        let actor = actors.of(principal.slot);
-        if !object.shared {
-            object.shared = true;
+        let is_new = object.other != short(owner);
+        if !is_reader && is_new && !object.shared {
             if object.owned {
-                route.others.add(caller);
-                route.shared = route.shared.saturating_add(u32::from(!exclusive || actor.foreign < TELLING));
+                route.note_other(owner, second);
             }
+            (object.other, object.others) = (short(owner), object.others.saturating_add(1));
+            object.shared = !exclusive || object.others >= THIEVES;
+            route.shared = route.shared.saturating_add(u32::from(object.owned && object.shared));
         }
-        if !was_owned {
+        if !was_owned || !is_new {
             return;
         }
+        let actor = actors.of(owner);
         let in_hour = actor.note(second);
-        if !exclusive || actor.days > STAFF_DAYS || is_privileged(case) {
+        if !exclusive || actor.days > STAFF_DAYS || actor.is_trusted_reader(second) || is_privileged(case) {
             return;
         }
+        actor.told = true;
         report.push(telling::of_actor(&ABOUT, case, statement(case, in_hour, route)));
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a sketch says at most 7098")]
+const fn approximate(count: u32) -> f32 {
+    count as f32
+}
+
+/// A caller as objects remember it.
+fn short(caller: Slot) -> u32 {
+    u32::try_from(stable_hash(&caller) >> 32).unwrap_or_default()
+}
+
+impl Object {
+    /// Notes a use by the one whose it is, or may be.
+    fn used(&mut self, owner_uses: u8, is_reader: bool, second: u32, route: &mut OfRoute) {
+        if is_reader {
+            self.uses = 0;
+            return;
+        }
+        self.uses = self.uses.saturating_add(1);
+        let lasting = second.saturating_sub(self.first_s) >= OWNED_S;
+        if !self.owned && !self.shared && lasting && self.uses >= owner_uses {
+            self.owned = true;
+            route.owned = route.owned.saturating_add(1);
+            route.owners.add(stable_hash(&self.owner));
+        }
     }
 }
 
@@ -216,10 +297,38 @@ fn statement(case: &Case<'_>, in_hour: u16, route: &OfRoute) -> Statement {
 }
 
 impl OfActor {
+    const fn is_reader(&self, second: u32) -> bool {
+        second < self.reader_until_s
+    }
+
+    /// Whether the caller reads everything; `other` is an object that is new to it, or not its own.
+    fn reads_everything(&mut self, second: u32, other: Option<u64>, route: &mut OfRoute) -> bool {
+        if let Some(object) = other {
+            let day = second / DAY_S;
+            if day != self.read_day {
+                if !self.is_reader(second) && self.read_day > 0 {
+                    route.learn(self.read.count());
+                }
+                (self.read_day, self.read) = (day, Distinct::default());
+            }
+            if self.read.add(object) && approximate(self.read.count()) > route.most() {
+                if !self.is_reader(second) {
+                    self.reader_since_s = second;
+                }
+                self.reader_until_s = second.saturating_add(READER_S);
+            }
+        }
+        self.is_reader(second)
+    }
+
+    /// Whether it read everything a day ago already, and nobody's property then: a thief begins with somebody's.
+    const fn is_trusted_reader(&self, second: u32) -> bool {
+        self.is_reader(second) && !self.told && second.saturating_sub(self.reader_since_s) >= DAY_S / 2
+    }
+
     /// Notes a foreign object; how many there were within the hour.
     fn note(&mut self, second: u32) -> u16 {
-        self.foreign = self.foreign.saturating_add(1);
-        let (hour, day) = (second / 3600, second / 86_400);
+        let (hour, day) = (second / 3600, second / DAY_S);
         if hour != self.hour {
             (self.hour, self.in_hour) = (hour, 0);
         }
@@ -329,6 +438,23 @@ mod tests {
         play.knowledge.privileged_roles.insert("ADMIN".into());
         let admin = Token { roles: Box::new(["Admin".into()]), ..held(50) };
         assert_eq!(ask_as(&mut play, admin, 70, 20_000, 200), []);
+    }
+
+    #[test]
+    fn a_nightly_export_neither_owns_nor_shares_and_is_left_alone() {
+        let mut play = play();
+        for day in 0..10_u64 {
+            let now = day * 86_400;
+            let night: usize = (0..100).map(|order| ask(&mut play, 99, order, now + order, 200).len()).sum();
+            assert_eq!(night, 0, "{day}");
+            for visit in 0..4 {
+                for order in 0..100 {
+                    let second = now + 20_000 + visit * 3600 + order;
+                    assert_eq!(ask(&mut play, order / 10, order, second, 200), [], "{day}");
+                }
+            }
+        }
+        assert_eq!(ask(&mut play, 3, 70, 10 * 86_400, 200), [Severity::Medium]);
     }
 
     #[test]
