@@ -6,7 +6,7 @@ use serde_json::json;
 use super::Attack;
 use crate::lab::places::{DISALLOWED, FAR};
 use crate::lab::script::{Answer, Call, Caller};
-use crate::lab::world::{Job, LIFE_S, PEOPLE};
+use crate::lab::world::{Job, LIFE_S, PEOPLE, Person};
 use crate::lab::{S, Service, machines};
 use crate::mint::set;
 
@@ -70,7 +70,8 @@ pub(super) fn device_change(a: &mut Attack<'_>) -> Result<()> {
 }
 
 pub(super) fn impossible_travel(a: &mut Attack<'_>) -> Result<()> {
-    let person = a.customer();
+    // The lab's places are of IPv4: of others nobody can say where they are.
+    let person = a.victim(|p| p.job == Job::Customer && p.home.is_ipv4());
     let owner = a.home(person);
     let token = a.world.token_of(person, a.at)?;
     owner_looks_around(a, &owner, &token, 4);
@@ -84,8 +85,8 @@ pub(super) fn impossible_travel(a: &mut Attack<'_>) -> Result<()> {
 pub(super) fn new_country(a: &mut Attack<'_>) -> Result<()> {
     // Hours after the owner was seen: he could have travelled.
     let at = a.at;
-    let person =
-        a.victim(move |p| p.job == Job::Customer && p.busy_until + 16 * 3600 * S < at && p.sessions > 0);
+    let rested = move |p: &Person| p.busy_until + 16 * 3600 * S < at && p.sessions > 0;
+    let person = a.victim(move |p| p.job == Job::Customer && p.home.is_ipv4() && rested(p));
     let thief = a.attacker_from(FAR[0]);
     enter(a, &thief, person)
 }
