@@ -5,7 +5,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::detect::roster::stable_hash;
-use crate::detect::sketch::Crowd;
 use crate::detect::statement::Statement;
 use crate::detect::{
     About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold, telling,
@@ -16,7 +15,7 @@ use crate::token::Token;
 pub static ABOUT: About = About {
     id: "unusual-endpoint",
     title: "Route unusual for its caller",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::Low,
     accepted: None,
     attack: &["T1078"],
@@ -27,9 +26,15 @@ known for a week too and was used at least 50 times, and neither the principal n
 roles and scopes was answered there before, although that group made 1000 requests to the service.\n\nAn account in \
 other hands is used for other things. Taken alone it is weak evidence: it is low, and told at most three times a day \
 for each service; what is beyond is learned in silence.\n\nBenign sources: new features, seasonal work, new duties. \
+<<<<<<< HEAD
 Routes and groups are kept as 64 bits, so that a few unusual uses look usual. It costs 4 bytes an actor, 12 a route, \
 and 2 KiB a service in use.",
     cooling_s: 600,
+=======
+A route that more than 64 groups use is nobody's in particular. It costs 4 bytes an actor, 28 a route and 4 for each \
+of its groups, and 200 bytes a service in use.",
+    cooling_s: 3600,
+>>>>>>> w/tune2
     thresholds: &[
         Threshold {
             key: "learn_days",
@@ -62,6 +67,9 @@ const KNOWN_USES: u32 = 200;
 const GROUP_USES: u16 = 1000;
 const GROUPS: usize = 64;
 
+/// Groups that are remembered of one route.
+const MAX_GROUPS: usize = 64;
+
 const DAY_S: u32 = 86_400;
 
 pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
@@ -86,7 +94,23 @@ struct UnusualEndpoint {
     route_uses: u32,
     per_day: u32,
     /// Which groups were answered on each route.
-    memory: (Column<Crowd>, Column<OfService>),
+    memory: (Column<Groups>, Column<OfService>),
+}
+
+/// The groups that were answered on a route, by half of their hashes.
+#[derive(Default, Serialize, Deserialize)]
+struct Groups(Vec<u32>);
+
+impl Groups {
+    /// Adds a group. Whether it is known to be new.
+    fn add(&mut self, group: u64) -> bool {
+        let name = u32::try_from(group >> 32).unwrap_or_default();
+        if self.0.contains(&name) || self.0.len() >= MAX_GROUPS {
+            return false;
+        }
+        self.0.push(name);
+        true
+    }
 }
 
 /// Everybody with the same client family, roles and scopes.
@@ -135,11 +159,9 @@ impl Rule for UnusualEndpoint {
         let (routes, services) = &mut self.memory;
         let service = services.of(case.who.service.slot);
         let requests = service.count(group);
-        let groups = routes.of(case.route.slot);
-        if groups.has(group) {
+        if !routes.of(case.route.slot).add(group) {
             return;
         }
-        groups.add(group);
         let second = case.second();
         let lasted = |first_s: u32| second.saturating_sub(first_s) >= self.learn_s;
         let known = principal.uses >= KNOWN_USES && lasted(principal.first_s) && requests >= GROUP_USES;
