@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use smallvec::SmallVec;
-
 use crate::detect::user::field::{Field, Side};
 
 /// A list of texts.
@@ -13,7 +11,7 @@ pub enum Texts<'a> {
     /// Kept by a token.
     Kept(&'a [Box<str>]),
     /// Names of the members of a set.
-    Names(SmallVec<[&'static str; 4]>),
+    Names(Vec<&'static str>),
 }
 
 impl Texts<'_> {
