@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::detect::holder::holder;
 use crate::detect::roster::stable_hash;
 use crate::detect::user::correlate::Groups;
-use crate::detect::user::facts::{Ages, CaseFacts, subject};
+use crate::detect::user::facts::{Ages, CaseFacts};
 use crate::detect::user::field::Use;
 use crate::detect::user::guard::Guard;
 use crate::detect::user::message::shown;
@@ -192,8 +192,8 @@ impl Engine {
     ) {
         let exchange = case.exchange;
         let profile = Guard::profile(exchange.status(), case.route.kind, exchange.request.method());
-        let mut facts = CaseFacts { case, token, ages: Ages::default(), place };
-        facts.ages = self.ages(case, token, &facts);
+        let mut facts = CaseFacts::new(case, token, place);
+        facts.ages = self.ages(case, &facts);
         let at_ms = exchange.at.0 / 1_000_000;
         let asked = self.rules.iter().zip(&self.guards).zip(&mut self.state.groups);
         for ((rule, _), (_, groups)) in asked.filter(|((_, guard), _)| guard.admits(profile)) {
@@ -203,8 +203,8 @@ impl Engine {
         }
     }
 
-    fn ages(&mut self, case: &Case<'_>, token: Option<&TokenUse>, facts: &CaseFacts<'_>) -> Ages {
-        let named = token.and_then(|held| subject(&held.token, case)).and(case.who.principal());
+    fn ages(&mut self, case: &Case<'_>, facts: &CaseFacts<'_>) -> Ages {
+        let named = facts.principal().and(case.who.principal());
         let Some(known) = named else { return Ages::default() };
         let at_s = case.second();
         let mut ages = Ages { principal: Some(at_s.saturating_sub(known.first_s)), ..Ages::default() };

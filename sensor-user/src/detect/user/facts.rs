@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
-use smallvec::SmallVec;
-
 use crate::detect::cause::must_refuse;
 use crate::detect::knowledge::Place;
 use crate::detect::statement::VERIFIERS_LEEWAY_S;
@@ -27,7 +25,7 @@ pub struct Ages {
     pub country: Option<u32>,
 }
 
-/// An exchange, and one of its tokens.
+/// An exchange, and one of its tokens. What takes work to read is read once, however many rules ask.
 pub struct CaseFacts<'a> {
     /// The case.
     pub case: &'a Case<'a>,
@@ -35,8 +33,14 @@ pub struct CaseFacts<'a> {
     pub token: Option<&'a TokenUse>,
     /// How long the token's principal is known.
     pub ages: Ages,
-    /// The client's place, looked up once.
-    pub place: &'a OnceCell<Place>,
+    /// The client's place.
+    place: &'a OnceCell<Place>,
+    path: OnceCell<Cow<'a, str>>,
+    query: OnceCell<Cow<'a, str>>,
+    host: OnceCell<Option<Cow<'a, str>>>,
+    agent: OnceCell<Option<Cow<'a, str>>>,
+    service: OnceCell<String>,
+    principal: OnceCell<Option<&'a str>>,
 }
 
 /// The members of a set by name.
@@ -73,18 +77,47 @@ const SUSPICIONS: [(Suspicions, &str); 10] = [
     (Suspicions::CHUNKED_IN_HTTP10, "chunked_in_http10"),
 ];
 
-impl CaseFacts<'_> {
+impl<'a> CaseFacts<'a> {
+    /// The facts of a case and one of its tokens. The place is shared by all tokens.
+    #[must_use]
+    pub fn new(case: &'a Case<'a>, token: Option<&'a TokenUse>, place: &'a OnceCell<Place>) -> Self {
+        Self {
+            case,
+            token,
+            ages: Ages::default(),
+            place,
+            path: OnceCell::new(),
+            query: OnceCell::new(),
+            host: OnceCell::new(),
+            agent: OnceCell::new(),
+            service: OnceCell::new(),
+            principal: OnceCell::new(),
+        }
+    }
+
+    /// Whom the token names beyond doubt.
+    #[must_use]
+    pub fn principal(&self) -> Option<&'a str> {
+        *self.principal.get_or_init(|| subject(&self.token?.token, self.case))
+    }
+
     fn of_request(&self, field: Field) -> Option<Value<'_>> {
         let exchange = self.case.exchange;
         let request = &exchange.request;
         let body = exchange.body.as_deref();
         match field {
             Field::Method => Some(Value::bytes(request.method())),
-            Field::Path => Some(Value::bytes(request.path())),
-            Field::Query => Some(Value::bytes(request.query())),
+            Field::Path => Some(text(self.path.get_or_init(|| String::from_utf8_lossy(request.path())))),
+            Field::Query => Some(text(self.query.get_or_init(|| String::from_utf8_lossy(request.query())))),
             Field::RouteName => Some(text(&self.case.route.name)),
-            Field::Host => request.value("host").map(Value::bytes),
-            Field::UserAgent => request.value("user-agent").map(Value::bytes),
+            Field::Host => {
+                let read = || request.value("host").map(String::from_utf8_lossy);
+                self.host.get_or_init(read).as_deref().map(text)
+            }
+            Field::UserAgent => {
+                let read = || request.value("user-agent").map(String::from_utf8_lossy);
+                self.agent.get_or_init(read).as_deref().map(text)
+            }
             Field::RequestBytes => exchange.request_body_bytes.map(Value::count),
             Field::Operation => body?.operation.as_deref().map(text),
             Field::Account => body?.account.as_deref().map(text),
@@ -111,7 +144,7 @@ impl CaseFacts<'_> {
             Field::ClientAgeS => Some(self.since(who.address.first_s)),
             Field::ServerAddress => Some(Value::address(server.ip())),
             Field::ServerPort => Some(Value::Int(server.port().into())),
-            Field::Service => Some(Value::Text(server.to_string().into())),
+            Field::Service => Some(text(self.service.get_or_init(|| server.to_string()))),
             _ => None,
         }
     }
@@ -152,7 +185,7 @@ impl CaseFacts<'_> {
                 Carrier::Cookie(_) => "cookie",
                 Carrier::Query(_) => "query",
             }),
-            Field::Principal => subject(token, self.case).map(text),
+            Field::Principal => self.principal().map(text),
             Field::PrincipalAgeS => self.ages.principal.map(|age| Value::Int(age.into())),
             Field::PrincipalAddressAgeS => self.ages.address.map(|age| Value::Int(age.into())),
             Field::PrincipalCountryAgeS => self.ages.country.map(|age| Value::Int(age.into())),
@@ -173,7 +206,7 @@ impl CaseFacts<'_> {
 }
 
 /// Whom a token names beyond doubt.
-pub(super) fn subject<'a>(token: &'a Token, case: &Case<'_>) -> Option<&'a str> {
+fn subject<'a>(token: &'a Token, case: &Case<'_>) -> Option<&'a str> {
     let good = token.is_verified() && must_refuse(token, case.exchange.at, VERIFIERS_LEEWAY_S).is_none();
     token.subject.as_deref().filter(|_| good)
 }
@@ -189,7 +222,7 @@ impl Facts for CaseFacts<'_> {
                     .iter()
                     .filter(|(s, _)| exchange.suspicions.contains(*s))
                     .map(|(_, name)| *name)
-                    .collect::<SmallVec<_>>(),
+                    .collect(),
             ))),
             Field::Coverage => Some(Value::Text(coverage(exchange.coverage).into())),
             Field::Hour | Field::Weekday | Field::UnixS => Some(time(field, exchange.at.secs())),

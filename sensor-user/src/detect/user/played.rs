@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use smallvec::SmallVec;
-
 use crate::detect::user::correlate::Groups;
 use crate::detect::user::engine::ask;
 use crate::detect::user::facts::time;
@@ -175,7 +173,7 @@ fn usual(field: Field, at_ms: u64) -> Option<Value<'static>> {
         Field::ClientFamily | Field::ClientAgeS | Field::LatencyMs | Field::RequestBytes => {
             Some(Value::Int(0))
         }
-        Field::Suspicions => Some(Value::Texts(Texts::Names(SmallVec::new()))),
+        Field::Suspicions => Some(Value::Texts(Texts::Names(Vec::new()))),
         Field::Hour | Field::Weekday | Field::UnixS => Some(time(field, at_ms / 1000)),
         _ => None,
     }
@@ -197,7 +195,7 @@ impl PlayedFacts<'_> {
             Field::TokenPrivileged => Some(Value::Bool(false)),
             Field::TokenCarrier => Some(Value::Text("authorization".into())),
             Field::TokenRoles | Field::TokenAudiences | Field::TokenFlaws => {
-                Some(Value::Texts(Texts::Names(SmallVec::new())))
+                Some(Value::Texts(Texts::Names(Vec::new())))
             }
             _ => None,
         }

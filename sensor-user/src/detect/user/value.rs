@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use smallvec::SmallVec;
-
 use crate::detect::user::field::{Field, Side};
 
 /// A list of texts.
@@ -15,7 +13,7 @@ pub enum Texts<'a> {
     /// Shared by many tokens.
     Shared(&'a [std::sync::Arc<str>]),
     /// Names of the members of a set.
-    Names(SmallVec<[&'static str; 4]>),
+    Names(Vec<&'static str>),
 }
 
 impl Texts<'_> {
