@@ -26,15 +26,9 @@ known for a week too and was used at least 50 times, and neither the principal n
 roles and scopes was answered there before, although that group made 1000 requests to the service.\n\nAn account in \
 other hands is used for other things. Taken alone it is weak evidence: it is low, and told at most three times a day \
 for each service; what is beyond is learned in silence.\n\nBenign sources: new features, seasonal work, new duties. \
-<<<<<<< HEAD
-Routes and groups are kept as 64 bits, so that a few unusual uses look usual. It costs 4 bytes an actor, 12 a route, \
-and 2 KiB a service in use.",
-    cooling_s: 600,
-=======
 A route that more than 64 groups use is nobody's in particular. It costs 4 bytes an actor, 28 a route and 4 for each \
 of its groups, and 200 bytes a service in use.",
-    cooling_s: 3600,
->>>>>>> w/tune2
+    cooling_s: 600,
     thresholds: &[
         Threshold {
             key: "learn_days",
