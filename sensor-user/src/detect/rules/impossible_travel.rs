@@ -32,7 +32,7 @@ owner of an account are rarely in one town, and tokens travel faster than people
 (`geo.city`), and keeps silent without one. A principal must be known for 14 days or 10 logins first; only two \
 continents within five minutes are told of anybody. Silent for `lists.trusted_addresses`, for addresses that eight or \
 more principals use (VPN, gateways: they are learned), and for networks (autonomous systems with `geo.asn`, else /16 \
-and IPv6 /32) that the principal has used on two days: telephones and VPNs leave the internet far from where they are. \
+and IPv6 /32) that the principal has used on two earlier days: telephones and VPNs leave the internet far from where they are. \
 A network that was told of needs 14 days. A gateway that passes tokens on to other services is no second place.\n\nIt \
 does not see a thief near the owner, behind the same provider, or one who waits for an hour. 180 bytes a principal, 32 an address.",
     cooling_s: 600,
@@ -93,7 +93,7 @@ does not see a thief near the owner, behind the same provider, or one who waits 
 const MAX_VISITS: usize = 3;
 /// Networks remembered of one principal: home, work, telephone, VPN, and two more.
 const MAX_EGRESSES: usize = 6;
-/// Days of use after which a network is a principal's own.
+/// Earlier days of use after which a network is a principal's own.
 const OWN_DAYS: u8 = 2;
 /// The same of a network that was told of.
 const OWN_AGAIN_DAYS: u8 = 14;
@@ -219,17 +219,19 @@ impl Trail {
         }
     }
 
-    /// Whether a network is one of the principal's own.
-    fn is_own(&self, network: u32) -> bool {
-        let own = |e: &Egress| e.days >= if e.told { OWN_AGAIN_DAYS } else { OWN_DAYS };
+    /// Whether a network was one of the principal's own before this day.
+    fn is_own(&self, network: u32, today: u16) -> bool {
+        let earlier = |e: &Egress| e.days - u8::from(e.day == today);
+        let own = |e: &Egress| earlier(e) >= if e.told { OWN_AGAIN_DAYS } else { OWN_DAYS };
         self.egresses.iter().any(|e| e.network == network && own(e))
     }
 
     /// The longest journey to an arrival that nobody can make. Between two networks of its own a principal only seems
     /// to travel.
     fn journey(&self, limits: &Limits, to: &Visit) -> Option<Journey> {
-        let own = self.is_own(to.network);
-        let strange = |from: &&Visit| !(own && self.is_own(from.network));
+        let today = day(to.at_s);
+        let own = self.is_own(to.network, today);
+        let strange = |from: &&Visit| !(own && self.is_own(from.network, today));
         let journeys = self.visits.iter().filter(strange).filter_map(|from| limits.journey(from, to));
         journeys.max_by(|a, b| a.km.total_cmp(&b.km))
     }
@@ -293,7 +295,7 @@ impl Rule for ImpossibleTravel {
         trail.stay(visit);
         let learned = trail.learning.is_learned(self.limits.gate, at_s);
         let Some(journey) = worst.filter(|journey| learned || journey.continents) else { return };
-        let strange = if trail.is_own(visit.network) { journey.network } else { visit.network };
+        let strange = if trail.is_own(visit.network, day(at_s)) { journey.network } else { visit.network };
         for egress in trail.egresses.iter_mut().filter(|e| e.network == strange) {
             egress.told = true;
         }
@@ -439,6 +441,14 @@ mod tests {
         assert_eq!(severity(&mut play, 7_201_000, "1.1.0.1"), None);
         assert_eq!(severity(&mut play, 7_202_000, "3.1.0.1"), None);
         assert_eq!(severity(&mut play, 7_203_000, "5.1.0.1"), Some(Severity::Critical));
+    }
+
+    #[test]
+    fn a_network_of_one_earlier_day_is_not_the_principals_own() {
+        let mut play = learned();
+        assert_eq!(severity(&mut play, 20_000_000, "5.1.0.1"), None, "nobody was there for hours");
+        assert_eq!(severity(&mut play, DAY_MS, "1.1.0.1"), None);
+        assert_eq!(severity(&mut play, DAY_MS + 60_000, "5.1.0.1"), Some(Severity::Critical));
     }
 
     #[test]
