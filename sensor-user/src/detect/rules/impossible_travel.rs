@@ -221,7 +221,7 @@ impl Trail {
 
     /// Whether a network was one of the principal's own before this day.
     fn is_own(&self, network: u32, today: u16) -> bool {
-        let earlier = |e: &Egress| e.days - u8::from(e.day == today);
+        let earlier = |e: &Egress| e.days.saturating_sub(u8::from(e.day == today));
         let own = |e: &Egress| earlier(e) >= if e.told { OWN_AGAIN_DAYS } else { OWN_DAYS };
         self.egresses.iter().any(|e| e.network == network && own(e))
     }

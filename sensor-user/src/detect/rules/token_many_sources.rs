@@ -133,7 +133,7 @@ struct Visit {
 }
 
 #[derive(Default, Serialize, Deserialize)]
-struct Visits {
+struct Trail {
     visits: ArrayVec<Visit, MAX_PLACES>,
     newest: u8,
     /// Quick returns to a network; saturates.
@@ -153,7 +153,7 @@ struct Known {
 #[derive(Default, Serialize, Deserialize)]
 struct Memories {
     /// Where each token was.
-    tokens: Column<Visits>,
+    tokens: Column<Trail>,
     /// What used each address.
     addresses: Column<Crowd>,
     /// From where each actor comes.
@@ -246,10 +246,12 @@ fn come_by(own: &mut ArrayVec<Known, MAX_NETWORKS>, egress: u32, day: u16) {
 
 /// Whether an actor used a network on enough days before this one.
 fn is_own(own: &[Known], egress: u32, day: u16) -> bool {
-    own.iter().any(|known| known.egress == egress && known.days - u8::from(known.day == day) >= OWN_DAYS)
+    own.iter().any(|known| {
+        known.egress == egress && known.days.saturating_sub(u8::from(known.day == day)) >= OWN_DAYS
+    })
 }
 
-impl Visits {
+impl Trail {
     /// Makes `place` the newest. Whether the address is new to the token.
     fn go_to(&mut self, place: Place, at_s: u32, return_s: u32) -> bool {
         let is_new = !self.visits.iter().any(|v| v.place.address == place.address);
