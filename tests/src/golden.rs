@@ -115,9 +115,12 @@ fn behaviour(mint: &Mint) -> Result<Vec<Case>> {
         talk(client(7), &[(get("/orders/1", Some(&first)), 200), (get("/orders/1", Some(&second)), 401)]);
 
     let mut sources = Pcap::default();
-    for (place, from) in [[10, 0, 3, 7], [198, 51, 100, 9]].into_iter().enumerate() {
-        let from = SocketAddr::from((from, 50_000));
-        sources.add(START + place as u64 * 30 * SECOND, &talk(from, &[(get("/orders/1", Some(&good)), 200)]));
+    // They take turns: a telephone that changes its network once or twice is no thief.
+    let places = [[10, 0, 3, 7], [198, 51, 100, 9]];
+    for (turn, from) in (0_u16..).zip(places.into_iter().cycle().take(5)) {
+        let from = SocketAddr::from((from, 50_000 + turn));
+        let at = START + u64::from(turn) * 20 * SECOND;
+        sources.add(at, &talk(from, &[(get("/orders/1", Some(&good)), 200)]));
     }
 
     let mut rate = Conversation::open(client(7), server());
