@@ -35,7 +35,7 @@ by many makes its route not exclusive. Exports, crawlers and other readers of ev
 objects of one route, and five times as many as others read there) own nothing, and what they read stays its owner's; \
 one that comes when owners are known is told on its first days. Handing an object over looks the same. It needs \
 verified tokens. An object costs about 60 bytes (100,000 are kept), an \
-actor 76 to 210, a route 72 to 340.",
+actor 84 to 220, a route 72 to 340.",
     cooling_s: 1800,
     thresholds: &[
         Threshold {
@@ -78,13 +78,10 @@ const OTHERS: u32 = 16;
 /// Days with foreign objects from which a caller does this for a living.
 const STAFF_DAYS: u8 = 3;
 
-/// Objects of one route within a day, but for shared ones, from which a caller reads everything, and how many times
-/// what callers of the route do on average that must be.
+/// Objects of one route within a day from which a caller reads everything, and how many times
+/// what callers of the route usually do that must be.
 const READER: u32 = 20;
 const READER_TIMES: f32 = 5.0;
-
-/// Caller's days that the average is made of: older ones fade.
-const FADE: f32 = 256.0;
 
 /// Others who got an owned object of an exclusive route from which it is shared. Popular victims have several thieves.
 const THIEVES: u8 = 4;
@@ -129,17 +126,17 @@ struct OfRoute {
     /// Who got what others own, in this week.
     others: Distinct,
     week: u32,
-    /// Objects that a caller reads here within a day, on average, and of how many days.
+    /// Objects that half of the callers' days exceed.
     usual: f32,
-    days: f32,
 }
 
 impl OfRoute {
-    /// Learns how much a caller read within a day. No day counts for much more than what is usual: the first export
-    /// must not become the measure.
+    /// Learns how much a caller read within a day. The median climbs and falls by a tenth: an export that comes each
+    /// day must not become the measure.
     fn learn(&mut self, read: u32) {
-        self.days = (self.days + 1.0).min(FADE);
-        self.usual += (approximate(read).min(self.usual * 2.0 + 4.0) - self.usual) / self.days;
+        let step = (self.usual / 10.0).max(0.1);
+        self.usual += if approximate(read) > self.usual { step } else { -step };
+        self.usual = self.usual.max(0.0);
     }
 
     fn note_other(&mut self, other: Slot, second: u32) {
@@ -174,7 +171,8 @@ struct OfActor {
     read_day: u32,
     read_route: Slot,
     read: Distinct,
-    /// The newest day on which it read everything, how many there were, and until when that counts.
+    /// Where it read everything, the newest day of that, how many there were, and until when that counts.
+    reader_route: Slot,
     reader_day: u32,
     reader_days: u8,
     reader_until_s: u32,
@@ -215,12 +213,11 @@ impl Rule for ForeignObject {
         let key = mix(stable_hash(&case.route.slot), named.id);
         let fresh = || Object { owner, first_s: second, ..Object::default() };
         let Some(object) = objects.get_or(key, fresh) else { return };
-        let route = routes.of(case.route.slot);
         let actor = actors.of(owner);
-        let is_reader =
-            actor.reads_everything(second, (!object.shared).then_some(key), (case.route.slot, &mut *route));
+        let is_reader = actor.reads_everything(second, key, case.route.slot, routes);
+        let route = routes.of(case.route.slot);
         if object.owner != owner
-            && actors.peek(object.owner).is_none_or(|owner| owner.is_known_reader(second))
+            && actors.peek(object.owner).is_none_or(|owner| owner.is_known_reader(second, case.route.slot))
         {
             // What a reader of everything came by first is nobody's yet, nor is what somebody had who is forgotten.
             *object = Object { shared: object.shared, ..fresh() };
@@ -245,7 +242,11 @@ impl Rule for ForeignObject {
         }
         let actor = actors.of(owner);
         let in_hour = actor.note(second);
-        if !exclusive || actor.days > STAFF_DAYS || actor.is_known_reader(second) || is_privileged(case) {
+        if !exclusive
+            || actor.days > STAFF_DAYS
+            || actor.is_known_reader(second, case.route.slot)
+            || is_privileged(case)
+        {
             return;
         }
         report.push(telling::of_actor(&ABOUT, case, statement(case, in_hour, route)));
@@ -304,29 +305,48 @@ fn statement(case: &Case<'_>, in_hour: u16, route: &OfRoute) -> Statement {
 }
 
 impl OfActor {
-    /// Whether it reads everything day after day. One day of it may be a thief's.
-    const fn is_known_reader(&self, second: u32) -> bool {
-        self.reader_days >= READER_DAYS && second < self.reader_until_s
+    /// Whether it reads everything of a route day after day. One day of it may be a thief's.
+    fn is_known_reader(&self, second: u32, route: Slot) -> bool {
+        self.reader_route == route && self.reader_days >= READER_DAYS && second < self.reader_until_s
     }
 
     /// Whether the caller reads everything, today or for a living. Follows one route a day, on which it reads most.
-    fn reads_everything(&mut self, second: u32, object: Option<u64>, route: (Slot, &mut OfRoute)) -> bool {
-        let (slot, of_route) = route;
+    fn reads_everything(
+        &mut self,
+        second: u32,
+        object: u64,
+        slot: Slot,
+        routes: &mut Column<OfRoute>,
+    ) -> bool {
         let day = second / DAY_S;
         if day != self.read_day || (slot != self.read_route && self.read.count() <= 2) {
-            if slot == self.read_route && self.reader_day != self.read_day {
-                of_route.learn(self.read.count());
+            if day != self.read_day
+                && self.reader_day != self.read_day
+                && routes.peek(self.read_route).is_some()
+            {
+                routes.of(self.read_route).learn(self.read.count());
             }
             (self.read_day, self.read_route, self.read) = (day, slot, Distinct::default());
         }
-        let is_new = slot == self.read_route && object.is_some_and(|object| self.read.add(object));
-        if is_new && approximate(self.read.count()) > of_route.most() && self.reader_day != day {
-            let lapsed = second >= self.reader_until_s;
-            self.reader_days = if lapsed { 1 } else { self.reader_days.saturating_add(1) };
-            self.reader_day = day;
-            self.reader_until_s = second.saturating_add(READER_S);
+        let is_new = slot == self.read_route && self.read.add(object);
+        if is_new && approximate(self.read.count()) > routes.of(slot).most() && self.reader_day != day {
+            self.read_much(second, slot);
         }
-        self.reader_day == day || self.is_known_reader(second)
+        (self.reader_day == day && self.reader_route == slot) || self.is_known_reader(second, slot)
+    }
+
+    /// Notes a day of reading everything. Another route takes the place of one that is not known yet, or was left.
+    fn read_much(&mut self, second: u32, route: Slot) {
+        let lapsed = second >= self.reader_until_s;
+        if route != self.reader_route {
+            if !lapsed && self.reader_days >= READER_DAYS {
+                return;
+            }
+            (self.reader_route, self.reader_days) = (route, 0);
+        }
+        self.reader_days = if lapsed { 1 } else { self.reader_days.saturating_add(1) };
+        self.reader_day = second / DAY_S;
+        self.reader_until_s = second.saturating_add(READER_S);
     }
 
     /// Notes a foreign object; how many there were within the hour.
