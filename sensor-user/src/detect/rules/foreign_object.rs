@@ -26,15 +26,16 @@ pub static ABOUT: About = About {
     doc: "Learns to whom objects belong: an object that one verified principal got with 2xx at least three times, \
 over five minutes or more, and nobody else did. A route is exclusive once 30 of its objects belong to five or more \
 principals, at most 5 % of them were got by others too, and few callers did that this week: at most an eighth as many as there \
-are owners, and at most 16. Fires when an object of such a route is answered 2xx to \
-another principal (OWASP API1:2023). It is high from the third foreign object of the same caller within an hour.\n\n\
+are owners, and at most 16. Fires when an object of such a route is answered 2xx to another principal (OWASP \
+API1:2023). It is high from the third foreign object of the same caller within an hour.\n\n\
 This is what broken object authorisation looks like from outside: the application answers, and the object is not the \
 caller's.\n\nBenign sources: staff and services that look after the objects of others. Callers with a privileged role \
 (`lists.privileged_roles`), and callers that got foreign objects on three earlier days, are left alone; what is shared \
-by many makes its route not exclusive. Exports, crawlers and other readers of everything (within a day more than 20 \
-objects that are not their own, and ten times as many as others read) own nothing, and what they read stays its owner's; one that comes when owners are known is told on its first days. \
-Handing an object over looks the same. It needs verified tokens. An object costs about 60 bytes (100,000 are kept), an \
-actor 64 to 200, a route 72 to 340.",
+by many makes its route not exclusive. Exports, crawlers and other readers of everything (on three days more than 20 \
+objects of one route, and five times as many as others read there) own nothing, and what they read stays its owner's; \
+one that comes when owners are known is told on its first days. Handing an object over looks the same. It needs \
+verified tokens. An object costs about 60 bytes (100,000 are kept), an \
+actor 84 to 220, a route 72 to 340.",
     cooling_s: 600,
     thresholds: &[
         Threshold {
@@ -77,16 +78,16 @@ const OTHERS: u32 = 16;
 /// Days with foreign objects from which a caller does this for a living.
 const STAFF_DAYS: u8 = 3;
 
-/// Objects within a day, new to it or not its own, from which a caller reads everything, and how many times what
-/// callers of the route do on average that must be.
+/// Objects of one route within a day from which a caller reads everything, and how many times
+/// what callers of the route usually do that must be.
 const READER: u32 = 20;
-const READER_TIMES: f32 = 10.0;
-
-/// Caller's days that the average is made of: older ones fade.
-const FADE: f32 = 256.0;
+const READER_TIMES: f32 = 5.0;
 
 /// Others who got an owned object of an exclusive route from which it is shared. Popular victims have several thieves.
 const THIEVES: u8 = 4;
+
+/// Days of that from which it is its work.
+const READER_DAYS: u8 = 3;
 
 /// Seconds for which it stays a reader of everything: a monthly job is one the next time as well.
 const READER_S: u32 = 40 * DAY_S;
@@ -125,16 +126,17 @@ struct OfRoute {
     /// Who got what others own, in this week.
     others: Distinct,
     week: u32,
-    /// Objects that a caller reads here within a day, on average, and of how many days.
+    /// Objects that half of the callers' days exceed.
     usual: f32,
-    days: f32,
 }
 
 impl OfRoute {
-    /// Learns how much a caller read within a day.
+    /// Learns how much a caller read within a day. The median climbs and falls by a tenth: an export that comes each
+    /// day must not become the measure.
     fn learn(&mut self, read: u32) {
-        self.days = (self.days + 1.0).min(FADE);
-        self.usual += (approximate(read) - self.usual) / self.days;
+        let step = (self.usual / 10.0).max(0.1);
+        self.usual += if approximate(read) > self.usual { step } else { -step };
+        self.usual = self.usual.max(0.0);
     }
 
     fn note_other(&mut self, other: Slot, second: u32) {
@@ -165,13 +167,15 @@ struct OfActor {
     in_hour: u16,
     day: u32,
     days: u8,
-    /// Objects that were new or foreign to it on the day of `read_day`.
+    /// Objects on one route on the day of `read_day`.
     read_day: u32,
+    read_route: Slot,
     read: Distinct,
-    /// Since when, and until when, it is a reader of everything; and whether it was ever told.
-    reader_since_s: u32,
+    /// Where it read everything, the newest day of that, how many there were, and until when that counts.
+    reader_route: Slot,
+    reader_day: u32,
+    reader_days: u8,
     reader_until_s: u32,
-    told: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -209,11 +213,12 @@ impl Rule for ForeignObject {
         let key = mix(stable_hash(&case.route.slot), named.id);
         let fresh = || Object { owner, first_s: second, ..Object::default() };
         let Some(object) = objects.get_or(key, fresh) else { return };
-        let route = routes.of(case.route.slot);
         let actor = actors.of(owner);
-        let is_other = object.uses == 0 || object.owner != owner;
-        let is_reader = actor.reads_everything(second, (is_other && !object.shared).then_some(key), route);
-        if object.owner != owner && actors.peek(object.owner).is_none_or(|owner| owner.is_reader(second)) {
+        let is_reader = actor.reads_everything(second, key, case.route.slot, routes);
+        let route = routes.of(case.route.slot);
+        if object.owner != owner
+            && actors.peek(object.owner).is_none_or(|owner| owner.is_known_reader(second, case.route.slot))
+        {
             // What a reader of everything came by first is nobody's yet, nor is what somebody had who is forgotten.
             *object = Object { shared: object.shared, ..fresh() };
         }
@@ -237,10 +242,13 @@ impl Rule for ForeignObject {
         }
         let actor = actors.of(owner);
         let in_hour = actor.note(second);
-        if !exclusive || actor.days > STAFF_DAYS || actor.is_trusted_reader(second) || is_privileged(case) {
+        if !exclusive
+            || actor.days > STAFF_DAYS
+            || actor.is_known_reader(second, case.route.slot)
+            || is_privileged(case)
+        {
             return;
         }
-        actor.told = true;
         report.push(telling::of_actor(&ABOUT, case, statement(case, in_hour, route)));
     }
 }
@@ -297,33 +305,48 @@ fn statement(case: &Case<'_>, in_hour: u16, route: &OfRoute) -> Statement {
 }
 
 impl OfActor {
-    const fn is_reader(&self, second: u32) -> bool {
-        second < self.reader_until_s
+    /// Whether it reads everything of a route day after day. One day of it may be a thief's.
+    fn is_known_reader(&self, second: u32, route: Slot) -> bool {
+        self.reader_route == route && self.reader_days >= READER_DAYS && second < self.reader_until_s
     }
 
-    /// Whether the caller reads everything; `other` is an object that is new to it, or not its own.
-    fn reads_everything(&mut self, second: u32, other: Option<u64>, route: &mut OfRoute) -> bool {
-        if let Some(object) = other {
-            let day = second / DAY_S;
-            if day != self.read_day {
-                if !self.is_reader(second) && self.read_day > 0 {
-                    route.learn(self.read.count());
-                }
-                (self.read_day, self.read) = (day, Distinct::default());
+    /// Whether the caller reads everything, today or for a living. Follows one route a day, on which it reads most.
+    fn reads_everything(
+        &mut self,
+        second: u32,
+        object: u64,
+        slot: Slot,
+        routes: &mut Column<OfRoute>,
+    ) -> bool {
+        let day = second / DAY_S;
+        if day != self.read_day || (slot != self.read_route && self.read.count() <= 2) {
+            if day != self.read_day
+                && self.reader_day != self.read_day
+                && routes.peek(self.read_route).is_some()
+            {
+                routes.of(self.read_route).learn(self.read.count());
             }
-            if self.read.add(object) && approximate(self.read.count()) > route.most() {
-                if !self.is_reader(second) {
-                    self.reader_since_s = second;
-                }
-                self.reader_until_s = second.saturating_add(READER_S);
-            }
+            (self.read_day, self.read_route, self.read) = (day, slot, Distinct::default());
         }
-        self.is_reader(second)
+        let is_new = slot == self.read_route && self.read.add(object);
+        if is_new && approximate(self.read.count()) > routes.of(slot).most() && self.reader_day != day {
+            self.read_much(second, slot);
+        }
+        (self.reader_day == day && self.reader_route == slot) || self.is_known_reader(second, slot)
     }
 
-    /// Whether it read everything a day ago already, and nobody's property then: a thief begins with somebody's.
-    const fn is_trusted_reader(&self, second: u32) -> bool {
-        self.is_reader(second) && !self.told && second.saturating_sub(self.reader_since_s) >= DAY_S / 2
+    /// Notes a day of reading everything. Another route takes the place of one that is not known yet, or was left.
+    fn read_much(&mut self, second: u32, route: Slot) {
+        let lapsed = second >= self.reader_until_s;
+        if route != self.reader_route {
+            if !lapsed && self.reader_days >= READER_DAYS {
+                return;
+            }
+            (self.reader_route, self.reader_days) = (route, 0);
+        }
+        self.reader_days = if lapsed { 1 } else { self.reader_days.saturating_add(1) };
+        self.reader_day = second / DAY_S;
+        self.reader_until_s = second.saturating_add(READER_S);
     }
 
     /// Notes a foreign object; how many there were within the hour.
@@ -446,7 +469,7 @@ mod tests {
         for day in 0..10_u64 {
             let now = day * 86_400;
             let night: usize = (0..100).map(|order| ask(&mut play, 99, order, now + order, 200).len()).sum();
-            assert_eq!(night, 0, "{day}");
+            assert!(night == 0 || (1..3).contains(&day), "{night} on {day}");
             for visit in 0..4 {
                 for order in 0..100 {
                     let second = now + 20_000 + visit * 3600 + order;
