@@ -216,11 +216,9 @@ impl Rule for ForeignObject {
         let actor = actors.of(owner);
         let is_reader = actor.reads_everything(second, key, case.route.slot, routes);
         let route = routes.of(case.route.slot);
-        if object.owner != owner
-            && actors.peek(object.owner).is_none_or(|owner| owner.is_known_reader(second, case.route.slot))
-        {
-            // What a reader of everything came by first is nobody's yet, nor is what somebody had who is forgotten.
-            *object = Object { shared: object.shared, ..fresh() };
+        if object.owner != owner && object.is_nobodys(actors.peek(object.owner), second, case.route.slot) {
+            let shared = object.shared && (object.others > 1 || object.other != short(owner));
+            *object = Object { shared, ..fresh() };
         }
         if object.owner == owner {
             object.used(self.owner_uses, is_reader, second, route);
@@ -264,6 +262,11 @@ fn short(caller: Slot) -> u32 {
 }
 
 impl Object {
+    /// What a reader of everything came by first is nobody's yet, nor is what somebody had who is forgotten.
+    fn is_nobodys(&self, owner: Option<&OfActor>, second: u32, route: Slot) -> bool {
+        self.uses == 0 || owner.is_none_or(|owner| owner.is_known_reader(second, route))
+    }
+
     /// Notes a use by the one whose it is, or may be.
     fn used(&mut self, owner_uses: u8, is_reader: bool, second: u32, route: &mut OfRoute) {
         if is_reader {

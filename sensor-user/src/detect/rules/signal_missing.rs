@@ -85,6 +85,8 @@ struct Pulse {
     longest: [u32; DAYS as usize],
     days: u8,
     told: bool,
+    /// Whether a silence was told that ended today: such a day says little of how busy days are.
+    broken: bool,
     /// When the newest silences began that were told; the oldest first.
     starts: [u32; REPEATS],
 }
@@ -104,7 +106,12 @@ impl Pulse {
             self.day = day;
         } else if day > self.day {
             let next = day - self.day == 1;
-            self.yesterday = if next { self.today } else { 0 };
+            self.yesterday = match (next, self.told || self.broken) {
+                (false, _) => 0,
+                (true, false) => self.today,
+                (true, true) => self.today.max(self.yesterday),
+            };
+            self.broken = false;
             self.today = 0;
             self.days = self.days.saturating_add(1);
             self.day = day;
@@ -121,6 +128,7 @@ impl Pulse {
         }
         self.today = self.today.saturating_add(1);
         self.newest_s = self.newest_s.max(second);
+        self.broken |= self.told;
         self.told = false;
     }
 
@@ -246,6 +254,21 @@ mod tests {
             told.push(tick(&mut play, (week * 7 + 6) * 1440).len());
         }
         assert_eq!(told, [1, 1, 1, 1, 0, 0]);
+    }
+
+    #[test]
+    fn a_silence_does_not_hide_the_next_ones_by_making_days_less_busy() {
+        let thresholds = crate::detect::Thresholds(vec![("requests_per_day", 1400.0)]);
+        let own = crate::detect::RuleSettings { thresholds, ..crate::detect::RuleSettings::default() };
+        let mut settings = DetectSettings::default();
+        settings.rules.insert(ABOUT.id.into(), own);
+        let mut play = Play::new(rule(&Arc::new(settings)));
+        live(&mut play, 0..3, 0..24);
+        live(&mut play, 3..4, 0..12);
+        assert_eq!(tick(&mut play, 3 * 1440 + 1000).len(), 1);
+        live(&mut play, 3..4, 18..24);
+        live(&mut play, 4..5, 0..12);
+        assert_eq!(tick(&mut play, 4 * 1440 + 1000).len(), 1);
     }
 
     #[test]

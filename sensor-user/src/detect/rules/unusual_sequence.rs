@@ -24,7 +24,7 @@ pub static ABOUT: About = About {
     doc: "Learns which route follows which in the calls of one caller (a first-order Markov chain over all callers), \
 and follows for each caller how improbable its newest calls were, as a mean of bits over about eight steps. Fires when \
 that mean is above 7 bits and above the service's own mean by six times its spread, for a caller that made eight \
-steps without a long pause. A step counts once for each walk, and a rare one is taught by one in eight callers only, so \
+steps without a long pause. A kind of step counts once in 64 of a caller, and a rare one is taught by one in eight callers only, so \
 that those who stray do not hide each other.\n\nProgrammes that use stolen tokens, and people who feel their way, do not walk as the \
 application's own pages do. Taken alone it is weak evidence: it is low, told at most three times a day for each \
 service, and only after a week and 10,000 steps of learning.\n\nBenign sources: new clients and new features, until \
@@ -71,6 +71,9 @@ const LEAST_BITS: f32 = 7.0;
 const RARE_BITS: f32 = 7.0;
 const TEACHERS: u64 = 8;
 
+/// Steps within which each kind teaches once.
+const LESSON: u8 = 64;
+
 /// Seconds of silence after which a caller begins anew.
 const PAUSE_S: u32 = 1800;
 
@@ -95,8 +98,9 @@ struct Walk {
     at: Slot,
     newest_s: u32,
     bits: f32,
-    /// The kinds of steps of this walk, by one bit of 64 each: each teaches once.
+    /// The kinds of its newest steps, by one bit of 64 each, and how many those were: each kind teaches once.
     kinds: u64,
+    newest: u8,
     steps: u16,
     told: bool,
 }
@@ -128,13 +132,17 @@ struct UnusualSequence {
 }
 
 impl State {
-    /// A step's improbability in bits. Counts it once a walk.
+    /// A step's improbability in bits. Counts it once in a lesson.
     fn step(&mut self, actor: Slot, from: Slot, to: Slot) -> f32 {
         let name = stable_hash(&(from, to));
         let place = usize::try_from(name >> 48).unwrap_or_default() % COUNTERS;
         let walk = self.walks.of(actor);
         let is_new = walk.kinds & (1 << (name & 63)) == 0;
         walk.kinds |= 1 << (name & 63);
+        walk.newest += 1;
+        if walk.newest >= LESSON {
+            (walk.kinds, walk.newest) = (0, 0);
+        }
         let total = self.from.of(from);
         let Some(count) = self.counts.get_mut(place) else { return 0.0 };
         // Half a step for what was never seen: a rare origin says little about what follows.
