@@ -69,6 +69,10 @@ impl Sharing {
         }
         entities.extend(finding.token.map(Entity::Token));
         let Some(scene) = &finding.scene else { return entities };
+        // What is about a service as a whole shows the service itself, or nobody, for a client.
+        if scene.client.is_unspecified() || scene.endpoints.client == scene.endpoints.server {
+            return entities;
+        }
         let address = holder(scene.client);
         let name = principal.map(|p| stable_hash(&(&p.subject, &p.issuer)));
         if !self.trusted.iter().any(|net| net.contains(&scene.client)) && !self.is_crowd(address, name) {

@@ -45,7 +45,9 @@ impl Said {
         let text = |pointer: &str| at(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let server: Option<IpAddr> = text("/evidences/0/dst_endpoint/ip").parse().ok();
         let port = alert.server_port().and_then(|p| u16::try_from(p).ok());
-        alert.is_new().then(|| Self {
+        // Incidents say which alerts belong together; each of those is judged.
+        let is_alert = at("/class_uid").and_then(Value::as_u64) == Some(2004);
+        (is_alert && alert.is_new()).then(|| Self {
             rule: alert.rule().to_owned(),
             at_ms: at("/time").and_then(Value::as_u64).unwrap_or_default(),
             client: alert.client().parse().ok(),
@@ -136,6 +138,10 @@ impl Card {
             score.alerts += 1;
             let rule = alert.rule.as_str();
             let right = labels.iter().any(|l| {
+                // The sum of what was said of somebody; half of it is left after a day.
+                if rule == "entity-risk" {
+                    return alert.is_about(l, l.last.max(l.echo) + 3 * super::DAY);
+                }
                 (l.rules.contains(&rule) || l.also.contains(&rule)) && alert.is_about(l, l.last.max(l.echo))
             });
             if right {

@@ -6,9 +6,9 @@ use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
 use crate::detect::remarks::Told;
-use crate::detect::statement::{Outcome, Statement, Subject};
+use crate::detect::statement::{Statement, Subject, is_guardable};
 use crate::detect::{
-    About, Case, Column, DetectSettings, Guard, Memory, Needs, Report, Rule, Severity, Threshold,
+    About, Case, Column, DetectSettings, Guard, Memory, Needs, Report, Rule, Severity, Slot, Threshold,
 };
 use crate::http::Exchange;
 use crate::token::facts::{Guess, OpaqueFacts};
@@ -18,7 +18,7 @@ use crate::token::{Carrier, TokenUse};
 pub static ABOUT: About = About {
     id: "guessable-token",
     title: "Tokens that can be guessed",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::High,
     accepted: None,
     attack: &["T1110", "T1606"],
@@ -28,8 +28,8 @@ pub static ABOUT: About = About {
 character were random, made of common words, the time, the MD5 or SHA-1 of a number below 10,000 or of the time; and \
 when five tokens of one pattern that it accepts are numbered closely together.\n\nWhoever has one such token has all \
 of them. Told once a day for each service, address and reason.\n\nOnly tokens count that are the one credential of a \
-request (no cookie, no other key) and were answered 2xx where strangers are known to be refused, so that neither a \
-client that sends `null` nor a scanner that tries `admin` makes an alert. Random tokens, UUIDs of version 4 and ULIDs \
+request (no cookie, no other key) and were answered 2xx where strangers are known to be refused, or where the same \
+address was refused with another token within ten minutes, so that neither a client that sends `null` nor a scanner that tries `admin` makes an alert. Random tokens, UUIDs of version 4 and ULIDs \
 never fire. Not seen: what a poor random generator made. Keeps 16 numbers a service (270 bytes).",
     cooling_s: 600,
     thresholds: &[
@@ -60,7 +60,7 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     Box::new(GuessableToken {
         sequence: settings.count(&ABOUT, "sequence"),
         again_s: settings.count(&ABOUT, "again_s"),
-        memory: (Column::default(), Told::default()),
+        memory: (Column::default(), Told::default(), Column::default()),
     })
 }
 
@@ -93,8 +93,18 @@ impl Numbers {
 struct GuessableToken {
     sequence: u32,
     again_s: u32,
-    memory: (Column<Numbers>, Told),
+    memory: (Column<Numbers>, Told, Column<Refused>),
 }
+
+/// Where and when an address was refused with an opaque token last: 16 bytes an address.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct Refused {
+    route: Slot,
+    at_s: u32,
+}
+
+/// Seconds for which a refusal says that the route refuses whoever guesses.
+const REFUSAL_S: u32 = 600;
 
 /// Why tokens can be guessed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,11 +125,20 @@ impl Rule for GuessableToken {
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
         for held in case.tokens {
             let Some(facts) = held.token.opaque.as_deref() else { continue };
-            if case.route.guard != Guard::Refuses || !is_alone(case.exchange, held) {
+            let refused = self.memory.2.of(case.who.address.slot);
+            if case.exchange.is_refused() {
+                *refused = Refused { route: case.route.slot, at_s: case.second() };
+                continue;
+            }
+            let guesses =
+                refused.route == case.route.slot && case.second().saturating_sub(refused.at_s) <= REFUSAL_S;
+            let guarded = case.route.guard == Guard::Refuses || guesses;
+            if !guarded || !is_alone(case.exchange, held) {
                 continue;
             }
             let subject = Subject::new(case, held);
-            if subject.outcome() != Outcome::Accepted {
+            let telling = case.exchange.is_success() && is_guardable(case.route.kind);
+            if !telling || subject.has_other_credential() {
                 continue;
             }
             let Some(why) = self.why(case, facts) else { continue };
@@ -182,6 +201,15 @@ mod tests {
             opaque: facts.map(Box::new),
             ..token(number)
         }
+    }
+
+    #[test]
+    fn who_was_refused_before_has_guessed_although_the_route_looks_open() {
+        let mut play = Play::new(rule(&Arc::default()));
+        let open = |status| Stage::new().guard(Guard::Open).status(status);
+        assert!(play.ask(&open(200), [short(1)]).is_empty(), "anybody gets in");
+        assert!(play.ask(&open(401), [short(2)]).is_empty());
+        assert_eq!(play.ask(&open(200), [short(3)]).len(), 1);
     }
 
     fn short(number: u64) -> Token {
