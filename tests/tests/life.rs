@@ -60,7 +60,7 @@ fn a_reload_takes_what_is_good_and_refuses_what_is_bad() -> Result<()> {
     attack(Attack::AlgNone, "/orders/1")?;
     sensor.until("alg-none")?;
 
-    let quieter = good.replacen('{', r#"{"rules": {"alg-none": {"enabled": false}}, "#, 1);
+    let quieter = good.replacen(r#""rules":{"#, r#""rules":{"alg-none":{"enabled":false},"#, 1);
     sensor.reload(&quieter)?;
     sensor.await_words("configuration reloaded")?;
     attack(Attack::AlgNone, "/invoices/1")?;

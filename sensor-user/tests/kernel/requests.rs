@@ -186,7 +186,7 @@ fn is_request(what: &What, from: u32) -> bool {
 /// Without a grant an upload stops at the credit of its turn, and the next turn is seen again.
 #[test]
 fn a_turn_has_a_credit() {
-    const BODY: usize = 4 << 20;
+    const BODY: usize = 8 << 20;
     let Some(mut lab) = Lab::new() else { return };
     let mut pair = Pair::v4();
     lab.port = pair.port();
@@ -205,7 +205,8 @@ fn a_turn_has_a_credit() {
     });
     assert!(lab.seen.iter().any(|seen| matches!(&seen.what, What::Bytes { payload, .. } if payload == ASK)));
     let captured = lab.stream(Side::Request).len();
-    assert!((128 << 10..256 << 10).contains(&captured), "{captured}");
+    // Beyond the credit a quarter of the ring of 16 MiB may be used, which nobody empties meanwhile.
+    assert!((128 << 10..5 << 20).contains(&captured), "{captured}");
     assert!(lab.counter("credit_bytes") > 0);
 }
 

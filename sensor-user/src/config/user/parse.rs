@@ -99,6 +99,10 @@ impl Parser {
         next
     }
 
+    fn is_ahead(&self, sign: &str) -> bool {
+        matches!(self.peek(), Word::Sign(s) if *s == sign)
+    }
+
     fn takes(&mut self, sign: &str) -> bool {
         let found = matches!(self.peek(), Word::Sign(s) if *s == sign);
         self.at += usize::from(found);
@@ -197,6 +201,10 @@ impl Parser {
                     let place = from.start..self.place().end;
                     self.at += 1;
                     return self.node(place, Kind::Int(-number));
+                }
+                // CEL repeats one sign and does not mix them.
+                if self.is_ahead(if sign == "!" { "-" } else { "!" }) {
+                    return Err(self.unexpected("a value"));
                 }
                 let inner = self.deeper(Self::unary)?;
                 return self.node(from.start..inner.place.end, Kind::Unary(sign, Box::new(inner)));
