@@ -51,7 +51,7 @@ impl<T: Default> Column<T> {
     pub fn of(&mut self, slot: Slot) -> &mut T {
         let at = slot.at as usize;
         if at >= self.0.len() {
-            self.0.resize_with(at + 1, || (0, T::default()));
+            self.grow(at + 1);
         }
         let (life, value) = &mut self.0[at];
         if *life != slot.life {
@@ -59,6 +59,15 @@ impl<T: Default> Column<T> {
             *value = T::default();
         }
         value
+    }
+
+    /// Grows by an eighth and not by half: tables of a million places must not hold half a million empty ones.
+    #[cold]
+    fn grow(&mut self, len: usize) {
+        if len > self.0.capacity() {
+            self.0.reserve_exact(len + len / 8 + 16 - self.0.len());
+        }
+        self.0.resize_with(len, || (0, T::default()));
     }
 
     /// The value of an entity that has one.

@@ -122,6 +122,10 @@ impl<K, V> Table<K, V> {
     pub fn place(&mut self, hash: u64, key: K, value: V) -> (usize, Option<(K, V)>) {
         let slot = Slot { hash, uses: 0, key, value };
         let (at, evicted) = if self.slots.len() < self.cap {
+            if self.slots.len() == self.slots.capacity() {
+                // By an eighth and not by half, as columns grow.
+                self.slots.reserve_exact(self.slots.len() / 8 + 16);
+            }
             self.slots.push(slot);
             (self.slots.len() - 1, None)
         } else {
