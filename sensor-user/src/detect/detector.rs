@@ -10,15 +10,16 @@ use crate::detect::roster::Roster;
 use crate::detect::routes::Routes;
 use crate::detect::user::{Engine, UserRules};
 use crate::detect::{
-    Case, DetectSettings, Finding, Knowledge, Needs, Report, Rule, Severity, Who, object, rules,
+    Case, DetectSettings, Finding, Knowledge, Needs, Report, Rule, Severity, When, Who, object, rules,
 };
 use crate::http::Exchange;
 use crate::token::{Fingerprint, TokenUse};
 
 /// A rule as it runs here.
 pub(super) struct Seat {
-    rule: Box<dyn Rule>,
+    when: When,
     needs: Needs,
+    rule: Box<dyn Rule>,
     severity: Option<Severity>,
     findings: u64,
 }
@@ -45,7 +46,8 @@ impl Detector {
         let seats = every.filter_map(|rule| {
             let about = rule.about();
             let own = configured(about.id);
-            let seat = Seat { rule, needs: about.needs, severity: own.severity, findings: 0 };
+            let when = rule.when();
+            let seat = Seat { when, needs: about.needs, rule, severity: own.severity, findings: 0 };
             own.enabled.then_some(seat)
         });
         Self {
@@ -108,12 +110,13 @@ impl Detector {
         let Self { seats, routes, roster, knowledge, atlas, who, .. } = self;
         let before = out.len();
         let route = routes.look_up(exchange, tokens);
-        roster.see(exchange, tokens, who);
+        roster.see(exchange, tokens, route, knowledge.revision, who);
         atlas.show(knowledge, exchange.client, who);
         let object = object::of(&route.name, &exchange.request);
         let every = Case { exchange, tokens, all: tokens, route, object, who, knowledge, now, again: false };
         if tokens.iter().all(|held| held.token.is_settled()) {
-            for seat in seats {
+            let holds = When::of(&every);
+            for seat in seats.iter_mut().filter(|seat| holds.meets(seat.when)) {
                 seat.ask(&every, out);
             }
             drop_explained(before, out);

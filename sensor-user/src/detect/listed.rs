@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::detect::statement::{Outcome, Statement, Subject, severity, show};
 use crate::detect::{
-    About, Case, Column, Finding, Knowledge, Memory, Report, RouteKind, Rule, Severity, text,
+    About, Case, Column, Finding, Knowledge, Memory, Report, RouteKind, Rule, Severity, When, text,
 };
 
 /// Seconds for which one account is told of once, unless it gets worse. The desk counts repeats; this keeps a busy
@@ -110,6 +110,10 @@ pub fn shown(account: &str) -> String {
 impl Rule for Listed {
     fn about(&self) -> &'static About {
         self.about
+    }
+
+    fn when(&self) -> When {
+        When::NEWS
     }
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {

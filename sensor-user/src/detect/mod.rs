@@ -9,6 +9,7 @@ pub mod detector;
 pub mod docs;
 pub mod family;
 pub mod finding;
+pub mod habit;
 pub mod holder;
 pub mod knowledge;
 pub mod learning;
@@ -46,5 +47,7 @@ pub use detector::Detector;
 pub use finding::{Finding, Principal, Scene, Severity};
 pub use knowledge::{Knowledge, Networks, Place};
 pub use roster::{Column, Known, Slot, Who};
-pub use rule::{About, Case, Guard, Memory, Needs, Report, Route, RouteKind, Rule, Threshold, Thresholds};
+pub use rule::{
+    About, Case, Guard, Memory, Needs, Report, Route, RouteKind, Rule, Threshold, Thresholds, When,
+};
 pub use settings::{DetectSettings, RouteMatch, RuleSettings};

@@ -9,7 +9,7 @@ use crate::detect::cause::cause;
 use crate::detect::roster::stable_hash;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::table::Table;
-use crate::detect::{About, Case, Column, DetectSettings, Memory, Report, Rule};
+use crate::detect::{About, Case, Column, DetectSettings, Memory, Report, Rule, When};
 use crate::token::{Form, Token};
 
 /// Things remembered: 40 bytes each.
@@ -129,6 +129,10 @@ impl PerIssuer {
 impl Rule for PerIssuer {
     fn about(&self) -> &'static About {
         self.about
+    }
+
+    fn when(&self) -> When {
+        When::NEWS.and(When::TOKEN)
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

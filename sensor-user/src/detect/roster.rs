@@ -4,24 +4,28 @@
 //! entry of the roster and is reached by index. One lookup an entity and exchange serves every rule. When the roster
 //! forgets an entity, its place gets another *life*, and what columns hold of the old one is void.
 //!
-//! Memory: an address takes about 60 bytes here, a token 70, an actor 70 and its name; a column adds the size of
+//! Memory: an address takes about 60 bytes here, a token 110 with its habit, an actor 50; a column adds the size of
 //! its value and four bytes for each place up to the highest used. `max_tokens` and its like bound the places.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash};
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use crate::capture::Time;
 use crate::detect::DetectSettings;
 use crate::detect::cause::{cause, must_refuse};
 use crate::detect::family::{Families, Family};
+use crate::detect::habit::Habit;
 use crate::detect::holder::holder;
 use crate::detect::knowledge::Place;
-use crate::detect::statement::VERIFIERS_LEEWAY_S;
+use crate::detect::statement::{VERIFIERS_LEEWAY_S, is_guardable};
 use crate::detect::table::Table;
+use crate::detect::{Route, RouteKind};
 use crate::http::Exchange;
-use crate::token::{Fingerprint, Signature, TokenUse};
+use crate::token::hash::sha256;
+use crate::token::{Carrier, Fingerprint, Policy, Purpose, Signature, Token, TokenUse};
 
 /// A place in the roster, during one life of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -139,6 +143,8 @@ pub struct Who {
     pub tokens: SmallVec<[(Fingerprint, Known); 2]>,
     /// Who acts, where that is known: for rules that need verdicts, the actor named by the tokens that are judged now.
     pub actor: Option<Actor>,
+    /// Whether this use of a good token was answered, and repeats one of a moment ago in every respect ([`Habit`]).
+    pub repeats: bool,
 }
 
 impl Who {
@@ -161,21 +167,16 @@ impl Who {
     }
 }
 
-/// What names an actor.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Name {
-    /// Issuer and subject.
-    Principal(Box<str>, Box<str>),
-    Token(Fingerprint),
-}
+/// Names an actor: a hash of issuer and subject, or a token's fingerprint. The text of names stays out of snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Name([u8; 16]);
 
-/// As its parts are hashed, so that an actor is found without making its name.
-impl Hash for Name {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        match self {
-            Self::Principal(issuer, subject) => (&**issuer, &**subject).hash(state),
-            Self::Token(name) => name.hash(state),
-        }
+impl Name {
+    /// Collisions take 2^64 accounts to find, which is more than an issuer gives out.
+    fn of_principal(issuer: &str, subject: &str) -> Self {
+        let length = u64::try_from(issuer.len()).unwrap_or(u64::MAX).to_le_bytes();
+        let hash = sha256(&[&length, issuer.as_bytes(), subject.as_bytes()].concat());
+        Self(hash.first_chunk().copied().unwrap_or_default())
     }
 }
 
@@ -195,21 +196,33 @@ struct Kind<K> {
     lives: u32,
 }
 
-impl<K> Kind<K> {
+impl<K: Hash + Eq> Kind<K> {
     fn new(cap: usize) -> Self {
         Self { table: Table::new(cap), lives: 0 }
     }
 
-    /// Notes a sight of the entity under `hash`.
+    /// Notes a sight of an entity.
     #[inline]
-    fn see(&mut self, hash: u64, is: impl Fn(&K) -> bool, at_s: u32, make: impl FnOnce() -> K) -> Known {
-        let at = if let Some(at) = self.table.position(hash, is) {
+    fn see(&mut self, key: K, at_s: u32) -> Known {
+        let hash = self.table.hash_of(&key);
+        let at = if let Some(at) = self.table.position(hash, |k| *k == key) {
             at
         } else {
             self.lives = self.lives.wrapping_add(1).max(1);
             let entry = Entry { life: self.lives, first_s: at_s, last_s: at_s, uses: 0 };
-            self.table.place(hash, make(), entry).0
+            self.table.place(hash, key, entry).0
         };
+        self.sight(at, at_s)
+    }
+
+    /// Notes a sight of the entity that may be in this place: only if it `is` there.
+    #[inline]
+    fn see_at(&mut self, at: usize, is: impl Fn(&K, &Entry) -> bool, at_s: u32) -> Option<Known> {
+        self.table.touch(at, is).then(|| self.sight(at, at_s))
+    }
+
+    #[inline]
+    fn sight(&mut self, at: usize, at_s: u32) -> Known {
         let Some(entry) = self.table.at(at) else { return Known::default() };
         let slot = Slot { at: u32::try_from(at).unwrap_or(u32::MAX), life: entry.life };
         let known = Known { slot, first_s: entry.first_s, last_s: entry.last_s, uses: entry.uses };
@@ -218,9 +231,9 @@ impl<K> Kind<K> {
         known
     }
 
-    /// The entity under `hash` as it is, without a sight of it.
-    fn look(&mut self, hash: u64, is: impl Fn(&K) -> bool) -> Option<Known> {
-        let at = self.table.position(hash, is)?;
+    /// An entity as it is, without a sight of it.
+    fn look(&mut self, key: &K) -> Option<Known> {
+        let at = self.table.position(self.table.hash_of(key), |k| k == key)?;
         let entry = self.table.at(at)?;
         let slot = Slot { at: u32::try_from(at).unwrap_or(u32::MAX), life: entry.life };
         let uses = entry.uses.saturating_sub(1);
@@ -235,6 +248,8 @@ pub struct Roster {
     services: Kind<SocketAddr>,
     tokens: Kind<Fingerprint>,
     actors: Kind<Name>,
+    #[serde(skip)]
+    habits: Column<Habit>,
     #[serde(skip)]
     families: Families,
     #[serde(skip)]
@@ -256,6 +271,7 @@ impl Roster {
             services: Kind::new(MAX_SERVICES),
             tokens: Kind::new(settings.max_tokens),
             actors: Kind::new(settings.max_principals),
+            habits: Column::default(),
             families: Families::default(),
             trusted: settings.trusted_addresses.clone(),
         }
@@ -282,45 +298,46 @@ impl Roster {
         ]
     }
 
-    /// Who takes part in a new exchange.
-    pub fn see(&mut self, exchange: &Exchange, tokens: &[TokenUse], who: &mut Who) {
+    /// Who takes part in a new exchange. `revision` counts changes of what is known from outside.
+    pub fn see(
+        &mut self,
+        exchange: &Exchange,
+        tokens: &[TokenUse],
+        route: &Route,
+        revision: u32,
+        who: &mut Who,
+    ) {
         let at_s = seconds(exchange);
-        let client = holder(exchange.client);
-        let hash = self.addresses.table.hash_of(&client);
-        who.address = self.addresses.see(hash, |a| *a == client, at_s, || client);
+        who.address = self.addresses.see(holder(exchange.client), at_s);
         who.trusted_address = self.trusted.iter().any(|net| net.contains(&exchange.client));
-        let server = exchange.endpoints.server;
-        let hash = self.services.table.hash_of(&server);
-        who.service = self.services.see(hash, |s| *s == server, at_s, || server);
+        who.service = self.services.see(exchange.endpoints.server, at_s);
         who.family = self.families.of(exchange.request.value("user-agent").unwrap_or_default());
         who.tokens.clear();
         for held in tokens {
             let name = held.token.fingerprint;
-            let hash = self.tokens.table.hash_of(&name);
-            let known = self.tokens.see(hash, |t| *t == name, at_s, || name);
+            let seat = held.token.seat.get();
+            let known = self.tokens.see_at(seat, |t, _| *t == name, at_s);
+            let known = known.unwrap_or_else(|| self.tokens.see(name, at_s));
+            held.token.seat.set(known.slot.at);
             who.tokens.push((name, known));
         }
-        who.actor = self.actor(exchange, tokens.iter().filter(|held| held.token.is_settled()), at_s);
+        who.actor = self.actor(exchange, tokens.iter().filter(|held| held.token.is_settled()), at_s, who);
+        who.repeats = self.repeats(exchange, tokens, route, revision, who);
     }
 
     /// Who takes part in an exchange that is judged again, for a token whose verdict has come.
     pub fn see_late(&mut self, exchange: &Exchange, all: &[TokenUse], judged: &[TokenUse], who: &mut Who) {
-        let client = holder(exchange.client);
-        let hash = self.addresses.table.hash_of(&client);
-        who.address = self.addresses.look(hash, |a| *a == client).unwrap_or_default();
+        who.address = self.addresses.look(&holder(exchange.client)).unwrap_or_default();
         who.trusted_address = self.trusted.iter().any(|net| net.contains(&exchange.client));
-        let server = exchange.endpoints.server;
-        let hash = self.services.table.hash_of(&server);
-        who.service = self.services.look(hash, |s| *s == server).unwrap_or_default();
+        who.service = self.services.look(&exchange.endpoints.server).unwrap_or_default();
         who.family = self.families.of(exchange.request.value("user-agent").unwrap_or_default());
         who.tokens.clear();
         for held in all {
             let name = held.token.fingerprint;
-            let hash = self.tokens.table.hash_of(&name);
-            let known = self.tokens.look(hash, |t| *t == name).unwrap_or_default();
-            who.tokens.push((name, known));
+            who.tokens.push((name, self.tokens.look(&name).unwrap_or_default()));
         }
-        who.actor = self.actor(exchange, judged.iter(), seconds(exchange));
+        who.actor = self.actor(exchange, judged.iter(), seconds(exchange), who);
+        who.repeats = false;
     }
 
     /// The first of these tokens that names an actor decides.
@@ -329,33 +346,82 @@ impl Roster {
         exchange: &Exchange,
         mut tokens: impl Iterator<Item = &'a TokenUse>,
         at_s: u32,
+        who: &Who,
     ) -> Option<Actor> {
         let good = |held: &&TokenUse| must_refuse(&held.token, exchange.at, VERIFIERS_LEEWAY_S).is_none();
-        let held = tokens.find(good)?;
-        let token = &*held.token;
-        let actors = &mut self.actors;
-        if let Some(subject) = token.subject.as_deref().filter(|_| token.is_verified()) {
-            let issuer = token.issuer.as_deref().unwrap_or_default();
-            let hash = actors.table.hash_of(&(issuer, subject));
-            let same = |n: &Name| matches!(n, Name::Principal(i, s) if **i == *issuer && **s == *subject);
-            let known = actors.see(hash, same, at_s, || Name::Principal(issuer.into(), subject.into()));
-            return Some(Actor { known, verified: true });
-        }
-        // A token that nobody can check is only as good as the application's word for it.
-        if cause(token).is_some() || !matches!(token.signature, Signature::Unchecked(_)) {
+        let token = &*tokens.find(good)?.token;
+        let verified = token.is_verified() && token.subject.is_some();
+        if !verified && !is_believed(token, exchange) {
             return None;
         }
-        let believed = exchange.is_success()
-            || (token.policy.is_none() && !matches!(exchange.status(), None | Some(401)));
-        if !believed {
-            return None;
+        // A token names the same actor each time: hashing names is for its first use.
+        let habit = self.habits.of(who.token(token.fingerprint)?.slot);
+        let (at, life) = (habit.actor.at as usize, habit.actor.life);
+        let same = |_: &Name, entry: &Entry| entry.life == life && life != 0;
+        if habit.verified == verified
+            && let Some(known) = self.actors.see_at(at, same, at_s)
+        {
+            return Some(Actor { known, verified });
         }
-        let name = token.fingerprint;
-        let hash = actors.table.hash_of(&name);
-        let same = |n: &Name| matches!(n, Name::Token(t) if *t == name);
-        let known = actors.see(hash, same, at_s, || Name::Token(name));
-        Some(Actor { known, verified: false })
+        let name = match token.subject.as_deref().filter(|_| verified) {
+            Some(subject) => Name::of_principal(token.issuer.as_deref().unwrap_or_default(), subject),
+            None => Name(token.fingerprint.0),
+        };
+        let known = self.actors.see(name, at_s);
+        (habit.actor, habit.verified) = (known.slot, verified);
+        Some(Actor { known, verified })
     }
+
+    /// Whether the exchange is a plain repeat: of one good token, in its usual place, answered as usual.
+    fn repeats(
+        &mut self,
+        exchange: &Exchange,
+        tokens: &[TokenUse],
+        route: &Route,
+        revision: u32,
+        who: &Who,
+    ) -> bool {
+        let ([held], [(_, known)]) = (tokens, who.tokens.as_slice()) else { return false };
+        let habit = self.habits.of(known.slot);
+        if !is_guardable(route.kind) {
+            if route.kind == RouteKind::Logout {
+                habit.end();
+            }
+            return false;
+        }
+        let token = &*held.token;
+        if who.actor.is_none()
+            || !exchange.is_success()
+            || !matches!(held.carrier, Carrier::Authorization)
+            || !is_in_order(token, exchange.at)
+        {
+            return false;
+        }
+        let place = (who.address.slot, who.service.slot, who.family, who.trusted_address);
+        let worth = (token.signature, token.standing, habit.actor);
+        habit.repeats(stable_hash(&(place, worth, revision)), route.slot, seconds(exchange))
+    }
+}
+
+/// Whether nothing at all can be said against a token, now and without history.
+fn is_in_order(token: &Token, at: Time) -> bool {
+    let at = i64::try_from(at.secs()).unwrap_or(i64::MAX);
+    let fits = |p: Policy| p.issuer_known && p.audience_ok && p.algorithm_ok && p.type_ok;
+    token.flaws.is_empty()
+        && token.proof.is_none()
+        && token.policy.is_none_or(fits)
+        && matches!(token.purpose, None | Some(Purpose::Access))
+        && token.expires.is_none_or(|end| at < end)
+        && token.not_before.is_none_or(|begin| begin <= at)
+        && token.issued.is_none_or(|issued| issued <= at)
+}
+
+/// A token that nobody can check is only as good as the application's word for it.
+fn is_believed(token: &Token, exchange: &Exchange) -> bool {
+    cause(token).is_none()
+        && matches!(token.signature, Signature::Unchecked(_))
+        && (exchange.is_success()
+            || (token.policy.is_none() && !matches!(exchange.status(), None | Some(401))))
 }
 
 impl<K: Hash + Eq> Kind<K> {
@@ -390,7 +456,7 @@ mod tests {
 
     fn seen(roster: &mut Roster, stage: &Stage, tokens: Vec<Token>) -> Who {
         let mut who = Who::default();
-        roster.see(&stage.exchange, &uses(tokens), &mut who);
+        roster.see(&stage.exchange, &uses(tokens), &Route::default(), 0, &mut who);
         who
     }
 

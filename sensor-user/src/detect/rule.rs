@@ -13,7 +13,7 @@ use crate::detect::roster::{Slot, Who};
 use crate::detect::statement::VERIFIERS_LEEWAY_S;
 use crate::detect::user::UserRules;
 use crate::detect::{Finding, Severity};
-use crate::http::Exchange;
+use crate::http::{Coverage, Exchange};
 use crate::token::TokenUse;
 
 /// When a rule can be asked. A token whose signature is still being checked splits an exchange's judgement in two.
@@ -23,6 +23,69 @@ pub enum Needs {
     Exchange,
     /// The final verdict on the token: asked once an exchange and token, at once or when the verdict comes.
     Verdict,
+}
+
+/// What an exchange must be for a rule to be asked about it: a set, all of which must hold. For speed only: a rule says
+/// nothing and learns nothing of importance from the exchanges that it is not asked about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct When(u16);
+
+impl When {
+    /// Every exchange.
+    pub const EVERY: Self = Self(0);
+    /// It has tokens.
+    pub const TOKEN: Self = Self(1);
+    /// It does not repeat what the same client did with the same token a moment ago ([`Who::repeats`]).
+    pub const NEWS: Self = Self(2);
+    /// Somebody acts: a principal, or a token that the application believes.
+    pub const ACTOR: Self = Self(4);
+    /// A verified principal acts.
+    pub const PRINCIPAL: Self = Self(8);
+    /// It names an object.
+    pub const OBJECT: Self = Self(16);
+    /// It was answered 2xx.
+    pub const SUCCESS: Self = Self(32);
+    /// It was refused: 401 or 403.
+    pub const REFUSED: Self = Self(64);
+    /// Its route is one where users log in, or get tokens.
+    pub const LOGIN: Self = Self(128);
+    /// It is odd: gaps in its capture, or bytes that parsers read in several ways.
+    pub const ODD: Self = Self(256);
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether everything that `other` asks for is in this set.
+    #[inline]
+    #[must_use]
+    pub const fn meets(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
+    }
+
+    const fn if_so(self, holds: bool) -> Self {
+        if holds { self } else { Self::EVERY }
+    }
+
+    /// All that holds of a case.
+    #[must_use]
+    pub fn of(case: &Case<'_>) -> Self {
+        let status = case.exchange.status();
+        let login = matches!(case.route.kind, RouteKind::Login | RouteKind::Token);
+        let odd = case.exchange.coverage == Coverage::Gap || !case.exchange.suspicions.is_empty();
+        Self::TOKEN
+            .if_so(!case.tokens.is_empty())
+            .and(Self::NEWS.if_so(!case.who.repeats || case.again))
+            .and(Self::ACTOR.if_so(case.who.actor.is_some()))
+            .and(Self::PRINCIPAL.if_so(case.who.principal().is_some()))
+            .and(Self::OBJECT.if_so(case.object.is_some()))
+            .and(Self::SUCCESS.if_so(matches!(status, Some(200..=299))))
+            .and(Self::REFUSED.if_so(matches!(status, Some(401 | 403))))
+            .and(Self::LOGIN.if_so(login))
+            .and(Self::ODD.if_so(odd))
+    }
 }
 
 /// A number that users may change under `rules.<id>.<key>`.
@@ -219,6 +282,11 @@ pub type Report = Vec<Finding>;
 pub trait Rule: Send {
     /// Its card.
     fn about(&self) -> &'static About;
+
+    /// Which exchanges it is asked about.
+    fn when(&self) -> When {
+        When::EVERY
+    }
 
     /// Judges one exchange.
     fn judge(&mut self, case: &Case<'_>, report: &mut Report);

@@ -13,7 +13,7 @@ use crate::detect::{
     Case, DetectSettings, Finding, Guard, Knowledge, Known, Route, RouteKind, Rule, Slot, Who,
 };
 use crate::http::{Coverage, Exchange, Header, RequestHead, ResponseHead, Suspicions};
-use crate::token::facts::Flaws;
+use crate::token::facts::{Flaws, Seat};
 use crate::token::{Carrier, Fingerprint, Form, Policy, Signature, Standing, Token, TokenUse};
 
 /// The second at which everything happens unless said otherwise.
@@ -56,6 +56,7 @@ pub(crate) fn token(number: u64) -> Token {
         input_hash: number.wrapping_mul(31) | 1,
         signature_hash: number.wrapping_mul(37) | 1,
         payload_hash: number.wrapping_mul(41) | 1,
+        seat: Seat::default(),
     }
 }
 
@@ -221,7 +222,7 @@ impl Stage {
             uses: 1,
         };
         let mut who = Who::default();
-        Roster::new(&DetectSettings::default()).see(&self.exchange, &tokens, &mut who);
+        Roster::new(&DetectSettings::default()).see(&self.exchange, &tokens, &Route::default(), 0, &mut who);
         who.address = place(stable_hash(&holder(self.exchange.client)), 1);
         who.service = place(stable_hash(&self.exchange.endpoints.server), 2);
         for (name, known) in &mut who.tokens {
@@ -280,7 +281,7 @@ impl Play {
     pub(crate) fn ask(&mut self, stage: &Stage, tokens: impl IntoIterator<Item = Token>) -> Vec<Finding> {
         let tokens = uses(tokens);
         let mut who = Who::default();
-        self.roster.see(&stage.exchange, &tokens, &mut who);
+        self.roster.see(&stage.exchange, &tokens, &Route::default(), 0, &mut who);
         Atlas::default().show(&self.knowledge, stage.exchange.client, &mut who);
         stage.ask_as(&mut *self.rule, &tokens, &who, &self.knowledge)
     }

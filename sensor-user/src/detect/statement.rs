@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::detect::cause::must_refuse;
-use crate::detect::{About, Case, DetectSettings, Finding, Guard, Report, RouteKind, Rule, Severity, scene};
+use crate::detect::{
+    About, Case, DetectSettings, Finding, Guard, Report, RouteKind, Rule, Severity, When, scene,
+};
 use crate::token::{Carrier, Token, TokenUse};
 
 /// Seconds within which correct verifiers may differ on `exp` and `nbf`. The most generous shipped default is
@@ -227,6 +229,10 @@ impl PerToken {
 impl Rule for PerToken {
     fn about(&self) -> &'static About {
         self.about
+    }
+
+    fn when(&self) -> When {
+        When::NEWS.and(When::TOKEN)
     }
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {

@@ -101,6 +101,17 @@ impl<K, V> Table<K, V> {
         Some(at)
     }
 
+    /// Marks a slot as used if what it holds `is` the one.
+    #[inline]
+    pub fn touch(&mut self, slot: usize, is: impl Fn(&K, &V) -> bool) -> bool {
+        let found = self.slots.get_mut(slot).filter(|s| is(&s.key, &s.value));
+        if let Some(slot) = found {
+            slot.uses = MAX_USES.min(slot.uses + 1);
+            return true;
+        }
+        false
+    }
+
     /// The value in a slot.
     #[inline]
     pub fn at(&mut self, slot: usize) -> Option<&mut V> {

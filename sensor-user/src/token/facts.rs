@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -325,6 +326,31 @@ pub struct Token {
     pub signature_hash: u64,
     /// Keyed hash of the payload, for `claims-tampered`.
     pub payload_hash: u64,
+    /// Where those who keep a history of it found it last.
+    pub seat: Seat,
+}
+
+/// A place to look first: a guess, which whoever looks there checks.
+#[derive(Debug, Default)]
+pub struct Seat(AtomicU32);
+
+impl Seat {
+    /// The guess.
+    #[must_use]
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed) as usize
+    }
+
+    /// Remembers where it was.
+    pub fn set(&self, at: u32) {
+        self.0.store(at, Ordering::Relaxed);
+    }
+}
+
+impl Clone for Seat {
+    fn clone(&self) -> Self {
+        Self(AtomicU32::new(self.0.load(Ordering::Relaxed)))
+    }
 }
 
 /// Longest text kept of any one claim or header member, in bytes; more is cut at a character border and ends in `…`.

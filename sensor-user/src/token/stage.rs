@@ -22,7 +22,7 @@ use crate::token::absent::{AbsentKeys, Unknown};
 use crate::token::cache::{Cache, Slot};
 use crate::token::extract::Extractor;
 use crate::token::facts::{
-    Fingerprint, Flaws, Form, KeyBound, Signature, Standing, Token, TokenUse, Unchecked,
+    Fingerprint, Flaws, Form, KeyBound, Seat, Signature, Standing, Token, TokenUse, Unchecked,
 };
 use crate::token::hash::{Namer, NoRandomness, TextHash, sha256};
 use crate::token::inquiry::{self, Answer, Inquiries, Inquiry, InquiryCounters};
@@ -519,6 +519,7 @@ impl Tokens {
             input_hash: part(parts.signing_input),
             signature_hash: part(&parts.signature),
             payload_hash: part(parts.payload_text),
+            seat: Seat::default(),
             ..blank(reading.form)
         }
     }
@@ -580,5 +581,6 @@ pub(super) fn blank(form: Form) -> Token {
         input_hash: 0,
         signature_hash: 0,
         payload_hash: 0,
+        seat: Seat::default(),
     }
 }

@@ -9,7 +9,9 @@ use crate::detect::climate::{Climate, Sky};
 use crate::detect::login::{Login, Saying, service_scene, shown_account};
 use crate::detect::recent::Recent;
 use crate::detect::told::Told;
-use crate::detect::{About, Case, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold};
+use crate::detect::{
+    About, Case, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, When,
+};
 
 /// The card.
 pub static ABOUT: About = About {
@@ -77,6 +79,10 @@ struct AccountGuessing {
 impl Rule for AccountGuessing {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::LOGIN
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

@@ -9,7 +9,8 @@ use crate::detect::login::{Login, Saying};
 use crate::detect::recent::{Before, Recent};
 use crate::detect::window::Buckets;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, scene,
+    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, When,
+    scene,
 };
 
 /// The card.
@@ -218,6 +219,10 @@ fn risk(failures: u32, accounts: u32) -> u32 {
 impl Rule for BruteForce {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::LOGIN
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

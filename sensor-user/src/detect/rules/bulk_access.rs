@@ -9,7 +9,8 @@ use crate::detect::roster::stable_hash;
 use crate::detect::sketch::{Sliding, get_used};
 use crate::detect::statement::Statement;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold, telling,
+    About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold, When,
+    telling,
 };
 
 /// The card.
@@ -98,6 +99,10 @@ impl Taken {
 impl Rule for BulkAccess {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::ACTOR.and(When::SUCCESS)
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::detect::cause::{Cause, cause};
 use crate::detect::statement::{Statement, Subject, severity};
 use crate::detect::table::Table;
-use crate::detect::{About, Case, DetectSettings, Needs, Report, Rule, Severity};
+use crate::detect::{About, Case, DetectSettings, Needs, Report, Rule, Severity, When};
 use crate::token::{Signature, Token};
 
 /// The card.
@@ -115,6 +115,10 @@ fn name_of(token: &Token) -> (usize, u32) {
 impl Rule for ClaimsTampered {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS.and(When::TOKEN)
     }
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {

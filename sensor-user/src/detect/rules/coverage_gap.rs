@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::capture::{Loss, Time};
-use crate::detect::{About, Case, DetectSettings, Finding, Needs, Report, Rule, Severity, Threshold};
+use crate::detect::{About, Case, DetectSettings, Finding, Needs, Report, Rule, Severity, Threshold, When};
 use crate::http::Coverage;
 
 /// The card.
@@ -110,6 +110,10 @@ fn finding(reason: &'static str, records: u64, at: Time, medium_records: u64) ->
 impl Rule for CoverageGap {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::ODD
     }
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {

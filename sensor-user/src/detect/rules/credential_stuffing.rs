@@ -10,7 +10,7 @@ use crate::detect::recent::Recent;
 use crate::detect::told::Told;
 use crate::detect::window::Buckets;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold,
+    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, When,
 };
 
 /// The card.
@@ -151,6 +151,10 @@ const fn number(count: u32) -> f32 {
 impl Rule for CredentialStuffing {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::LOGIN
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

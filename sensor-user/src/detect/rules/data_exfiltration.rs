@@ -11,7 +11,7 @@ use crate::detect::sketch::Sliding;
 use crate::detect::statement::Statement;
 use crate::detect::{
     About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Slot, Threshold,
-    telling,
+    When, telling,
 };
 
 /// The card.
@@ -158,6 +158,10 @@ impl Reader {
 impl Rule for DataExfiltration {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::ACTOR.and(When::SUCCESS)
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

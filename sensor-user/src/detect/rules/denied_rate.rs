@@ -9,7 +9,8 @@ use crate::detect::sketch::{Crowd, Fading};
 use crate::detect::statement::Statement;
 use crate::detect::window::Buckets;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold, telling,
+    About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold, When,
+    telling,
 };
 
 /// The card.
@@ -89,6 +90,10 @@ struct DeniedRate {
 impl Rule for DeniedRate {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::ACTOR.and(When::REFUSED)
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

@@ -12,7 +12,7 @@ use crate::detect::holder::network;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Known, Memory, Needs, Report, Rule, Severity, Slot,
-    Threshold,
+    Threshold, When,
 };
 use crate::token::{Form, Token, TokenUse};
 
@@ -142,6 +142,10 @@ impl DeviceChange {
 impl Rule for DeviceChange {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS.and(When::TOKEN)
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

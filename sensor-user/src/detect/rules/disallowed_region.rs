@@ -6,7 +6,8 @@ use crate::detect::cause::cause;
 use crate::detect::knowledge::letters;
 use crate::detect::statement::{Statement, Subject, is_guardable};
 use crate::detect::{
-    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold,
+    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, RouteKind, Rule, Severity,
+    Threshold, When,
 };
 use crate::token::TokenUse;
 
@@ -53,6 +54,10 @@ struct DisallowedRegion {
 impl Rule for DisallowedRegion {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

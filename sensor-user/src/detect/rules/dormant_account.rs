@@ -11,7 +11,8 @@ use crate::detect::roster::stable_hash;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::table::Table;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold,
+    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, RouteKind, Rule, Severity,
+    Threshold, When,
 };
 
 /// The card.
@@ -158,6 +159,10 @@ impl DormantAccount {
 impl Rule for DormantAccount {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

@@ -10,7 +10,8 @@ use crate::detect::sketch::Distinct;
 use crate::detect::statement::Statement;
 use crate::detect::table::Table;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Slot, Threshold, telling,
+    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Slot, Threshold, When,
+    telling,
 };
 
 /// The card.
@@ -195,6 +196,10 @@ struct ForeignObject {
 impl Rule for ForeignObject {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::OBJECT.and(When::PRINCIPAL).and(When::SUCCESS)
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

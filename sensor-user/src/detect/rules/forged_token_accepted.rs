@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use crate::detect::cause::{Refusal, must_refuse};
 use crate::detect::statement::{Outcome, Statement, Subject};
-use crate::detect::{About, Case, DetectSettings, Finding, Guard, Needs, Report, Rule, Severity, Threshold};
+use crate::detect::{
+    About, Case, DetectSettings, Finding, Guard, Needs, Report, Rule, Severity, Threshold, When,
+};
 use crate::http::Exchange;
 use crate::token::facts::Flaws;
 use crate::token::{Carrier, TokenUse};
@@ -138,6 +140,10 @@ fn has_other_cookie(exchange: &Exchange, carrier: &Carrier) -> bool {
 impl Rule for ForgedTokenAccepted {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS
     }
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {

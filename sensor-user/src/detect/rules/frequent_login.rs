@@ -10,7 +10,7 @@ use crate::detect::roster::stable_hash;
 use crate::detect::told::Told;
 use crate::detect::window::Buckets;
 use crate::detect::{
-    About, Case, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, scene,
+    About, Case, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, When, scene,
 };
 
 /// The card.
@@ -106,6 +106,10 @@ impl Logins {
 impl Rule for FrequentLogin {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::LOGIN
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

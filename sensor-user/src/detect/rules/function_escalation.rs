@@ -10,7 +10,7 @@ use crate::detect::sketch::Crowd;
 use crate::detect::statement::Statement;
 use crate::detect::{
     About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Slot, Threshold,
-    telling,
+    When, telling,
 };
 use crate::token::Token;
 
@@ -118,6 +118,10 @@ fn group_of(token: &Token) -> u32 {
 impl Rule for FunctionEscalation {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS.and(When::PRINCIPAL)
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::detect::remarks::Told;
 use crate::detect::statement::{Statement, Subject, is_guardable};
 use crate::detect::{
-    About, Case, Column, DetectSettings, Guard, Memory, Needs, Report, Rule, Severity, Slot, Threshold,
+    About, Case, Column, DetectSettings, Guard, Memory, Needs, Report, Rule, Severity, Slot, Threshold, When,
 };
 use crate::http::Exchange;
 use crate::token::facts::{Guess, OpaqueFacts};
@@ -116,6 +116,10 @@ enum Why {
 impl Rule for GuessableToken {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS.and(When::TOKEN)
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

@@ -12,7 +12,7 @@ use crate::detect::learning::{Gate, Learning, day};
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Memory, Needs, Place, Report, Rule, Severity, Slot,
-    Threshold,
+    Threshold, When,
 };
 
 /// The card.
@@ -252,6 +252,10 @@ impl Trail {
 impl Rule for ImpossibleTravel {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

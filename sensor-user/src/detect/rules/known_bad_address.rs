@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::detect::cause::{cause, must_refuse};
 use crate::detect::statement::{Statement, VERIFIERS_LEEWAY_S, is_guardable};
 use crate::detect::{
-    About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold,
+    About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold, When,
 };
 
 /// The card.
@@ -68,6 +68,10 @@ fn is_let_in(case: &Case<'_>) -> bool {
 impl Rule for KnownBadAddress {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

@@ -9,7 +9,9 @@ use crate::detect::remarks::{Told, is_ordinary};
 use crate::detect::roster::stable_hash;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::table::Table;
-use crate::detect::{About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Threshold};
+use crate::detect::{
+    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Threshold, When,
+};
 use crate::token::Token;
 
 /// The card.
@@ -167,6 +169,10 @@ impl LifetimeUnusual {
 impl Rule for LifetimeUnusual {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS.and(When::TOKEN)
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

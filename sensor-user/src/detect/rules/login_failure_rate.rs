@@ -6,7 +6,7 @@ use crate::detect::climate::Climate;
 use crate::detect::login::{Login, Saying, service_scene};
 use crate::detect::share::{self, Capped, Limits, Share};
 use crate::detect::{
-    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold,
+    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, When,
 };
 
 /// The card.
@@ -68,6 +68,10 @@ struct LoginFailureRate {
 impl Rule for LoginFailureRate {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::LOGIN
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

@@ -8,7 +8,7 @@ use crate::detect::climate::{Climate, Sky};
 use crate::detect::login::{Login, Saying, service_scene};
 use crate::detect::told::Told;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold,
+    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, When,
 };
 
 /// The card.
@@ -182,6 +182,10 @@ impl Service {
 impl Rule for ManyFailingAccounts {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::LOGIN
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

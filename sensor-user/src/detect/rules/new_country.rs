@@ -10,7 +10,8 @@ use crate::detect::knowledge::letters;
 use crate::detect::learning::{Gate, Learning, day};
 use crate::detect::statement::{Statement, Subject, is_guardable};
 use crate::detect::{
-    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold,
+    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, RouteKind, Rule, Severity,
+    Threshold, When,
 };
 
 /// The card.
@@ -103,6 +104,10 @@ impl Countries {
 impl Rule for NewCountry {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

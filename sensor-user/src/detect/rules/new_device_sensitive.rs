@@ -9,7 +9,8 @@ use crate::detect::family::Family;
 use crate::detect::learning::{Gate, Learning, day};
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::{
-    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold,
+    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, RouteKind, Rule, Severity,
+    Threshold, When,
 };
 
 /// The card.
@@ -102,6 +103,10 @@ struct NewDeviceSensitive {
 impl Rule for NewDeviceSensitive {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS.and(When::PRINCIPAL).and(When::SUCCESS)
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

@@ -10,7 +10,8 @@ use crate::detect::sketch::{Crowd, Distinct, get_used};
 use crate::detect::statement::Statement;
 use crate::detect::telling::percent;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Slot, Threshold, telling,
+    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Slot, Threshold, When,
+    telling,
 };
 
 /// The card.
@@ -210,6 +211,10 @@ impl Window {
 impl Rule for ObjectEnumeration {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::OBJECT.and(When::ACTOR)
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

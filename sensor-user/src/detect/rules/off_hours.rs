@@ -10,7 +10,8 @@ use super::workload_token_abroad::PREFIX;
 use crate::detect::learning::{DAY_S, day};
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::{
-    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold,
+    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, RouteKind, Rule, Severity,
+    Threshold, When,
 };
 
 /// The card.
@@ -186,6 +187,10 @@ impl OffHours {
 impl Rule for OffHours {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS.and(When::PRINCIPAL).and(When::SUCCESS)
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

@@ -12,7 +12,8 @@ use crate::detect::recent::{Recent, Tally};
 use crate::detect::table::Table;
 use crate::detect::told::Told;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, scene,
+    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, When,
+    scene,
 };
 use crate::http::RequestHead;
 
@@ -179,6 +180,10 @@ fn program(request: &RequestHead) -> u64 {
 impl Rule for PasswordSpray {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::LOGIN
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

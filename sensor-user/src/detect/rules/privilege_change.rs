@@ -10,6 +10,7 @@ use crate::detect::roster::stable_hash;
 use crate::detect::statement::{Statement, Subject, show};
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Slot, Threshold,
+    When,
 };
 use crate::token::{Token, TokenUse};
 
@@ -110,6 +111,10 @@ impl PrivilegeChange {
 impl Rule for PrivilegeChange {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS.and(When::PRINCIPAL)
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

@@ -9,7 +9,7 @@ use crate::detect::roster::stable_hash;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::table::Table;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Slot, Threshold,
+    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Slot, Threshold, When,
 };
 use crate::token::dpop::{self, Demand, Fault, Proof};
 use crate::token::facts::KeyBound;
@@ -157,6 +157,10 @@ impl ProofMissing {
 impl Rule for ProofMissing {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::TOKEN
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

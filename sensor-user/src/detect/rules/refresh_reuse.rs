@@ -10,7 +10,7 @@ use crate::detect::holder::holder;
 use crate::detect::table::Table;
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, RouteKind, Rule, Severity,
-    Threshold, scene,
+    Threshold, When, scene,
 };
 
 /// The card.
@@ -131,6 +131,10 @@ struct RefreshReuse {
 impl Rule for RefreshReuse {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::LOGIN.and(When::SUCCESS)
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

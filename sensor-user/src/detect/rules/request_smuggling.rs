@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::detect::statement::Statement;
-use crate::detect::{About, Case, DetectSettings, Needs, Report, Rule, Severity, telling};
+use crate::detect::{About, Case, DetectSettings, Needs, Report, Rule, Severity, When, telling};
 use crate::http::Suspicions;
 
 /// The card.
@@ -51,6 +51,10 @@ struct RequestSmuggling;
 impl Rule for RequestSmuggling {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::ODD
     }
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {

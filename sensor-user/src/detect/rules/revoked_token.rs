@@ -10,6 +10,7 @@ use crate::detect::statement::{Outcome, Statement, Subject, cautious_severity};
 use crate::detect::table::Table;
 use crate::detect::{
     About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Slot, Threshold,
+    When,
 };
 use crate::token::{Form, Standing, Token};
 
@@ -158,6 +159,10 @@ fn is_listed(case: &Case<'_>, token: &Token) -> bool {
 impl Rule for RevokedToken {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS.and(When::TOKEN)
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

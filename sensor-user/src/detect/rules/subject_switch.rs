@@ -11,6 +11,7 @@ use crate::detect::statement::{Statement, Subject};
 use crate::detect::table::Table;
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Slot, Threshold,
+    When,
 };
 use crate::http::Exchange;
 
@@ -152,6 +153,10 @@ impl Line {
 impl Rule for SubjectSwitch {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::PRINCIPAL
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::detect::cause::cause;
 use crate::detect::remarks::Told;
 use crate::detect::statement::{Statement, Subject};
-use crate::detect::{About, Case, DetectSettings, Memory, Needs, Report, Rule, Severity, Threshold};
+use crate::detect::{About, Case, DetectSettings, Memory, Needs, Report, Rule, Severity, Threshold, When};
 use crate::token::Form;
 
 /// The card.
@@ -87,6 +87,10 @@ fn place(peer: IpAddr, server: IpAddr) -> Place {
 impl Rule for TokenInClear {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS.and(When::TOKEN)
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

@@ -172,7 +172,7 @@ mod tests {
             let mut held = uses([token]);
             held[0].carrier = carrier;
             let mut who = Who::default();
-            self.roster.see(&stage.exchange, &held, &mut who);
+            self.roster.see(&stage.exchange, &held, &crate::detect::Route::default(), 0, &mut who);
             stage.ask_as(&mut *self.rule, &held, &who, &crate::detect::Knowledge::default()).len()
         }
     }

@@ -13,6 +13,7 @@ use crate::detect::learning::day;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Slot, Threshold,
+    When,
 };
 use crate::token::{Form, TokenUse};
 
@@ -294,6 +295,10 @@ impl Trail {
 impl Rule for TokenManySources {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS.and(When::TOKEN)
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

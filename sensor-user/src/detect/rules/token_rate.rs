@@ -8,7 +8,7 @@ use crate::capture::Time;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::window::Buckets;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Slot, Threshold,
+    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Slot, Threshold, When,
 };
 
 /// The card.
@@ -95,6 +95,10 @@ impl TokenRate {
 impl Rule for TokenRate {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::TOKEN
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

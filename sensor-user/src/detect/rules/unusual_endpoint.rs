@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::detect::roster::stable_hash;
 use crate::detect::statement::Statement;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold, telling,
+    About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold, When,
+    telling,
 };
 use crate::token::Token;
 
@@ -137,6 +138,10 @@ impl OfService {
 impl Rule for UnusualEndpoint {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS.and(When::PRINCIPAL)
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

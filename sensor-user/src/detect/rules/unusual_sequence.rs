@@ -8,7 +8,7 @@ use crate::detect::roster::stable_hash;
 use crate::detect::statement::Statement;
 use crate::detect::{
     About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Slot, Threshold,
-    telling,
+    When, telling,
 };
 
 /// The card.
@@ -192,6 +192,10 @@ impl OfService {
 impl Rule for UnusualSequence {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::ACTOR
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {

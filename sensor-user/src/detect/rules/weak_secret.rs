@@ -8,7 +8,7 @@ use crate::capture::Time;
 use crate::detect::cause::{Cause, cause};
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::table::Table;
-use crate::detect::{About, Case, DetectSettings, Needs, Report, Rule, Severity};
+use crate::detect::{About, Case, DetectSettings, Needs, Report, Rule, Severity, When};
 use crate::token::facts::Proof;
 
 /// The card.
@@ -66,6 +66,10 @@ impl WeakSecret {
 impl Rule for WeakSecret {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS.and(When::TOKEN)
     }
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::detect::cause::{cause, must_refuse};
 use crate::detect::knowledge::Networks;
 use crate::detect::statement::{Outcome, Statement, Subject, VERIFIERS_LEEWAY_S, severity, show};
-use crate::detect::{About, Case, DetectSettings, Guard, Needs, Report, Rule, Severity};
+use crate::detect::{About, Case, DetectSettings, Guard, Needs, Report, Rule, Severity, When};
 
 /// The card.
 pub static ABOUT: About = About {
@@ -42,6 +42,10 @@ struct WorkloadTokenAbroad {
 impl Rule for WorkloadTokenAbroad {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn when(&self) -> When {
+        When::NEWS.and(When::TOKEN)
     }
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
