@@ -25,7 +25,7 @@ pub const ROSTER: &str = "roster";
 pub const ROUTES: &str = "routes";
 
 /// Raised when the layout of the roster or of the routes changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Why nothing, or not everything, was remembered.
 #[derive(Debug, thiserror::Error)]

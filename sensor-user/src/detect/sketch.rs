@@ -140,48 +140,57 @@ impl Distinct {
 }
 
 /// How many were different within the last `N` parts of a window. It holds between `N - 1` and `N` parts: it may be
-/// late by one, and is never early.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Sliding<const N: usize> {
+/// late by one, and is never early. Parts in which nothing was added take no room.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Sliding<const N: u32> {
     newest: u32,
-    parts: ArrayVec<Distinct, N>,
+    /// What the older parts hold together.
+    older: u32,
+    /// By their numbers, the newest last.
+    parts: Vec<(u32, Distinct)>,
 }
 
-impl<const N: usize> Default for Sliding<N> {
-    fn default() -> Self {
-        Self { newest: 0, parts: (0..N).map(|_| Distinct::default()).collect() }
-    }
-}
-
-impl<const N: usize> Sliding<N> {
+impl<const N: u32> Sliding<N> {
     /// Adds a hash in a part, by its number. Whether it is new to that part. What is older than the window is ignored.
     pub fn add(&mut self, part: u32, hash: u64) -> bool {
-        let parts = u32::try_from(N).unwrap_or(1).max(1);
-        if part > self.newest {
-            let fresh = (part - self.newest).min(parts);
-            for number in part - fresh + 1..=part {
-                if let Some(old) = self.parts.get_mut((number % parts) as usize) {
-                    *old = Distinct::default();
-                }
-            }
+        if part > self.newest || self.parts.is_empty() {
             self.newest = part;
-        } else if self.newest - part >= parts {
+            self.parts.retain(|(number, _)| part - number < N);
+            self.older = self.parts.iter().map(|(_, held)| held.count()).sum();
+            self.parts.reserve_exact(1);
+            self.parts.push((part, Distinct::default()));
+        }
+        match self.parts.last_mut() {
+            Some((number, newest)) if *number == part => newest.add(hash),
+            _ => self.add_late(part, hash),
+        }
+    }
+
+    /// Adds a hash to a part that is not the newest.
+    fn add_late(&mut self, part: u32, hash: u64) -> bool {
+        if self.newest - part >= N {
             return false;
         }
-        self.parts.get_mut((part % parts) as usize).is_some_and(|held| held.add(hash))
+        let at = self.parts.partition_point(|(number, _)| *number < part);
+        if self.parts.get(at).is_none_or(|(number, _)| *number != part) {
+            self.parts.insert(at, (part, Distinct::default()));
+        }
+        let is_new = self.parts.get_mut(at).is_some_and(|(_, held)| held.add(hash));
+        self.older = self.parts.iter().rev().skip(1).map(|(_, held)| held.count()).sum();
+        is_new
     }
 
     /// How many there are at most: cheap.
     #[must_use]
     pub fn at_most(&self) -> u32 {
-        self.parts.iter().map(Distinct::count).sum()
+        self.older + self.parts.last().map_or(0, |(_, newest)| newest.count())
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> u32 {
         let mut all = Bits::default();
-        for part in &self.parts {
+        for (_, part) in &self.parts {
             part.pour_into(&mut all);
         }
         all.count()
@@ -282,8 +291,13 @@ mod tests {
         assert!(window.count().abs_diff(25) <= 1, "{}", window.count());
         assert_eq!(window.at_most(), 40);
         assert!(!window.add(100, 7), "what is too old is ignored");
-        window.add(1000, 7);
-        assert_eq!(window.count(), 1);
+        let [one, two, three] = ["one", "two", "three"].map(|name| stable_hash(name));
+        assert!(window.add(107, one) && !window.add(107, one), "what is late counts");
+        assert_eq!(window.at_most(), 41);
+        window.add(1000, one);
+        assert_eq!((window.count(), window.at_most()), (1, 1));
+        assert!(window.add(998, two) && window.add(1000, three));
+        assert_eq!((window.count(), window.at_most()), (3, 3));
     }
 
     #[test]

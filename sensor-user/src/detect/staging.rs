@@ -55,7 +55,6 @@ pub(crate) fn token(number: u64) -> Token {
         key_asked: None,
         input_hash: number.wrapping_mul(31) | 1,
         signature_hash: number.wrapping_mul(37) | 1,
-        payload_hash: number.wrapping_mul(41) | 1,
         seat: Seat::default(),
     }
 }

@@ -4,10 +4,11 @@ use serde::{Deserialize, Serialize};
 
 /// Counts in `N` buckets of equal width, the newest of which is bucket number `newest`.
 ///
-/// The caller numbers buckets (time divided by width), so one type serves every width. Counts saturate.
+/// The caller numbers buckets (time divided by width), so one type serves every width. Counts saturate. Numbers beyond
+/// 32 bits, which are seconds after the year 2106, are one bucket.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Buckets<const N: usize> {
-    newest: u64,
+    newest: u32,
     #[serde(with = "counts")]
     counts: [u16; N],
 }
@@ -43,9 +44,10 @@ impl<const N: usize> Buckets<N> {
     /// Counts one event in `bucket`. Events older than every bucket are ignored.
     #[inline]
     pub fn add(&mut self, bucket: u64) {
-        if bucket > self.newest {
+        let newest = u64::from(self.newest);
+        if bucket > newest {
             self.advance(bucket);
-        } else if self.newest - bucket >= N as u64 {
+        } else if newest - bucket >= N as u64 {
             return;
         }
         if let Some(count) = self.counts.get_mut(Self::place(bucket)) {
@@ -58,8 +60,9 @@ impl<const N: usize> Buckets<N> {
     #[inline]
     pub fn sum(&self, bucket: u64, last: u64) -> u32 {
         let first = (bucket + 1).saturating_sub(last.min(N as u64));
-        let oldest = (self.newest + 1).saturating_sub(N as u64);
-        let held = first.max(oldest)..(bucket + 1).min(self.newest + 1);
+        let newest = u64::from(self.newest);
+        let oldest = (newest + 1).saturating_sub(N as u64);
+        let held = first.max(oldest)..(bucket + 1).min(newest + 1);
         held.map(|b| u32::from(self.counts.get(Self::place(b)).copied().unwrap_or_default())).sum()
     }
 
@@ -69,13 +72,13 @@ impl<const N: usize> Buckets<N> {
     }
 
     fn advance(&mut self, bucket: u64) {
-        let fresh = (bucket - self.newest).min(N as u64);
+        let fresh = (bucket - u64::from(self.newest)).min(N as u64);
         for b in (bucket + 1 - fresh)..=bucket {
             if let Some(count) = self.counts.get_mut(Self::place(b)) {
                 *count = 0;
             }
         }
-        self.newest = bucket;
+        self.newest = u32::try_from(bucket).unwrap_or(u32::MAX);
     }
 }
 

@@ -324,8 +324,6 @@ pub struct Token {
     pub input_hash: u64,
     /// Keyed hash of the signature, for `claims-tampered`; 0 if there is none.
     pub signature_hash: u64,
-    /// Keyed hash of the payload, for `claims-tampered`.
-    pub payload_hash: u64,
     /// Where those who keep a history of it found it last.
     pub seat: Seat,
 }

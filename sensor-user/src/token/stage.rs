@@ -518,7 +518,6 @@ impl Tokens {
             flaw_detail: reading.detail,
             input_hash: part(parts.signing_input),
             signature_hash: part(&parts.signature),
-            payload_hash: part(parts.payload_text),
             seat: Seat::default(),
             ..blank(reading.form)
         }
@@ -580,7 +579,6 @@ pub(super) fn blank(form: Form) -> Token {
         key_asked: None,
         input_hash: 0,
         signature_hash: 0,
-        payload_hash: 0,
         seat: Seat::default(),
     }
 }

@@ -94,10 +94,9 @@ fn one_input_with_two_signatures_and_one_signature_with_two_inputs_can_be_told()
     let good = one(&mut tokens, &text, AT);
     let tampered = one(&mut tokens, &format!("{head}.{payload}.{signature}"), AT);
     assert_eq!(good.signature_hash, tampered.signature_hash);
-    assert_ne!(good.payload_hash, tampered.payload_hash);
     assert_ne!(good.input_hash, tampered.input_hash);
     let resigned = one(&mut tokens, &format!("{input}.{}", jose::base64::encode(&[1; 256])), AT);
-    assert_eq!((good.input_hash, good.payload_hash), (resigned.input_hash, resigned.payload_hash));
+    assert_eq!(good.input_hash, resigned.input_hash);
     assert_ne!(good.signature_hash, resigned.signature_hash);
     assert_eq!(one(&mut tokens, "opaque-reference", AT).signature_hash, 0);
 }

@@ -17,7 +17,7 @@ use crate::detect::{
 pub static ABOUT: About = About {
     id: "bulk-access",
     title: "Objects are taken in bulk",
-    version: "1.1.0",
+    version: "1.2.0",
     severity: Severity::Medium,
     accepted: None,
     attack: &["T1119", "T1530"],
@@ -51,7 +51,7 @@ for those that get objects.",
 };
 
 /// Minutes of the window.
-const PARTS: usize = 5;
+const PARTS: u32 = 5;
 
 pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     Box::new(BulkAccess {
@@ -77,7 +77,7 @@ struct Taken {
 struct BulkAccess {
     limit: u32,
     high: u32,
-    actors: Column<Option<Box<Taken>>>,
+    actors: Column<Taken>,
 }
 
 impl Taken {
@@ -122,7 +122,7 @@ impl Rule for BulkAccess {
             None => stable_hash(request.query()),
         };
         let (second, minute) = (case.second(), case.second() / 60);
-        let taken = self.actors.of(actor.known.slot).get_or_insert_default();
+        let taken = self.actors.of(actor.known.slot);
         taken.learn(minute);
         if !taken.objects.add(minute, mix(stable_hash(&case.route.slot), object)) {
             return;

@@ -44,7 +44,8 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
 /// The other half of a token, and what was known of it.
 #[derive(Clone, Copy)]
 struct Twin {
-    hash: u64,
+    /// Half of its hash: one change in 2^32 goes unseen.
+    hash: u32,
     signature: Signature,
 }
 
@@ -71,11 +72,11 @@ impl ClaimsTampered {
 
     /// Compares a token with those of the same signature and of the same content.
     fn tampering(&mut self, token: &Token) -> Option<(Tampering, u8)> {
-        let (content, signature) = (token.input_hash, token.signature_hash);
+        let (content, signature) = (half(token.input_hash), half(token.signature_hash));
         let first = Twin { hash: content, signature: token.signature };
-        let other = *self.by_signature.get_or(signature, || first)?;
+        let other = *self.by_signature.get_or(token.signature_hash, || first)?;
         let first = Twin { hash: signature, signature: token.signature };
-        let twin = *self.by_content.get_or(content, || first)?;
+        let twin = *self.by_content.get_or(token.input_hash, || first)?;
         let refuted = matches!(token.signature, Signature::Invalid);
         if other.hash != content {
             let sure = refuted || matches!(other.signature, Signature::Verified);
@@ -89,14 +90,19 @@ impl ClaimsTampered {
     }
 }
 
+#[allow(clippy::cast_possible_truncation, reason = "half of the hash is wanted")]
+const fn half(hash: u64) -> u32 {
+    hash as u32
+}
+
 /// A verified token replaces what was known of its halves: it is the original.
 fn learn_original(tables: &mut ClaimsTampered, token: &Token) {
     let signature = token.signature;
     if let Some(twin) = tables.by_signature.get_or(token.signature_hash, || Twin { hash: 0, signature }) {
-        *twin = Twin { hash: token.input_hash, signature };
+        *twin = Twin { hash: half(token.input_hash), signature };
     }
     if let Some(twin) = tables.by_content.get_or(token.input_hash, || Twin { hash: 0, signature }) {
-        *twin = Twin { hash: token.signature_hash, signature };
+        *twin = Twin { hash: half(token.signature_hash), signature };
     }
 }
 

@@ -18,7 +18,7 @@ use crate::detect::{
 pub static ABOUT: About = About {
     id: "data-exfiltration",
     title: "Personal or financial data is carried away",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::High,
     accepted: None,
     attack: &["T1567", "T1530"],
@@ -59,7 +59,7 @@ response says its length. It costs 16 bytes an actor, and 400 to 1500 for those 
 };
 
 /// Parts of the window, of two minutes each.
-const PARTS: usize = 5;
+const PARTS: u32 = 5;
 const PART_S: u32 = 120;
 
 /// Addresses and countries remembered of a reader.

@@ -100,6 +100,7 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
         exclusive: settings.count(&ABOUT, "exclusive_objects"),
         shared_percent: settings.threshold(&ABOUT, "shared_percent"),
         memory: State {
+            nursery: Nursery::default(),
             objects: Table::new(MAX_OBJECTS),
             routes: Column::default(),
             actors: Column::default(),
@@ -117,6 +118,36 @@ struct Object {
     uses: u8,
     shared: bool,
     owned: bool,
+}
+
+/// Objects that were asked for once. Most never are again, so the first sight of one takes a place in a field of fixed
+/// size, 1 MiB, from another first sight; the second one takes it to the table.
+#[derive(Default)]
+struct Nursery(Vec<First>);
+
+#[derive(Clone, Copy, Default)]
+struct First {
+    name: u32,
+    owner: Slot,
+    at_s: u32,
+}
+
+/// Places of the nursery: a power of two.
+const FIRSTS: usize = 1 << 16;
+
+impl Nursery {
+    /// Notes a sight of an object; who asked for it first, and when, if this is the second.
+    fn note(&mut self, key: u64, owner: Slot, at_s: u32) -> Option<(Slot, u32)> {
+        if self.0.is_empty() {
+            self.0.resize(FIRSTS, First::default());
+        }
+        let name = u32::try_from(key >> 32).unwrap_or_default() | 1;
+        let place = usize::try_from(key % FIRSTS as u64).unwrap_or_default();
+        let first = self.0.get_mut(place)?;
+        let known = (first.name == name).then_some((first.owner, first.at_s));
+        *first = if known.is_some() { First::default() } else { First { name, owner, at_s } };
+        known
+    }
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -181,6 +212,9 @@ struct OfActor {
 
 #[derive(Serialize, Deserialize)]
 struct State {
+    /// Lost at a restart: what was asked for once says nothing yet.
+    #[serde(skip)]
+    nursery: Nursery,
     objects: Table<u64, Object>,
     routes: Column<OfRoute>,
     actors: Column<OfActor>,
@@ -213,13 +247,18 @@ impl Rule for ForeignObject {
         }
         let second = case.second();
         let owner = principal.slot;
-        let State { objects, routes, actors } = &mut self.memory;
+        let State { nursery, objects, routes, actors } = &mut self.memory;
         objects.keep_to(MAX_OBJECTS);
         let key = mix(stable_hash(&case.route.slot), named.id);
+        let is_reader = actors.of(owner).reads_everything(second, key, case.route.slot, routes);
         let fresh = || Object { owner, first_s: second, ..Object::default() };
-        let Some(object) = objects.get_or(key, fresh) else { return };
-        let actor = actors.of(owner);
-        let is_reader = actor.reads_everything(second, key, case.route.slot, routes);
+        if objects.get(&key).is_none() {
+            // What a reader of everything came by first is nobody's.
+            let first = if is_reader { None } else { nursery.note(key, owner, second) };
+            let Some((owner, first_s)) = first else { return };
+            objects.get_or(key, || Object { owner, first_s, uses: 1, ..Object::default() });
+        }
+        let Some(object) = objects.get(&key) else { return };
         let route = routes.of(case.route.slot);
         if object.owner != owner && object.is_nobodys(actors.peek(object.owner), second, case.route.slot) {
             let shared = object.shared && (object.others > 1 || object.other != short(owner));

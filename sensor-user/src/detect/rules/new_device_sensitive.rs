@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::detect::family::Family;
 use crate::detect::learning::{Gate, Learning, day};
@@ -75,7 +75,8 @@ struct Device {
 #[derive(Default, Serialize, Deserialize)]
 struct Devices {
     learning: Learning,
-    known: ArrayVec<Device, MAX_FAMILIES>,
+    /// At most [`MAX_FAMILIES`].
+    known: SmallVec<[Device; 2]>,
 }
 
 impl Devices {
@@ -86,7 +87,7 @@ impl Devices {
             device.newest = day;
             return Some(device);
         }
-        if self.known.is_full() {
+        if self.known.len() >= MAX_FAMILIES {
             let oldest = (0..).zip(&self.known).min_by_key(|(_, device)| device.newest);
             self.known.remove(oldest.map_or(0, |(at, _)| at));
         }

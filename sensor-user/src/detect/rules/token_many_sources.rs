@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::detect::cause::cause;
 use crate::detect::crowd::Crowd;
@@ -135,7 +136,8 @@ struct Visit {
 
 #[derive(Default, Serialize, Deserialize)]
 struct Trail {
-    visits: ArrayVec<Visit, MAX_PLACES>,
+    /// At most [`MAX_PLACES`]; most tokens are used in one.
+    visits: SmallVec<[Visit; 1]>,
     newest: u8,
     /// Quick returns to a network; saturates.
     returns: u8,
@@ -267,13 +269,15 @@ impl Trail {
             }
         }
         let at = self.visits.iter().position(|v| v.place == place).unwrap_or_else(|| {
-            if let Err(full) = self.visits.try_push(Visit { place, at_s }) {
+            let new = Visit { place, at_s };
+            if self.visits.len() >= MAX_PLACES {
                 let oldest = (0..).zip(&self.visits).min_by_key(|(_, v)| v.at_s).map_or(0, |(i, _)| i);
                 if let Some(visit) = self.visits.get_mut(oldest) {
-                    *visit = full.element();
+                    *visit = new;
                 }
                 return oldest;
             }
+            self.visits.push(new);
             self.visits.len() - 1
         });
         if let Some(visit) = self.visits.get_mut(at) {
