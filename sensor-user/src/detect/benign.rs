@@ -86,7 +86,7 @@ fn weeks_of_honest_people_raise_next_to_nothing() {
             let second = i64::try_from(NOW_S + ms / 1000).unwrap();
             let held = Token {
                 subject: Some(format!("person-{person}").into()),
-                roles: if person == 5 { [Box::from("ADMIN")].into() } else { Box::default() },
+                roles: if person == 5 { [Box::from("ADMIN")].into() } else { Arc::default() },
                 expires: Some(second + 3600),
                 issued: Some(second - 3600),
                 not_before: Some(second - 3600),

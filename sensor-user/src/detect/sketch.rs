@@ -1,8 +1,8 @@
 //! Distinct counts in little memory: how many different objects, paths or callers there were.
 //!
 //! Up to 15 are held exactly; beyond, 1024 bits by linear counting (Whang, Vander-Zanden and Taylor, 1990), which is
-//! within 4 % from a hundred to two thousand and says at most 7098. An ordinary actor costs 24 bytes, a busy one 88,
-//! a collector 160.
+//! within 4 % from a hundred to two thousand and says at most 7098. An ordinary actor costs 16 bytes, a busy one 80,
+//! a collector 152.
 
 use std::sync::LazyLock;
 
@@ -18,9 +18,30 @@ const WORDS: usize = BITS as usize / 64;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Distinct(Seen);
 
+/// Up to three names, in a form that leaves room for the mark of the enum. 13 bytes.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Few {
+    names: [u32; 3],
+    len: u8,
+}
+
+impl Few {
+    fn held(&self) -> &[u32] {
+        self.names.get(..usize::from(self.len)).unwrap_or(&self.names)
+    }
+
+    /// Adds a name; whether there was room.
+    fn push(&mut self, name: u32) -> bool {
+        let Some(place) = self.names.get_mut(usize::from(self.len)) else { return false };
+        *place = name;
+        self.len += 1;
+        true
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Seen {
-    Few(ArrayVec<u32, 3>),
+    Few(Few),
     Some(Box<ArrayVec<u32, 15>>),
     Bits(Box<Bits>),
 }
@@ -77,7 +98,7 @@ fn rounded(count: f64) -> u16 {
 
 impl Default for Distinct {
     fn default() -> Self {
-        Self(Seen::Few(ArrayVec::new()))
+        Self(Seen::Few(Few::default()))
     }
 }
 
@@ -87,11 +108,11 @@ impl Distinct {
         let name = u32::try_from(hash >> 32).unwrap_or_default();
         match &mut self.0 {
             Seen::Few(few) => {
-                if few.contains(&name) {
+                if few.held().contains(&name) {
                     return false;
                 }
-                if few.try_push(name).is_err() {
-                    let mut some: Box<ArrayVec<u32, 15>> = Box::new(few.iter().copied().collect());
+                if !few.push(name) {
+                    let mut some: Box<ArrayVec<u32, 15>> = Box::new(few.held().iter().copied().collect());
                     some.push(name);
                     self.0 = Seen::Some(some);
                 }
@@ -118,7 +139,7 @@ impl Distinct {
     #[must_use]
     pub fn count(&self) -> u32 {
         match &self.0 {
-            Seen::Few(few) => u32::try_from(few.len()).unwrap_or_default(),
+            Seen::Few(few) => u32::from(few.len),
             Seen::Some(some) => u32::try_from(some.len()).unwrap_or_default(),
             Seen::Bits(bits) => bits.count(),
         }
@@ -126,7 +147,7 @@ impl Distinct {
 
     fn pour_into(&self, all: &mut Bits) {
         match &self.0 {
-            Seen::Few(few) => few.iter().for_each(|name| _ = all.add(*name)),
+            Seen::Few(few) => few.held().iter().for_each(|name| _ = all.add(*name)),
             Seen::Some(some) => some.iter().for_each(|name| _ = all.add(*name)),
             Seen::Bits(bits) => {
                 for (word, other) in all.words.iter_mut().zip(&bits.words) {
@@ -276,7 +297,7 @@ mod tests {
 
     #[test]
     fn ordinary_actors_are_small() {
-        assert_eq!(size_of::<Distinct>(), 24);
+        assert_eq!(size_of::<Distinct>(), 16);
         assert_eq!(size_of::<Bits>(), 136);
     }
 

@@ -37,7 +37,7 @@ pub(crate) fn token(number: u64) -> Token {
         subject: Some("alice".into()),
         audiences: SmallVec::from_iter(["orders-api".into()]),
         id: Some(format!("id-{number}").into()),
-        roles: Box::default(),
+        roles: Arc::default(),
         purpose: None,
         bound: None,
         opaque: None,

@@ -289,7 +289,7 @@ pub struct Token {
     pub id: Option<Box<str>>,
     /// Roles and scopes that it grants, upper case, sorted, each once, at most 32: `roles`, `role`,
     /// `realm_access.roles`, `scope`, `scp`, `groups`, in this order where there are more.
-    pub roles: Box<[Box<str>]>,
+    pub roles: Arc<[Box<str>]>,
     /// What it is for, where it says so.
     pub purpose: Option<Purpose>,
     /// The key that it is bound to.

@@ -1,4 +1,4 @@
-//! Names that many tokens share, each kept once: algorithms, key ids, issuers, audiences.
+//! Names that many tokens share, each kept once: algorithms, key ids, issuers, audiences, and sets of roles.
 
 use std::sync::Arc;
 
@@ -10,9 +10,14 @@ use crate::token::jose::text::printable;
 /// makes all be gathered anew, for 1024 names of at most 256 bytes.
 const MAX_NAMES: usize = 1024;
 
+/// Most sets of roles kept: 2 MiB if each has the most and the longest roles that a token may have.
+const MAX_SETS: usize = 256;
+
 /// The names in use.
 #[derive(Debug, Default)]
-pub(super) struct Names(HashSet<Arc<str>, foldhash::fast::RandomState>);
+pub(super) struct Names(HashSet<Arc<str>, foldhash::fast::RandomState>, Roles);
+
+type Roles = HashSet<Arc<[Box<str>]>, foldhash::fast::RandomState>;
 
 impl Names {
     /// The name as it may be shown, shared with everybody who has the same.
@@ -31,6 +36,19 @@ impl Names {
         self.0.insert(Arc::clone(&name));
         name
     }
+
+    /// A set of roles, shared with everybody who has the same.
+    pub(super) fn roles(&mut self, roles: Box<[Box<str>]>) -> Arc<[Box<str>]> {
+        if let Some(known) = self.1.get(&*roles) {
+            return Arc::clone(known);
+        }
+        if self.1.len() >= MAX_SETS {
+            self.1.clear();
+        }
+        let roles: Arc<[Box<str>]> = roles.into();
+        self.1.insert(Arc::clone(&roles));
+        roles
+    }
 }
 
 #[cfg(test)]
@@ -47,6 +65,19 @@ mod tests {
             assert!(names.0.len() <= MAX_NAMES);
         }
         assert_eq!(names.of("https://idp.example/"), first);
+    }
+
+    #[test]
+    fn sets_of_roles_are_shared_and_bounded() {
+        let mut names = Names::default();
+        let set = |n: u32| Box::from([format!("ROLE-{n}").into_boxed_str()]);
+        let first = names.roles(set(1));
+        assert!(Arc::ptr_eq(&first, &names.roles(set(1))) && !Arc::ptr_eq(&first, &names.roles(set(2))));
+        for n in 0..5000 {
+            names.roles(set(n));
+            assert!(names.1.len() <= MAX_SETS);
+        }
+        assert_eq!(names.roles(set(1)), first);
     }
 
     #[test]

@@ -506,7 +506,7 @@ impl Tokens {
                 .map(|audience| self.names.of(audience))
                 .collect(),
             id: show(&claims.id),
-            roles: claims.roles(),
+            roles: self.names.roles(claims.roles()),
             purpose: reading.purpose(),
             bound: claims
                 .bound_to
@@ -561,7 +561,7 @@ pub(super) fn blank(form: Form) -> Token {
         subject: None,
         audiences: SmallVec::new(),
         id: None,
-        roles: Box::default(),
+        roles: Arc::default(),
         purpose: None,
         bound: None,
         opaque: None,

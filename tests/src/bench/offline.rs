@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
 
 use super::process::{children_cpu_s, peak_mib};
 use super::{Figure, Options, store};
@@ -27,6 +28,12 @@ const REQUESTS_A_CONNECTION: u64 = 500;
 const TOKENS_A_LANE: u64 = 32;
 /// Body bytes of an answer: with its heads and a 900-byte token, 3.8 KB a request.
 const BODY: usize = 2_350;
+/// Body bytes where only the tokens matter.
+const SMALL_BODY: usize = 64;
+/// Who the million tokens of the largest memory figure belong to.
+const MANY_PRINCIPALS: u64 = 200_000;
+/// Pairs of replays, with and without rules: the spread of the median is a few percent.
+const PAIRS: usize = 5;
 
 /// Measures replay speed over `options.requests` and peak memory over `options.tokens`.
 pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
@@ -38,33 +45,74 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
         let users = 0..CONNECTIONS * TOKENS_A_LANE;
         let pool: Vec<String> =
             users.map(|u| mint.good_of_size(&format!("user{u}"), 900)).collect::<Result<_>>()?;
-        generate(file, options.requests, |n| {
+        generate(file, options.requests, BODY, |n| {
             let user = n % CONNECTIONS * TOKENS_A_LANE + n / CONNECTIONS % TOKENS_A_LANE;
             pool.get(usize::try_from(user)?).cloned().context("the pool")
         })
     })?;
-    let many =
-        stored("tokens", options.tokens, |file| {
-            // EdDSA signs a hundred thousand tokens in seconds; the sensor keeps them in the same space.
-            generate(file, options.tokens, |n| {
-                Ok(mint.eddsa(&format!("user{n}{}", "-of-a-long-name".repeat(24))))
-            })
-        })?;
+    let many = stored("tokens", options.tokens, |file| {
+        // EdDSA signs a hundred thousand tokens in seconds; the sensor keeps them in the same space.
+        generate(file, options.tokens, BODY, |n| {
+            Ok(mint.eddsa(&format!("user{n}{}", "-of-a-long-name".repeat(24))))
+        })
+    })?;
+    let without = without_rules(&config)?.write(&fresh(dir.path(), "without")?)?;
     // The first pass brings the file into the page cache; it is not counted.
     replay(&long, &file)?;
-    let (mut rates, mut peaks) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        let (seconds, peak) = replay(&long, &file)?;
-        #[expect(clippy::cast_precision_loss, reason = "a count of requests fits a double")]
-        rates.push(options.requests as f64 / seconds);
+    let (mut rates, mut bare, mut cost, mut peaks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    #[expect(clippy::cast_precision_loss, reason = "a count of requests fits a double")]
+    let requests = options.requests as f64;
+    for _ in 0..PAIRS {
+        let (with, peak) = replay(&long, &file)?;
+        let (less, _) = replay(&long, &without)?;
+        rates.push(requests / with);
+        bare.push(requests / less);
+        cost.push((with - less) * 1e6 / requests);
         peaks.push(peak);
     }
     let (_, peak) = replay(&many, &file)?;
-    Ok(vec![
+    let mut figures = vec![
         Figure::new("replay on one core", "requests/CPU s", rates),
+        Figure::new("replay on one core, every rule disabled", "requests/CPU s", bare),
+        Figure::new("cost of all rules", "us/request", cost),
         Figure::new("replay, peak memory", "MiB", peaks),
         Figure::new("replay with many live tokens, peak memory", "MiB", vec![peak]),
-    ])
+    ];
+    if options.million > 0 {
+        figures.push(million(options.million, &mint, config, &fresh(dir.path(), "million")?)?);
+    }
+    Ok(figures)
+}
+
+/// Memory with as many live tokens as a sensor is ever asked to remember.
+fn million(count: u64, mint: &Mint, mut config: Config, dir: &Path) -> Result<Figure> {
+    let capture = stored("principals", count, |file| {
+        generate(file, count, SMALL_BODY, |n| {
+            Ok(mint.eddsa_named(&format!("user{}", n % MANY_PRINCIPALS), &format!("id-{n:032}")))
+        })
+    })?;
+    config.set("/tokens/max_tokens", json!(count));
+    let (_, peak) = replay(&capture, &config.write(dir)?)?;
+    Ok(Figure::new("a million live tokens of 200,000 principals, peak memory", "MiB", vec![peak]))
+}
+
+fn fresh(dir: &Path, name: &str) -> Result<PathBuf> {
+    let dir = dir.join(name);
+    fs::create_dir(&dir)?;
+    Ok(dir)
+}
+
+/// The same configuration with every rule disabled that the sensor lists.
+fn without_rules(config: &Config) -> Result<Config> {
+    let listed = Command::new(binary()?).args(["rules", "list"]).output()?;
+    let listed = String::from_utf8(listed.stdout)?;
+    let ids: Vec<&str> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    ensure!(ids.contains(&"alg-none"), "`tokenscope rules list` names no rules");
+    let mut config = config.clone();
+    for id in ids {
+        config.set(&format!("/rules/{id}/enabled"), json!(false));
+    }
+    Ok(config)
 }
 
 /// Replays once, pinned to one core. CPU seconds and peak memory in MiB.
@@ -110,12 +158,17 @@ fn stored(name: &str, count: u64, make: impl FnOnce(&mut dyn Write) -> Result<()
 
 /// Writes a capture of `count` requests over interleaved keep-alive connections, about 10,000 a second: below ten
 /// a second for each token, which would be an alert.
-fn generate(file: &mut dyn Write, count: u64, mut token: impl FnMut(u64) -> Result<String>) -> Result<()> {
+fn generate(
+    file: &mut dyn Write,
+    count: u64,
+    body: usize,
+    mut token: impl FnMut(u64) -> Result<String>,
+) -> Result<()> {
     file.write_all(&file_header())?;
     let server = SocketAddr::from(([10, 0, 0, 1], 8080));
-    let body = "x".repeat(BODY);
+    let text = "x".repeat(body);
     let answer = format!(
-        "HTTP/1.1 200 OK\r\nServer: nginx\r\nContent-Type: application/json\r\nContent-Length: {BODY}\r\n\r\n{body}"
+        "HTTP/1.1 200 OK\r\nServer: nginx\r\nContent-Type: application/json\r\nContent-Length: {body}\r\n\r\n{text}"
     );
     let mut out = Out { file, at: START, frame: Vec::new() };
     let mut open: Vec<Conversation> = Vec::new();
@@ -173,7 +226,7 @@ mod tests {
     #[test]
     fn generated_capture_has_every_request_once() {
         let mut file = Vec::new();
-        generate(&mut file, 1000, |n| Ok(format!("token-{n}."))).unwrap();
+        generate(&mut file, 1000, BODY, |n| Ok(format!("token-{n}."))).unwrap();
         let text = String::from_utf8_lossy(&file);
         for n in [0, 1, 63, 64, 999] {
             assert_eq!(text.matches(&format!("Bearer token-{n}.")).count(), 1, "{n}");

@@ -17,7 +17,7 @@ use crate::detect::{
 pub static ABOUT: About = About {
     id: "endpoint-recon",
     title: "Paths are being tried",
-    version: "1.1.0",
+    version: "1.2.0",
     severity: Severity::Medium,
     accepted: None,
     attack: &["T1595.003"],

@@ -18,7 +18,7 @@ use crate::detect::{
 pub static ABOUT: About = About {
     id: "foreign-object",
     title: "An object of somebody else was read",
-    version: "1.1.0",
+    version: "1.2.0",
     severity: Severity::Medium,
     accepted: None,
     attack: &["T1213"],
@@ -506,7 +506,7 @@ mod tests {
     fn privileged_roles_are_left_alone() {
         let mut play = learned();
         play.knowledge.privileged_roles.insert("ADMIN".into());
-        let admin = Token { roles: Box::new(["Admin".into()]), ..held(50) };
+        let admin = Token { roles: Arc::new(["Admin".into()]), ..held(50) };
         assert_eq!(ask_as(&mut play, admin, 70, 20_000, 200), []);
     }
 

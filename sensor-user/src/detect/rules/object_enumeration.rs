@@ -18,7 +18,7 @@ use crate::detect::{
 pub static ABOUT: About = About {
     id: "object-enumeration",
     title: "Objects are read one after the other",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::Medium,
     accepted: None,
     attack: &["T1119", "T1213"],

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::detect::learning::DAY_S;
 use crate::detect::roster::stable_hash;
@@ -67,7 +67,8 @@ struct Power {
     first_s: u32,
     tokens: u16,
     /// Hashes of the privileged roles that it had.
-    roles: ArrayVec<u32, MAX_ROLES>,
+    /// At most [`MAX_ROLES`].
+    roles: SmallVec<[u32; 2]>,
 }
 
 struct PrivilegeChange {
@@ -100,7 +101,8 @@ impl PrivilegeChange {
         power.tokens = power.tokens.saturating_add(1);
         let mut gained = None;
         for role in token.roles.iter().filter_map(|role| privileged(case, role)) {
-            if !power.roles.contains(&number(role)) && power.roles.try_push(number(role)).is_ok() {
+            if !power.roles.contains(&number(role)) && power.roles.len() < MAX_ROLES {
+                power.roles.push(number(role));
                 gained = gained.or(Some(role));
             }
         }

@@ -160,7 +160,8 @@ struct Memories {
     /// What used each address.
     addresses: Column<Crowd>,
     /// From where each actor comes.
-    actors: Column<ArrayVec<Known, MAX_NETWORKS>>,
+    /// At most [`MAX_NETWORKS`] of each.
+    actors: Column<SmallVec<[Known; 1]>>,
 }
 
 struct TokenManySources {
@@ -233,17 +234,18 @@ impl TokenManySources {
 }
 
 /// Notes that an actor came by a network.
-fn come_by(own: &mut ArrayVec<Known, MAX_NETWORKS>, egress: u32, day: u16) {
+fn come_by(own: &mut SmallVec<[Known; 1]>, egress: u32, day: u16) {
     if let Some(known) = own.iter_mut().find(|known| known.egress == egress) {
         if known.day != day {
             (known.day, known.days) = (day, known.days.saturating_add(1));
         }
         return;
     }
-    if let Err(full) = own.try_push(Known { egress, day, days: 1 })
-        && let Some(oldest) = own.iter_mut().min_by_key(|known| (known.days > OWN_DAYS, known.day))
-    {
-        *oldest = full.element();
+    let new = Known { egress, day, days: 1 };
+    if own.len() < MAX_NETWORKS {
+        own.push(new);
+    } else if let Some(oldest) = own.iter_mut().min_by_key(|known| (known.days > OWN_DAYS, known.day)) {
+        *oldest = new;
     }
 }
 

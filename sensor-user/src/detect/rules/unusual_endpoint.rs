@@ -194,7 +194,7 @@ mod tests {
     }
 
     fn of(role: &str) -> Token {
-        Token { roles: Box::new([role.into()]), ..held_by(role) }
+        Token { roles: Arc::new([role.into()]), ..held_by(role) }
     }
 
     fn ask(play: &mut Play, path: &str, role: &str, ms: u64) -> usize {
