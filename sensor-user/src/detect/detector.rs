@@ -642,6 +642,29 @@ mod tests {
             prop_assert!(worst.is_empty(), "{worst:?}");
         }
 
+        /// Leaving out what repeats leaves out no finding.
+        #[test]
+        fn what_repeats_tells_nothing(
+            uses in prop::collection::vec((0..40_usize, 0..3_u8, 0..4_u8, 0..6_u8, 0..1500_u64), 1..60),
+        ) {
+            let kinds: Vec<Token> = forgeries().into_iter().map(|(_, token)| token).collect();
+            let (mut gated, mut every) = (detector(), detector());
+            every.seats_mut().iter_mut().for_each(|seat| seat.when = When::EVERY);
+            let mut ms = 0;
+            for (number, client, route, status, gap) in uses {
+                ms += gap;
+                let token = kinds.get(number).cloned().unwrap_or_else(|| token(number as u64 % 4));
+                let stage = Stage::to("GET", ["/orders/7", "/orders/8", "/me", "/admin"][usize::from(route)])
+                    .client(["10.0.3.7", "10.0.3.8", "192.0.2.1"][usize::from(client)])
+                    .status([200, 200, 200, 204, 401, 500][usize::from(status)])
+                    .after_ms(ms);
+                prop_assert_eq!(
+                    judged(&mut gated, &stage, [token.clone()]),
+                    judged(&mut every, &stage, [token])
+                );
+            }
+        }
+
         /// Facts about one token do not depend on what came before; and two runs say the same.
         #[test]
         fn order_does_not_matter_where_there_is_no_history(order in Just((0..18_usize).collect::<Vec<_>>()).prop_shuffle()) {
