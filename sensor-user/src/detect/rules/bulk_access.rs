@@ -29,7 +29,7 @@ so that the pages of a list count; what is in a list does not.\n\nNobody reads a
 takes them along. From 2000 it is high.\n\nBenign sources: batch jobs, exports, service accounts. What a caller is \
 used to within five minutes is learned, and it takes twice that; what is too much becomes a habit only if it goes on \
 for half an hour of the caller's time. \
-The count is a sketch, within 5 %, over the last four to five minutes. It costs 16 bytes an actor, and 150 to 800 \
+The count is a sketch, within 5 %, over the last four to five minutes. It costs 64 bytes an actor, and 24 to 760 \
 for those that get objects.",
     cooling_s: 600,
     thresholds: &[

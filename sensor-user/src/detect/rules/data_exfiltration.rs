@@ -31,7 +31,7 @@ critical when the country is new.\n\nA stolen token or account shows by much dat
 if this caller came from it for the first time less than an hour ago and came from elsewhere before.\n\nBenign \
 sources: travelling staff that runs its usual export; raise the numbers, or tag the route `sensitive` instead. \
 Countries need a geographic database. It does not see how many objects are in a list, and bytes only where the \
-response says its length. It costs 16 bytes an actor, and 400 to 1500 for those that read such routes.",
+response says its length. It costs 16 bytes an actor, and 300 to 1300 for those that read such routes.",
     cooling_s: 600,
     thresholds: &[
         Threshold {

@@ -35,8 +35,8 @@ caller's.\n\nBenign sources: staff and services that look after the objects of o
 by many makes its route not exclusive. Exports, crawlers and other readers of everything (on three days more than 20 \
 objects of one route, and five times as many as others read there) own nothing, and what they read stays its owner's; \
 one that comes when owners are known is told on its first days. Handing an object over looks the same. It needs \
-verified tokens. An object costs about 60 bytes (100,000 are kept), an \
-actor 84 to 220, a route 72 to 340.",
+verified tokens. An object costs about 60 bytes from its second use on (100,000 are kept) and 16 before, an \
+actor 76 to 210, a route 72 to 340.",
     cooling_s: 600,
     thresholds: &[
         Threshold {

@@ -28,7 +28,7 @@ sensitive, pii, financial or admin with a client family (Firefox, curl, okhttp, 
 first used on this same day. Once a family.\n\nPeople keep their programs for years; a thief brings his own, and goes \
 where the money is.\n\nBenign source: a new telephone or browser, which a day of use on other routes makes known. It \
 does not see a thief with the owner's kind of client, nor clients that do not say what they are. After 60 days of \
-silence a principal is learned anew. 80 bytes a principal.",
+silence a principal is learned anew. 56 bytes a principal.",
     cooling_s: 600,
     thresholds: &[
         Threshold {

@@ -32,7 +32,7 @@ others if the application does not check. It is high when a fifth of the objects
 the ids are in sequence and it is twice the limit; both raise the confidence. It is told again when the number has \
 doubled.\n\nBenign sources: batch jobs, synchronisation, exports. They have peers that do the same, or a history of \
 their own after a few runs. Until ten visits by five callers are known of a route, it takes ten times the number, or \
-twice if a third fails. It sees ids in paths and queries, not in bodies. A caller costs 32 bytes and 130 to 450 for \
+twice if a third fails. It sees ids in paths and queries, not in bodies. A caller costs 32 bytes and 112 to 420 for \
 each of four routes, a route 72.",
     cooling_s: 1800,
     thresholds: &[

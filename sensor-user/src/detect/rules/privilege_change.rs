@@ -30,7 +30,7 @@ before, once three of its tokens, or a day, have been seen. Roles and scopes cou
 the next token shows it.\n\nBenign source: a promotion, which somebody should have asked for; and administrators who \
 take up their power only when they need it, of whom each role is told once. What comes from \
 `lists.trusted_addresses` is approved, and learned. It does not see power that is not in the token, and no more than \
-eight such roles of one principal. 56 bytes a principal.",
+eight such roles of one principal. 48 bytes a principal.",
     cooling_s: 600,
     thresholds: &[
         Threshold {

@@ -39,7 +39,7 @@ learned), for networks that the same principal or key used on two earlier days, 
 (browsers use both at once) unless both systems are known and differ, and for requests that were refused or carry a \
 token that is wrong in itself. A gateway that passes tokens on to other services is no second place: only uses at one \
 server address are compared.\n\nIt does not see a thief with the owner's kind of client in the owner's country who \
-does not use the token while the owner does. It compares the newest four places of a token. 140 bytes a token, 28 an \
+does not use the token while the owner does. It compares the newest four places of a token. 56 bytes a token, 28 an \
 address, 40 a principal.",
     cooling_s: 600,
     thresholds: &[
