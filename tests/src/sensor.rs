@@ -488,6 +488,16 @@ pub fn run(arguments: &[&str]) -> Result<Output> {
     command()?.args(arguments).stdin(Stdio::null()).output().context("run tokenscope")
 }
 
+/// The ids of the rules that it knows.
+///
+/// # Errors
+/// When it cannot be run, or prints no JSON.
+pub fn shipped() -> Result<Vec<String>> {
+    let output = run(&["rules", "list", "-o", "json"])?;
+    let rules: Vec<Value> = serde_json::from_slice(&output.stdout).context("rules list")?;
+    Ok(rules.iter().filter_map(|rule| Some(rule.get("id")?.as_str()?.to_owned())).collect())
+}
+
 /// Replays a capture under a config and returns the JSON lines.
 ///
 /// # Errors

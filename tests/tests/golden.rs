@@ -6,9 +6,10 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use tests::capture::Pcap;
+use tests::golden::rules::{CASES, RuleCase, shortened};
 use tests::golden::{Case, cases};
 use tests::mint::{GOLDEN_NOW, Mint};
-use tests::sensor::{Config, alerts, replay};
+use tests::sensor::{Alert, Config, alerts, replay, shipped};
 
 fn config() -> Result<Config> {
     Config::new(&Mint::at(GOLDEN_NOW)?)
@@ -46,6 +47,55 @@ fn every_case_reads_as_it_was_blessed() -> Result<()> {
         }
     }
     ensure!(wrong.is_empty(), "not as blessed (BLESS=1 accepts):\n{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// Replays the case of a rule; what must be said and what was said, and what is wrong with it.
+fn play(case: &RuleCase, bless: bool) -> Result<Option<String>> {
+    let dir = tempfile::tempdir()?;
+    let (config, capture) = case.make(dir.path())?;
+    let all = alerts(&replay(&config, &capture)?)?;
+    let said: String = all.iter().map(|alert| shortened(alert).to_string() + "\n").collect();
+    let mut other =
+        all.iter().map(Alert::rule).filter(|rule| *rule != case.rule && !case.also.contains(rule));
+    let wanted = [case.rule].into_iter().chain(case.also.iter().copied());
+    let missing = wanted.filter(|rule| all.iter().all(|alert| alert.rule() != *rule)).collect::<Vec<_>>();
+    if other.next().is_some() || !missing.is_empty() {
+        return Ok(Some(format!("--- {}: lacks {missing:?} or says too much:\n{said}", case.rule)));
+    }
+    let file = tests::data("golden/rules").join(format!("{}.jsonl", case.rule));
+    if bless {
+        fs::write(&file, &said)?;
+    }
+    let blessed = fs::read_to_string(&file).unwrap_or_default();
+    Ok((blessed != said).then(|| format!("--- {}\n{said}", case.rule)))
+}
+
+#[test]
+fn every_rule_fires_on_its_own_case_and_says_what_was_blessed() -> Result<()> {
+    fs::create_dir_all(tests::data("golden/rules"))?;
+    let bless = std::env::var_os("BLESS").is_some();
+    let only = std::env::var("GOLDEN_RULE").ok();
+    let mut wrong = Vec::new();
+    for case in CASES.iter().filter(|case| only.as_deref().is_none_or(|rule| rule == case.rule)) {
+        wrong.extend(play(case, bless).with_context(|| case.rule)?);
+    }
+    ensure!(wrong.is_empty(), "not as blessed (BLESS=1 accepts):\n{}", wrong.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn every_rule_has_a_golden_case() -> Result<()> {
+    let mut shown: Vec<String> = CASES.iter().map(|case| case.rule.to_owned()).collect();
+    for entry in fs::read_dir(tests::data("golden"))? {
+        let path = entry?.path();
+        if path.is_file() {
+            shown.extend(alerts(&fs::read_to_string(path)?)?.iter().map(|alert| alert.rule().to_owned()));
+        }
+    }
+    let rules = shipped()?;
+    let missing: Vec<&String> = rules.iter().filter(|rule| !shown.contains(rule)).collect();
+    ensure!(missing.is_empty(), "no golden case shows {missing:?}: add one to tests/src/golden/rules");
     Ok(())
 }
 
@@ -115,8 +165,12 @@ fn acceptance_of_a_forgery_is_told_once_the_guard_is_known() -> Result<()> {
 
 #[test]
 fn no_golden_event_holds_a_secret() -> Result<()> {
-    for entry in fs::read_dir(tests::data("golden"))? {
+    let dirs = [fs::read_dir(tests::data("golden"))?, fs::read_dir(tests::data("golden/rules"))?];
+    for entry in dirs.into_iter().flatten() {
         let path = entry?.path();
+        if path.is_dir() {
+            continue;
+        }
         let text = fs::read_to_string(&path)?;
         for secret in ["eyJ", "correct horse", "Bearer ey"] {
             ensure!(!text.contains(secret), "{} holds {secret:?}", path.display());
