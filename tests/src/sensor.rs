@@ -110,6 +110,12 @@ impl Alert {
         self.0.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// Its own id, the same in every event about it.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.text("/finding_info/uid")
+    }
+
     /// The rule's id.
     #[must_use]
     pub fn rule(&self) -> &str {
@@ -399,6 +405,11 @@ impl Sensor {
     pub fn reload(&self, text: &str) -> Result<()> {
         fs::write(self.config(), text)?;
         send(self.pid(), Signal::HUP)
+    }
+
+    /// Ends it by SIGKILL: it can write nothing any more.
+    pub fn kill(self) {
+        drop(self);
     }
 
     /// Stops it by SIGTERM, which must end it within the contract's 5 s with status 0.

@@ -187,6 +187,9 @@ pub struct Mark {
 #[serde(deny_unknown_fields)]
 struct Page {
     version: u32,
+    /// The number of the next mark: one that was taken back is not given again.
+    #[serde(default)]
+    next: u64,
     marks: Vec<Mark>,
 }
 
@@ -209,6 +212,8 @@ pub enum MarksError {
 pub struct Marks {
     marks: Vec<Mark>,
     fits: BTreeMap<Named, usize>,
+    /// No mark has ever had this number or a higher one, as far as the file says.
+    next: u64,
 }
 
 impl Marks {
@@ -216,7 +221,20 @@ impl Marks {
     #[must_use]
     pub fn new(marks: Vec<Mark>) -> Self {
         let fits = marks.iter().enumerate().map(|(at, mark)| (mark.key.clone(), at)).collect();
-        Self { marks, fits }
+        Self { marks, fits, next: 0 }
+    }
+
+    /// The same, where lower numbers have been given to others.
+    #[must_use]
+    pub fn numbered_from(self, next: u64) -> Self {
+        Self { next, ..self }
+    }
+
+    /// The number of the next mark.
+    #[must_use]
+    pub fn next_number(&self) -> u64 {
+        let newest = self.marks.iter().map(|mark| mark.number).max().unwrap_or(0);
+        self.next.max(newest.saturating_add(1))
     }
 
     /// Reads a file.
@@ -228,14 +246,14 @@ impl Marks {
         match page {
             Page { version, .. } if version != VERSION => Err(MarksError::Version(version)),
             Page { marks, .. } if marks.len() > MAX_MARKS => Err(MarksError::TooMany(marks.len())),
-            Page { marks, .. } => Ok(Self::new(marks)),
+            Page { marks, next, .. } => Ok(Self::new(marks).numbered_from(next)),
         }
     }
 
     /// Writes a file.
     #[must_use]
     pub fn render(&self) -> String {
-        let page = Page { version: VERSION, marks: self.marks.clone() };
+        let page = Page { version: VERSION, next: self.next_number(), marks: self.marks.clone() };
         // Our types have string keys and no fallible parts: they always serialise.
         serde_json::to_string_pretty(&page).unwrap_or_default() + "\n"
     }
