@@ -25,11 +25,12 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["demo", "--cast", file] => demo::run(Some(Path::new(file))),
         ["bench", flags @ ..] => {
             let has = |flag: &str| flags.contains(&flag);
+            let sizes = if has("--quick") { bench::Options::quick() } else { bench::Options::default() };
             bench::run(&bench::Options {
                 json: has("--json"),
                 live: !has("--offline"),
                 offline: !has("--live"),
-                ..bench::Options::default()
+                ..sizes
             })
         }
         ["quality", flags @ ..] => quality::run(&quality_options(flags)?),
@@ -63,7 +64,7 @@ fn run(arguments: &[&str]) -> Result<()> {
             Ok(())
         }
         _ => bail!(
-            "usage: lab demo [--cast FILE] | bench [--json] [--live|--offline] | samples DIR | captures DIR | keys \
+            "usage: lab demo [--cast FILE] | bench [--json] [--quick] [--live|--offline] | samples DIR | captures DIR | keys \
              | quality [--json] [--tuning] [--seed N] [--seeds N] [--attacks N] [--million N] \
              | record DIR SEED EXCHANGES"
         ),
