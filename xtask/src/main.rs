@@ -73,7 +73,8 @@ fn main() -> Result<()> {
         Verb::Demo { cast } => with_what_it_needs(|| lab::demo(cast)),
         Verb::Quality(arguments) => with_what_it_needs(|| quality::run(&arguments)),
         Verb::Bench { json, live, offline, quick } => {
-            with_what_it_needs(|| lab::bench(json, live, offline, quick))
+            let flags = [(json, "--json"), (live, "--live"), (offline, "--offline"), (quick, "--quick")];
+            with_what_it_needs(|| lab::bench(&flags))
         }
     }
 }
