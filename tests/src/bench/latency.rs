@@ -6,9 +6,10 @@
 //! between. Once on a quiet host, once beside wrk.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::Figure;
 use super::live::Bed;
@@ -27,29 +28,41 @@ pub(super) fn measure(bed: &Bed) -> Result<Vec<Figure>> {
     let request = get("/page", Some(&token));
     let sensor = Sensor::start(bed.config())?;
     let quiet = series(bed, &sensor, &request, 1)?;
-    let busy = std::thread::scope(|scope| {
-        let load = scope.spawn(|| bed.load());
-        let busy = series(bed, &sensor, &request, 2);
-        load.join().map_err(|_panic| anyhow::anyhow!("the load generator ended"))??;
-        busy
-    })?;
+    let (busy, load) = beside_load(bed, || series(bed, &sensor, &request, 2));
+    load?;
+    let busy = busy?;
     sensor.stop()?;
-    let figures = |[p50, p99, worst]: [&'static str; 3], mut samples: Vec<f64>| {
-        samples.sort_by(f64::total_cmp);
-        let at = |share: usize| samples.get(samples.len() * share / 1000).copied().unwrap_or(f64::NAN);
-        let last = samples.last().copied().unwrap_or(f64::NAN);
-        [(p50, at(500)), (p99, at(990)), (worst, last)].map(|(name, ms)| Figure::new(name, "ms", vec![ms]))
-    };
-    let mut all = figures(
-        ["packet to alert, quiet, p50", "packet to alert, quiet, p99", "packet to alert, quiet, worst"],
-        quiet,
-    )
-    .to_vec();
-    all.extend(figures(
-        ["packet to alert, busy, p50", "packet to alert, busy, p99", "packet to alert, busy, worst"],
-        busy,
-    ));
-    Ok(all)
+    let names =
+        ["packet to alert, quiet, p50", "packet to alert, quiet, p99", "packet to alert, quiet, worst"];
+    let mut figures = percentiles(names, quiet);
+    let names = ["packet to alert, busy, p50", "packet to alert, busy, p99", "packet to alert, busy, worst"];
+    figures.extend(percentiles(names, busy));
+    Ok(figures)
+}
+
+/// Does something while wrk runs, again and again until it is done.
+fn beside_load<R>(bed: &Bed, work: impl FnOnce() -> R) -> (R, Result<()>) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                bed.load()?;
+            }
+            Ok(())
+        });
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        (result, load.join().unwrap_or_else(|_| bail!("the load generator ended")))
+    })
+}
+
+/// The median, the 99th percentile and the worst.
+fn percentiles(names: [&'static str; 3], mut samples: Vec<f64>) -> Vec<Figure> {
+    samples.sort_by(f64::total_cmp);
+    let at = |percent: usize| samples.get(samples.len() * percent / 100).copied().unwrap_or(f64::NAN);
+    let worst = samples.last().copied().unwrap_or(f64::NAN);
+    let figures = names.into_iter().zip([at(50), at(99), worst]);
+    figures.map(|(name, ms)| Figure::new(name, "ms", vec![ms])).collect()
 }
 
 /// Milliseconds of each sample. Addresses are those of 127.`net`.0.0/16.
@@ -76,4 +89,17 @@ fn sample(server: SocketAddr, sensor: &Sensor, request: &[u8], net: u8, number: 
 
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_of_a_thousand_are_beyond_the_99th_percentile() {
+        let samples = (0..1000).rev().map(f64::from).collect();
+        let figures = percentiles(["p50", "p99", "worst"], samples);
+        let values: Vec<f64> = figures.iter().map(|figure| figure.spread().1).collect();
+        assert_eq!(values, [500.0, 990.0, 999.0]);
+    }
 }
