@@ -1,6 +1,7 @@
 //! Golden captures: what the sensor says about captures made by hand, byte for byte.
 //!
 //! `BLESS=1 cargo test -p tests --test golden` writes what it says now; read the difference before committing it.
+//! `GOLDEN_RULE=ID` plays one rule's case only.
 
 use std::fs;
 
@@ -9,7 +10,8 @@ use tests::capture::Pcap;
 use tests::golden::rules::{CASES, RuleCase, shortened};
 use tests::golden::{Case, cases};
 use tests::mint::{GOLDEN_NOW, Mint};
-use tests::sensor::{Alert, Config, alerts, replay, shipped};
+use tests::ocsf::Schema;
+use tests::sensor::{Alert, Config, alerts, events, replay, shipped};
 
 fn config() -> Result<Config> {
     Config::new(&Mint::at(GOLDEN_NOW)?)
@@ -50,11 +52,23 @@ fn every_case_reads_as_it_was_blessed() -> Result<()> {
     Ok(())
 }
 
-/// Replays the case of a rule; what must be said and what was said, and what is wrong with it.
-fn play(case: &RuleCase, bless: bool) -> Result<Option<String>> {
+/// What no event may hold: a token's first bytes, or the password of every login.
+const SECRETS: [&str; 4] = ["eyJ", "correct horse", "Bearer ey", "of no importance"];
+
+/// Replays the case of a rule; what is wrong with what is said.
+fn play(case: &RuleCase, schema: Option<&Schema>, bless: bool) -> Result<Option<String>> {
     let dir = tempfile::tempdir()?;
     let (config, capture) = case.make(dir.path())?;
-    let all = alerts(&replay(&config, &capture)?)?;
+    let whole = replay(&config, &capture)?;
+    if let Some(secret) = SECRETS.iter().find(|secret| whole.contains(*secret)) {
+        return Ok(Some(format!("--- {}: {secret:?} is in\n{whole}", case.rule)));
+    }
+    let check = |event| schema.map(|schema| schema.problems(&event)).unwrap_or_default();
+    let problems: Vec<String> = events(&whole)?.into_iter().flat_map(check).collect();
+    if !problems.is_empty() {
+        return Ok(Some(format!("--- {}: no OCSF: {problems:?} in\n{whole}", case.rule)));
+    }
+    let all = alerts(&whole)?;
     let said: String = all.iter().map(|alert| shortened(alert).to_string() + "\n").collect();
     let mut other =
         all.iter().map(Alert::rule).filter(|rule| *rule != case.rule && !case.also.contains(rule));
@@ -76,9 +90,9 @@ fn every_rule_fires_on_its_own_case_and_says_what_was_blessed() -> Result<()> {
     fs::create_dir_all(tests::data("golden/rules"))?;
     let bless = std::env::var_os("BLESS").is_some();
     let only = std::env::var("GOLDEN_RULE").ok();
-    let mut wrong = Vec::new();
+    let (schema, mut wrong) = (Schema::find(), Vec::new());
     for case in CASES.iter().filter(|case| only.as_deref().is_none_or(|rule| rule == case.rule)) {
-        wrong.extend(play(case, bless).with_context(|| case.rule)?);
+        wrong.extend(play(case, schema.as_ref(), bless).with_context(|| case.rule)?);
     }
     ensure!(wrong.is_empty(), "not as blessed (BLESS=1 accepts):\n{}", wrong.join("\n"));
     Ok(())
@@ -172,7 +186,7 @@ fn no_golden_event_holds_a_secret() -> Result<()> {
             continue;
         }
         let text = fs::read_to_string(&path)?;
-        for secret in ["eyJ", "correct horse", "Bearer ey"] {
+        for secret in SECRETS {
             ensure!(!text.contains(secret), "{} holds {secret:?}", path.display());
         }
     }
