@@ -1,4 +1,4 @@
-//! What people change under a running sensor: rules of their own, and marks on its alerts.
+//! What people change under a running sensor: rules of their own, lists in files, and marks on its alerts.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tests::attack::Attack;
-use tests::client::{Client, Setup, get};
+use tests::client::{Client, Setup, get, login};
 use tests::clock::Deadline;
 use tests::mint::Mint;
 use tests::sensor::{Alert, Config, PATIENCE, Sensor, rules};
@@ -43,24 +43,30 @@ impl Scene {
         Ok(Self { mint, service, sensor, turn: 0 })
     }
 
-    /// Asks for a route that nobody has asked for, from an address of this host.
-    fn ask(&self, from: [u8; 4], route: &str, attack: Attack) -> Result<()> {
-        let setup = Setup { from: Some(IpAddr::from(from)), ..Setup::default() };
-        let token = attack.token(&self.mint, "mallory")?;
-        let letter = char::from_u32(u32::from(b'a') + self.turn % 26).unwrap_or('a');
-        let path = format!("/{route}-{letter}");
-        Client::connect_with(self.service, setup)?.ask(&get(&path, Some(&token))).map(drop)
-    }
-
-    /// What the sensor says of one request from there. A psychic signature is an alert that nothing here silences: once
-    /// it has come, the request before it has been judged.
-    fn told(&mut self, from: [u8; 4], route: &str, attack: Attack) -> Result<Vec<Alert>> {
-        self.turn += 1;
-        self.ask(from, route, attack)?;
-        self.ask([127, 0, 0, 77], "fence", Attack::Psychic)?;
+    /// What the sensor says of one request from an address of this host. A psychic signature is an alert that nothing
+    /// here silences: once it has come, the request before it has been judged.
+    fn said_of(&mut self, from: [u8; 4], request: &[u8]) -> Result<Vec<Alert>> {
+        let fence = format!("/fence-{}", self.letter());
+        let fence = get(&fence, Some(&Attack::Psychic.token(&self.mint, "mallory")?));
+        for (from, request) in [(from, request), ([127, 0, 0, 77], &fence)] {
+            let setup = Setup { from: Some(IpAddr::from(from)), ..Setup::default() };
+            Client::connect_with(self.service, setup)?.ask(request)?;
+        }
         let mut said = self.sensor.until("psychic-signature")?;
         said.pop();
         Ok(said)
+    }
+
+    /// The same of an attack on a route that nobody has asked for before.
+    fn told(&mut self, from: [u8; 4], route: &str, attack: Attack) -> Result<Vec<Alert>> {
+        self.turn += 1;
+        let path = format!("/{route}-{}", self.letter());
+        let token = attack.token(&self.mint, "mallory")?;
+        self.said_of(from, &get(&path, Some(&token)))
+    }
+
+    fn letter(&self) -> char {
+        char::from_u32(u32::from(b'a') + self.turn % 26).unwrap_or('a')
     }
 
     /// Asks until what is said pleases: a change is obeyed when the capture thread next looks.
@@ -125,6 +131,33 @@ fn rules_of_users_come_break_and_go_while_it_runs() -> Result<()> {
     fs::remove_file(dir.path().join("export.yaml"))?;
     scene.sensor.await_words("0 user rules from")?;
     scene.until("export", Attack::Expired, |said| !says("orders-export")(said))?;
+    scene.sensor.stop()?;
+    Ok(())
+}
+
+#[test]
+fn lists_in_files_are_read_again_when_they_change() -> Result<()> {
+    if let Some(why) = sensor::missing() {
+        skip("changes::lists_in_files_are_read_again_when_they_change", &why);
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let leavers = dir.path().join("leavers.txt");
+    fs::write(&leavers, "# nobody has left yet\n")?;
+    let mut scene = Scene::new(&[("/lists/files/departed_accounts", json!([leavers]))])?;
+    let carol = |scene: &mut Scene| {
+        scene.turn += 1;
+        scene.said_of([127, 0, 0, 1], &login("carol", "of no importance"))
+    };
+    let said = carol(&mut scene)?;
+    ensure!(!says("departed-account")(&said), "{:?} before she left", rules(&said));
+    fs::write(&leavers, "carol\n")?;
+    let deadline = Deadline::after(PATIENCE);
+    while !says("departed-account")(&carol(&mut scene)?) {
+        ensure!(!deadline.is_over(), "the list is not read again");
+        // Below what brute-force counts within the time that a list may take.
+        std::thread::sleep(Duration::from_secs(1));
+    }
     scene.sensor.stop()?;
     Ok(())
 }

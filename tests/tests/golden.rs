@@ -110,6 +110,11 @@ fn every_rule_has_a_golden_case() -> Result<()> {
     let rules = shipped()?;
     let missing: Vec<&String> = rules.iter().filter(|rule| !shown.contains(rule)).collect();
     ensure!(missing.is_empty(), "no golden case shows {missing:?}: add one to tests/src/golden/rules");
+    for entry in fs::read_dir(tests::data("golden/rules"))? {
+        let path = entry?.path();
+        let owner = CASES.iter().find(|case| path.file_stem().is_some_and(|stem| stem == case.rule));
+        ensure!(owner.is_some(), "{} is nobody's: remove it", path.display());
+    }
     Ok(())
 }
 
