@@ -55,11 +55,18 @@ fn run(arguments: &[&str]) -> Result<()> {
             fs::write(dir.join("shop.pcap"), golden::sample()?.bytes())?;
             Ok(())
         }
-        // Writes the golden captures out, for a look with other tools.
+        // Writes the golden captures out, for a look with other tools; those of rules with the configuration they need.
         ["captures", dir] => {
             fs::create_dir_all(dir)?;
             for (name, capture) in golden::cases()? {
                 fs::write(Path::new(dir).join(format!("{name}.pcap")), capture.bytes())?;
+            }
+            for case in golden::rules::CASES {
+                let dir = Path::new(dir).join(case.rule);
+                fs::create_dir_all(&dir)?;
+                let (config, capture) = case.make(&dir)?;
+                config.write(&dir)?;
+                fs::write(dir.join("capture.pcap"), capture)?;
             }
             Ok(())
         }
