@@ -65,7 +65,8 @@ fn live(stage: &mut Stage) -> Result<()> {
     let options = Options { accept_none: true, ..Options::default() };
     let server = Server::start(Kind::Python, &mint, &options)?;
     let colour = if stage.colour { "always" } else { "never" };
-    let config = Config::new(&mint)?.ports(&[server.address.port()]);
+    let mut config = Config::new(&mint)?.ports(&[server.address.port()]);
+    config.set("/lists/departed_accounts", serde_json::json!(["carol"]));
     let sensor = Sensor::start_with(&config, &["-o", "compact", "--color", colour])?;
     stage.tell("tokenscope runs on this host; a Python service that knows nothing of it listens beside it");
     for scene in SCENES {
@@ -93,13 +94,15 @@ struct Scene {
     play: fn(&Mint, SocketAddr) -> Result<()>,
 }
 
-const SCENES: [Scene; 7] = [
+const SCENES: [Scene; 9] = [
     Scene { title: "alice and bob use the service: no alert", play: honest },
     Scene { title: "mallory strips the signature off a token; the service has that hole", play: strip },
     Scene { title: "mallory calls himself admin and signs with a key of his own", play: sign },
     Scene { title: "mallory signs with the public key as if it were a secret", play: confuse },
     Scene { title: "mallory makes himself ADMIN under alice's signature", play: tamper },
-    Scene { title: "mallory uses alice's token from another network", play: steal },
+    Scene { title: "mallory uses alice's token beside her, in a script, from another network", play: steal },
+    Scene { title: "mallory tries to inject SQL", play: inject },
+    Scene { title: "somebody logs in as carol, who has left the company", play: haunt },
     Scene { title: "mallory guesses passwords", play: guess },
 ];
 
@@ -139,8 +142,17 @@ fn tamper(mint: &Mint, at: SocketAddr) -> Result<()> {
 fn steal(mint: &Mint, at: SocketAddr) -> Result<()> {
     let from = Some(IpAddr::V4(Ipv4Addr::new(127, 66, 6, 6)));
     let mut client = Client::connect_with(at, Setup { from, ..Setup::default() })?;
-    client.ask(&get("/orders/1", Some(&mint.good("alice")?)))?;
-    Ok(())
+    let request = get("/orders/1", Some(&mint.good("alice")?));
+    let script = String::from_utf8_lossy(&request).replace("lab/1.0", "python-requests/2.32");
+    client.ask(script.as_bytes()).map(drop)
+}
+
+fn inject(_: &Mint, at: SocketAddr) -> Result<()> {
+    Client::connect(at)?.ask(&get("/orders/7?sort=1%27%20OR%20%271%27%3D%271%27--", None)).map(drop)
+}
+
+fn haunt(_: &Mint, at: SocketAddr) -> Result<()> {
+    Client::connect(at)?.ask(&login("carol", "correct horse")).map(drop)
 }
 
 fn guess(_: &Mint, at: SocketAddr) -> Result<()> {
@@ -155,14 +167,26 @@ fn one(at: SocketAddr, token: &str) -> Result<()> {
     Client::connect(at)?.ask(&get("/orders/7", Some(token))).map(drop)
 }
 
+/// What is replayed of the captures, and what it shows.
+const REPLAYED: [(&str, &str); 7] = [
+    ("benign", SCENES[0].title),
+    ("accepted-alg-none", SCENES[1].title),
+    ("attempt-bad-signature", SCENES[2].title),
+    ("attempt-hmac-under-public-key", SCENES[3].title),
+    ("claims-tampered", SCENES[4].title),
+    ("token-many-sources", "mallory and alice use her token in turns, from two networks"),
+    ("brute-force", SCENES[8].title),
+];
+
 /// The same rules on captures made by hand: what is possible without privileges.
 fn replay(stage: &mut Stage) -> Result<()> {
     let mint = Mint::at(crate::mint::GOLDEN_NOW)?;
     let dir = tempfile::tempdir()?;
     let config = Config::new(&mint)?.write(dir.path())?;
-    let wanted =
-        ["accepted-alg-none", "attempt-bad-signature", "attempt-hmac-under-public-key", "brute-force"];
-    for (name, capture) in golden::cases()?.iter().filter(|(name, _)| wanted.contains(&name.as_str())) {
+    let captures = golden::cases()?;
+    for (wanted, title) in REPLAYED {
+        stage.tell(title);
+        let (name, capture) = captures.iter().find(|(name, _)| name == wanted).context(wanted)?;
         let file = dir.path().join("capture.pcap");
         std::fs::write(&file, capture.bytes())?;
         let colour = if stage.colour { "always" } else { "never" };

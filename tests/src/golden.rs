@@ -1,6 +1,10 @@
 //! The golden captures: every detection and every trick of TCP and HTTP/1.1 that replay can show, made by hand.
 //!
 //! One case is one capture; `tests/data/golden/NAME.jsonl` holds what the sensor must say about it, byte for byte.
+//! What it takes to show the other rules is in [`rules`].
+
+#[allow(clippy::unnecessary_wraps, reason = "the table takes functions of one type; most of them sign")]
+pub mod rules;
 
 use std::net::SocketAddr;
 

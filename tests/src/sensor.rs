@@ -110,6 +110,12 @@ impl Alert {
         self.0.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// Its own id, the same in every event about it.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.text("/finding_info/uid")
+    }
+
     /// The rule's id.
     #[must_use]
     pub fn rule(&self) -> &str {
@@ -401,6 +407,11 @@ impl Sensor {
         send(self.pid(), Signal::HUP)
     }
 
+    /// Ends it by SIGKILL: it can write nothing any more.
+    pub fn kill(self) {
+        drop(self);
+    }
+
     /// Stops it by SIGTERM, which must end it within the contract's 5 s with status 0.
     ///
     /// # Errors
@@ -486,6 +497,16 @@ pub fn missing() -> Option<String> {
 /// When it cannot be started.
 pub fn run(arguments: &[&str]) -> Result<Output> {
     command()?.args(arguments).stdin(Stdio::null()).output().context("run tokenscope")
+}
+
+/// The ids of the rules that it knows.
+///
+/// # Errors
+/// When it cannot be run, or prints no JSON.
+pub fn shipped() -> Result<Vec<String>> {
+    let output = run(&["rules", "list", "-o", "json"])?;
+    let rules: Vec<Value> = serde_json::from_slice(&output.stdout).context("rules list")?;
+    Ok(rules.iter().filter_map(|rule| Some(rule.get("id")?.as_str()?.to_owned())).collect())
 }
 
 /// Replays a capture under a config and returns the JSON lines.

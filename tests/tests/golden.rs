@@ -1,14 +1,17 @@
 //! Golden captures: what the sensor says about captures made by hand, byte for byte.
 //!
 //! `BLESS=1 cargo test -p tests --test golden` writes what it says now; read the difference before committing it.
+//! `GOLDEN_RULE=ID` plays one rule's case only.
 
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use tests::capture::Pcap;
+use tests::golden::rules::{CASES, RuleCase, shortened};
 use tests::golden::{Case, cases};
 use tests::mint::{GOLDEN_NOW, Mint};
-use tests::sensor::{Config, alerts, replay};
+use tests::ocsf::Schema;
+use tests::sensor::{Alert, Config, alerts, events, replay, shipped};
 
 fn config() -> Result<Config> {
     Config::new(&Mint::at(GOLDEN_NOW)?)
@@ -46,6 +49,72 @@ fn every_case_reads_as_it_was_blessed() -> Result<()> {
         }
     }
     ensure!(wrong.is_empty(), "not as blessed (BLESS=1 accepts):\n{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// What no event may hold: a token's first bytes, or the password of every login.
+const SECRETS: [&str; 4] = ["eyJ", "correct horse", "Bearer ey", "of no importance"];
+
+/// Replays the case of a rule; what is wrong with what is said.
+fn play(case: &RuleCase, schema: Option<&Schema>, bless: bool) -> Result<Option<String>> {
+    let dir = tempfile::tempdir()?;
+    let (config, capture) = case.make(dir.path())?;
+    let whole = replay(&config, &capture)?;
+    if let Some(secret) = SECRETS.iter().find(|secret| whole.contains(*secret)) {
+        return Ok(Some(format!("--- {}: {secret:?} is in\n{whole}", case.rule)));
+    }
+    let check = |event| schema.map(|schema| schema.problems(&event)).unwrap_or_default();
+    let problems: Vec<String> = events(&whole)?.into_iter().flat_map(check).collect();
+    if !problems.is_empty() {
+        return Ok(Some(format!("--- {}: no OCSF: {problems:?} in\n{whole}", case.rule)));
+    }
+    let all = alerts(&whole)?;
+    let said: String = all.iter().map(|alert| shortened(alert).to_string() + "\n").collect();
+    let mut other =
+        all.iter().map(Alert::rule).filter(|rule| *rule != case.rule && !case.also.contains(rule));
+    let wanted = [case.rule].into_iter().chain(case.also.iter().copied());
+    let missing = wanted.filter(|rule| all.iter().all(|alert| alert.rule() != *rule)).collect::<Vec<_>>();
+    if other.next().is_some() || !missing.is_empty() {
+        return Ok(Some(format!("--- {}: lacks {missing:?} or says too much:\n{said}", case.rule)));
+    }
+    let file = tests::data("golden/rules").join(format!("{}.jsonl", case.rule));
+    if bless {
+        fs::write(&file, &said)?;
+    }
+    let blessed = fs::read_to_string(&file).unwrap_or_default();
+    Ok((blessed != said).then(|| format!("--- {}\n{said}", case.rule)))
+}
+
+#[test]
+fn every_rule_fires_on_its_own_case_and_says_what_was_blessed() -> Result<()> {
+    fs::create_dir_all(tests::data("golden/rules"))?;
+    let bless = std::env::var_os("BLESS").is_some();
+    let only = std::env::var("GOLDEN_RULE").ok();
+    let (schema, mut wrong) = (Schema::find(), Vec::new());
+    for case in CASES.iter().filter(|case| only.as_deref().is_none_or(|rule| rule == case.rule)) {
+        wrong.extend(play(case, schema.as_ref(), bless).with_context(|| case.rule)?);
+    }
+    ensure!(wrong.is_empty(), "not as blessed (BLESS=1 accepts):\n{}", wrong.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn every_rule_has_a_golden_case() -> Result<()> {
+    let mut shown: Vec<String> = CASES.iter().map(|case| case.rule.to_owned()).collect();
+    for entry in fs::read_dir(tests::data("golden"))? {
+        let path = entry?.path();
+        if path.is_file() {
+            shown.extend(alerts(&fs::read_to_string(path)?)?.iter().map(|alert| alert.rule().to_owned()));
+        }
+    }
+    let rules = shipped()?;
+    let missing: Vec<&String> = rules.iter().filter(|rule| !shown.contains(rule)).collect();
+    ensure!(missing.is_empty(), "no golden case shows {missing:?}: add one to tests/src/golden/rules");
+    for entry in fs::read_dir(tests::data("golden/rules"))? {
+        let path = entry?.path();
+        let owner = CASES.iter().find(|case| path.file_stem().is_some_and(|stem| stem == case.rule));
+        ensure!(owner.is_some(), "{} is nobody's: remove it", path.display());
+    }
     Ok(())
 }
 
@@ -115,10 +184,14 @@ fn acceptance_of_a_forgery_is_told_once_the_guard_is_known() -> Result<()> {
 
 #[test]
 fn no_golden_event_holds_a_secret() -> Result<()> {
-    for entry in fs::read_dir(tests::data("golden"))? {
+    let dirs = [fs::read_dir(tests::data("golden"))?, fs::read_dir(tests::data("golden/rules"))?];
+    for entry in dirs.into_iter().flatten() {
         let path = entry?.path();
+        if path.is_dir() {
+            continue;
+        }
         let text = fs::read_to_string(&path)?;
-        for secret in ["eyJ", "correct horse", "Bearer ey"] {
+        for secret in SECRETS {
             ensure!(!text.contains(secret), "{} holds {secret:?}", path.display());
         }
     }

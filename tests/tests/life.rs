@@ -1,13 +1,18 @@
 //! What happens to a running sensor: keys that come late, and configurations that change.
 
 use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tests::attack::Attack;
 use tests::client::{Client, get, login};
+use tests::clock::Deadline;
 use tests::mint::{ISSUER, Mint};
-use tests::sensor::{Config, Sensor, rules};
+use tests::sensor::{Config, PATIENCE, Sensor, rules};
 use tests::{clock, raw, sensor, skip};
 
 /// A token that needs keys to be judged is used before there are any; its verdict comes when they do.
@@ -97,6 +102,65 @@ fn what_was_counted_before_a_restart_counts_after_it() -> Result<()> {
     let found = second.until("brute-force")?;
     ensure!(found.len() == 1, "{:?}", rules(&found));
     second.stop()?;
+    Ok(())
+}
+
+/// A crash costs what came after the last snapshot, and no more: what was counted before it counts, and an alert that
+/// was open is the same alert.
+#[test]
+fn what_was_saved_before_a_crash_counts_after_it() -> Result<()> {
+    if let Some(why) = sensor::missing() {
+        skip("life::what_was_saved_before_a_crash_counts_after_it", &why);
+        return Ok(());
+    }
+    let mint = Mint::at(clock::now())?;
+    let service = raw::listen(raw::refuse_in_chunks)?;
+    let state = tempfile::tempdir()?;
+    let history = state.path().join("history.bin");
+    let mut config = Config::new(&mint)?.ports(&[service.port()]);
+    config.set("/state", json!({"dir": state.path(), "save_every_s": 1}));
+    let forged = Attack::AlgNone.token(&mint, "mallory")?;
+    let fail = |times: u32| -> Result<()> {
+        for _ in 0..times {
+            Client::connect(service)?.ask(&login("alice", "wrong"))?;
+        }
+        Client::connect(service)?.ask(&get("/orders/1", Some(&forged)))?;
+        Ok(())
+    };
+
+    let mut first = Sensor::start(&config)?;
+    fail(6)?;
+    let open = first.until("alg-none")?.pop().context("an alert")?.id().to_owned();
+    // The one that is being written may not have seen it all; the one after that has.
+    for _ in 0..2 {
+        renewed(&history, service)?;
+    }
+    first.kill();
+    fs::write(history.with_extension("new"), "what a writer had written when it was killed")?;
+
+    let mut second = Sensor::start(&config)?;
+    fail(4)?;
+    Client::connect(service)?.ask(&get("/orders/1", Some(&Attack::Psychic.token(&mint, "mallory")?)))?;
+    let found = second.until("psychic-signature")?;
+    ensure!(rules(&found) == ["brute-force", "psychic-signature"], "{:?}", rules(&found));
+    let ended = second.stop()?;
+    let mut repeated = ended.alerts.iter().filter(|alert| alert.rule() == "alg-none");
+    ensure!(repeated.all(|alert| alert.id() == open && !alert.is_new()), "{:?}", ended.alerts);
+    ensure!(!history.with_extension("new").exists(), "a half of a file is left");
+    Ok(())
+}
+
+/// Waits until the file is another one. A part of the history is saved at each turn of the sensor's loop; requests
+/// keep it turning.
+fn renewed(file: &Path, service: SocketAddr) -> Result<()> {
+    let stamp = || fs::metadata(file).ok().and_then(|about| Some((about.ino(), about.modified().ok()?)));
+    let (before, deadline) = (stamp(), Deadline::after(PATIENCE));
+    let mut client = Client::connect(service)?;
+    while stamp().is_none() || stamp() == before {
+        client.ask(&get("/", None))?;
+        ensure!(!deadline.is_over(), "{} is not written", file.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
     Ok(())
 }
 

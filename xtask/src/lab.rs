@@ -21,8 +21,7 @@ pub(crate) fn demo(cast: Option<String>) -> Result<()> {
 ///
 /// # Errors
 /// When the build or a measurement fails.
-pub(crate) fn bench(json: bool, live: bool, offline: bool) -> Result<()> {
-    let flags = [(json, "--json"), (live, "--live"), (offline, "--offline")];
+pub(crate) fn bench(flags: &[(bool, &str)]) -> Result<()> {
     let chosen = flags.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag);
     run("the live benchmark", &["bench"].into_iter().chain(chosen).map(str::to_owned).collect::<Vec<_>>())
 }

@@ -57,6 +57,9 @@ enum Verb {
         /// Only the parts that read captures
         #[arg(long)]
         offline: bool,
+        /// Small loads for a moment: whether it works, not what it costs
+        #[arg(long)]
+        quick: bool,
     },
 }
 
@@ -69,7 +72,10 @@ fn main() -> Result<()> {
         Verb::Test { fast } => with_what_it_needs(|| test::run(fast)),
         Verb::Demo { cast } => with_what_it_needs(|| lab::demo(cast)),
         Verb::Quality(arguments) => with_what_it_needs(|| quality::run(&arguments)),
-        Verb::Bench { json, live, offline } => with_what_it_needs(|| lab::bench(json, live, offline)),
+        Verb::Bench { json, live, offline, quick } => {
+            let flags = [(json, "--json"), (live, "--live"), (offline, "--offline"), (quick, "--quick")];
+            with_what_it_needs(|| lab::bench(&flags))
+        }
     }
 }
 

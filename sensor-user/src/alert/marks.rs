@@ -187,6 +187,9 @@ pub struct Mark {
 #[serde(deny_unknown_fields)]
 struct Page {
     version: u32,
+    /// The number of the next mark: one that was taken back is not given again.
+    #[serde(default)]
+    next: u64,
     marks: Vec<Mark>,
 }
 
@@ -207,8 +210,10 @@ pub enum MarksError {
 /// Every mark, and where each fits.
 #[derive(Clone, Debug, Default)]
 pub struct Marks {
-    marks: Vec<Mark>,
+    all: Vec<Mark>,
     fits: BTreeMap<Named, usize>,
+    /// No mark has ever had this number or a higher one, as far as the file says.
+    next: u64,
 }
 
 impl Marks {
@@ -216,7 +221,20 @@ impl Marks {
     #[must_use]
     pub fn new(marks: Vec<Mark>) -> Self {
         let fits = marks.iter().enumerate().map(|(at, mark)| (mark.key.clone(), at)).collect();
-        Self { marks, fits }
+        Self { all: marks, fits, next: 0 }
+    }
+
+    /// The same, where lower numbers have been given to others.
+    #[must_use]
+    pub fn numbered_from(self, next: u64) -> Self {
+        Self { next, ..self }
+    }
+
+    /// The number of the next mark.
+    #[must_use]
+    pub fn next_number(&self) -> u64 {
+        let newest = self.all.iter().map(|mark| mark.number).max().unwrap_or(0);
+        self.next.max(newest.saturating_add(1))
     }
 
     /// Reads a file.
@@ -228,14 +246,14 @@ impl Marks {
         match page {
             Page { version, .. } if version != VERSION => Err(MarksError::Version(version)),
             Page { marks, .. } if marks.len() > MAX_MARKS => Err(MarksError::TooMany(marks.len())),
-            Page { marks, .. } => Ok(Self::new(marks)),
+            Page { marks, next, .. } => Ok(Self::new(marks).numbered_from(next)),
         }
     }
 
     /// Writes a file.
     #[must_use]
     pub fn render(&self) -> String {
-        let page = Page { version: VERSION, marks: self.marks.clone() };
+        let page = Page { version: VERSION, next: self.next_number(), marks: self.all.clone() };
         // Our types have string keys and no fallible parts: they always serialise.
         serde_json::to_string_pretty(&page).unwrap_or_default() + "\n"
     }
@@ -243,13 +261,13 @@ impl Marks {
     /// The marks, oldest first.
     #[must_use]
     pub fn all(&self) -> &[Mark] {
-        &self.marks
+        &self.all
     }
 
     /// Whether findings with this key are silenced.
     #[must_use]
     pub fn silences(&self, key: &Key, finding: &Finding) -> bool {
-        if self.marks.is_empty() {
+        if self.all.is_empty() {
             return false;
         }
         let named = Named::of(key);
@@ -260,7 +278,7 @@ impl Marks {
     }
 
     fn fitting(&self, scope: Scope, named: &Named, now: Time) -> Option<&Mark> {
-        let mark = self.marks.get(*self.fits.get(&named.within(scope))?)?;
+        let mark = self.all.get(*self.fits.get(&named.within(scope))?)?;
         (mark.scope == scope && now.millis() < mark.until_ms).then_some(mark)
     }
 }

@@ -78,7 +78,7 @@ Examples:
   tokenscope alerts list-marks
   tokenscope alerts list-marks -o json | jq '.[] | select(.opinion == \"false-positive\")'")]
     ListMarks,
-    /// Take a mark back
+    /// Take a mark back, and show it once more
     #[command(after_help = "\
 Examples:
   tokenscope alerts unmark 3")]
@@ -153,7 +153,11 @@ pub(super) fn alerts(context: &Context, arguments: &Arguments) -> Result<(), Fai
             };
             Ok(terminal::answer(&text)?)
         }
-        Verb::Unmark { number } => unmark(&dir, *number),
+        Verb::Unmark { number } => {
+            let mark = unmark(&dir, *number)?;
+            let text = if json { format!("{:#}\n", shown(&mark)) } else { line(&mark, now_ms()) };
+            Ok(terminal::answer(&text)?)
+        }
     }
 }
 
@@ -251,13 +255,13 @@ fn mark(dir: &Path, entry: Entry, wish: &Wish<'_>, now_ms: u64) -> Result<Mark, 
     fits(&entry, wish.scope)?;
     let until_ms = now_ms.saturating_add(u64::try_from(wish.holds.as_millis()).unwrap_or(u64::MAX));
     let (who, key) = (entry.who.filter(|_| wish.scope != Scope::Rule), entry.key.within(wish.scope));
-    let added = edit(dir, |all| {
+    let added = edit(dir, |all, number| {
         all.retain(|mark| mark.until_ms > now_ms && (mark.scope, &mark.key) != (wish.scope, &key));
         if all.len() >= MAX_MARKS {
             return None;
         }
         let mark = Mark {
-            number: all.iter().map(|mark| mark.number).max().unwrap_or(0) + 1,
+            number,
             alert: entry.id,
             opinion: wish.opinion,
             scope: wish.scope,
@@ -275,16 +279,15 @@ fn mark(dir: &Path, entry: Entry, wish: &Wish<'_>, now_ms: u64) -> Result<Mark, 
     added.map_err(anyhow::Error::from)?.ok_or_else(full)
 }
 
-fn unmark(dir: &Path, number: u64) -> Result<(), Failure> {
-    let had = |marks: &mut Vec<Mark>| {
-        let before = marks.len();
-        marks.retain(|mark| mark.number != number);
-        marks.len() < before
-    };
-    if edit(dir, had).map_err(anyhow::Error::from)? {
-        return Ok(());
-    }
-    Err(Failure::Usage(format!("there is no mark {number}; `tokenscope alerts list-marks` shows them")))
+/// Takes a mark back. Its number is not given again, so that a list that somebody read earlier misleads nobody.
+fn unmark(dir: &Path, number: u64) -> Result<Mark, Failure> {
+    let taken = edit(dir, |marks, _| {
+        let at = marks.iter().position(|mark| mark.number == number)?;
+        Some(marks.remove(at))
+    });
+    taken.map_err(anyhow::Error::from)?.ok_or_else(|| {
+        Failure::Usage(format!("there is no mark {number}; `tokenscope alerts list-marks` shows them"))
+    })
 }
 
 fn shown(mark: &Mark) -> Value {
@@ -402,6 +405,23 @@ mod tests {
         let marks = read(dir.path()).unwrap();
         assert_eq!(marks.all().len(), 1);
         assert_eq!(marks.all()[0].opinion, Opinion::TruePositive);
+    }
+
+    #[test]
+    fn a_number_is_never_given_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, entry) = of_alert();
+        let mark = |scope| {
+            mark(dir.path(), entry.clone(), &wish(Opinion::FalsePositive, scope), NOW).ok().unwrap().number
+        };
+        assert_eq!([mark(Scope::Rule), mark(Scope::Exact)], [1, 2]);
+        let taken = unmark(dir.path(), 2).ok().unwrap();
+        assert_eq!((taken.number, taken.scope), (2, Scope::Exact));
+        assert!(unmark(dir.path(), 2).is_err(), "it is gone");
+        assert_eq!(mark(Scope::Exact), 3);
+        assert_eq!(mark(Scope::Exact), 4, "said again, it replaces 3");
+        let numbers: Vec<u64> = read(dir.path()).unwrap().all().iter().map(|mark| mark.number).collect();
+        assert_eq!(numbers, [1, 4]);
     }
 
     #[test]

@@ -48,18 +48,20 @@ pub fn read(dir: &Path) -> Result<Marks, Error> {
     }
 }
 
-/// Changes the marks, while nobody else does.
+/// Changes the marks, while nobody else does. The change is told the number for a new one.
 ///
 /// # Errors
 /// When they cannot be read or written: a file that is not ours is left as it is.
-pub fn edit<R>(dir: &Path, change: impl FnOnce(&mut Vec<Mark>) -> R) -> Result<R, Error> {
+pub fn edit<R>(dir: &Path, change: impl FnOnce(&mut Vec<Mark>, u64) -> R) -> Result<R, Error> {
     let path = dir.join(NAME);
     let file = |cause| Error::File { path: path.clone(), cause };
     files::make_dir(dir).map_err(file)?;
     let _lock = Lock::wait(&dir.join(LOCK)).map_err(file)?;
-    let mut marks = read(dir)?.all().to_vec();
-    let result = change(&mut marks);
-    files::replace(&path, Marks::new(marks).render().as_bytes()).map_err(file)?;
+    let before = read(dir)?;
+    let (mut marks, next) = (before.all().to_vec(), before.next_number());
+    let result = change(&mut marks, next);
+    let after = Marks::new(marks).numbered_from(next);
+    files::replace(&path, after.render().as_bytes()).map_err(file)?;
     Ok(result)
 }
 
@@ -106,7 +108,7 @@ mod tests {
         std::thread::scope(|scope| {
             for number in 0..8 {
                 let state = &state;
-                scope.spawn(move || edit(state, |marks| marks.push(mark(number))).unwrap());
+                scope.spawn(move || edit(state, |marks, _| marks.push(mark(number))).unwrap());
             }
         });
         let mut numbers: Vec<u64> = read(&state).unwrap().all().iter().map(|m| m.number).collect();
@@ -118,9 +120,9 @@ mod tests {
     fn every_edit_shows_in_the_stamp() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(stamp(dir.path()), None);
-        edit(dir.path(), |marks| marks.push(mark(1))).unwrap();
+        edit(dir.path(), |marks, _| marks.push(mark(1))).unwrap();
         let first = stamp(dir.path());
-        edit(dir.path(), |marks| marks.push(mark(2))).unwrap();
+        edit(dir.path(), |marks, _| marks.push(mark(2))).unwrap();
         assert_ne!(stamp(dir.path()), first);
     }
 
@@ -128,7 +130,7 @@ mod tests {
     fn a_file_of_somebody_else_is_not_overwritten() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(NAME), "my shopping list").unwrap();
-        assert!(matches!(edit(dir.path(), Vec::clear), Err(Error::Marks { .. })));
+        assert!(matches!(edit(dir.path(), |marks, _| marks.clear()), Err(Error::Marks { .. })));
         assert_eq!(std::fs::read_to_string(dir.path().join(NAME)).unwrap(), "my shopping list");
     }
 }

@@ -4,6 +4,7 @@
 //! are ~900-byte RS256, 2,000 of them, on 16 keep-alive connections; answers are 2.5 KB files.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -48,7 +49,7 @@ struct Run {
     lost: f64,
 }
 
-struct Bed {
+pub(super) struct Bed {
     nginx: Child,
     dir: tempfile::TempDir,
     port: u16,
@@ -82,7 +83,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
     let each = |runs: &[Run], what: fn(&Run) -> f64| runs.iter().map(what).collect::<Vec<_>>();
     let pairs =
         |what: fn(&Run, &Run) -> f64| on.iter().zip(&off).map(|(on, off)| what(on, off)).collect::<Vec<_>>();
-    Ok(vec![
+    let mut figures = vec![
         Figure::new("nginx, sensor off", "requests/s", each(&off, |r| r.per_second)),
         Figure::new("nginx, sensor on", "requests/s", each(&on, |r| r.per_second)),
         Figure::new("ratio on/off", "", pairs(|on, off| on.per_second / off.per_second)),
@@ -100,7 +101,9 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
             each(&on, |r| r.unseen * 1e6 / r.requests),
         ),
         Figure::new("records lost by the sensor", "a run", each(&on, |r| r.lost)),
-    ])
+    ];
+    figures.extend(super::latency::measure(&bed)?);
+    Ok(figures)
 }
 
 impl Bed {
@@ -137,6 +140,21 @@ impl Bed {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(bed)
+    }
+
+    /// Where nginx listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// A configuration that watches it.
+    pub(super) const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// wrk, for as long as a run takes.
+    pub(super) fn load(&self) -> Result<()> {
+        self.run(None, self.seconds).map(drop)
     }
 
     /// Runs wrk once; `sensor` is the process to account for.

@@ -2,6 +2,7 @@
 //!
 //! All figures of a run come from one machine in one go; ratios are what may be compared between machines.
 
+mod latency;
 mod live;
 mod offline;
 mod process;
@@ -50,6 +51,14 @@ impl Default for Options {
             live: true,
             offline: true,
         }
+    }
+}
+
+impl Options {
+    /// Small enough to see within seconds that everything works. The figures mean nothing.
+    #[must_use]
+    pub fn quick() -> Self {
+        Self { pairs: 1, seconds: 1, requests: 20_000, tokens: 5_000, ..Self::default() }
     }
 }
 

@@ -25,11 +25,12 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["demo", "--cast", file] => demo::run(Some(Path::new(file))),
         ["bench", flags @ ..] => {
             let has = |flag: &str| flags.contains(&flag);
+            let sizes = if has("--quick") { bench::Options::quick() } else { bench::Options::default() };
             bench::run(&bench::Options {
                 json: has("--json"),
                 live: !has("--offline"),
                 offline: !has("--live"),
-                ..bench::Options::default()
+                ..sizes
             })
         }
         ["quality", flags @ ..] => quality::run(&quality_options(flags)?),
@@ -54,16 +55,23 @@ fn run(arguments: &[&str]) -> Result<()> {
             fs::write(dir.join("shop.pcap"), golden::sample()?.bytes())?;
             Ok(())
         }
-        // Writes the golden captures out, for a look with other tools.
+        // Writes the golden captures out, for a look with other tools; those of rules with the configuration they need.
         ["captures", dir] => {
             fs::create_dir_all(dir)?;
             for (name, capture) in golden::cases()? {
                 fs::write(Path::new(dir).join(format!("{name}.pcap")), capture.bytes())?;
             }
+            for case in golden::rules::CASES {
+                let dir = Path::new(dir).join(case.rule);
+                fs::create_dir_all(&dir)?;
+                let (config, capture) = case.make(&dir)?;
+                config.write(&dir)?;
+                fs::write(dir.join("capture.pcap"), capture)?;
+            }
             Ok(())
         }
         _ => bail!(
-            "usage: lab demo [--cast FILE] | bench [--json] [--live|--offline] | samples DIR | captures DIR | keys \
+            "usage: lab demo [--cast FILE] | bench [--json] [--quick] [--live|--offline] | samples DIR | captures DIR | keys \
              | quality [--json] [--tuning] [--seed N] [--seeds N] [--attacks N] [--million N] \
              | record DIR SEED EXCHANGES"
         ),

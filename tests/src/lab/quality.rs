@@ -64,7 +64,7 @@ pub fn run(options: &Options) -> Result<()> {
 /// # Errors
 /// When the sensor cannot be run.
 pub fn judge(options: &Options) -> Result<Card> {
-    let shipped = shipped()?;
+    let shipped = crate::sensor::shipped()?;
     let mut card = Card::default();
     for number in 0..options.seeds {
         let seed = options.seed + number + if options.tuning { 0 } else { JUDGING };
@@ -139,13 +139,6 @@ fn write_labels(labels: &[Label], file: &Path) -> Result<()> {
         writeln!(out, "{}", label.json())?;
     }
     Ok(out.flush()?)
-}
-
-/// The rules of the sensor under test.
-fn shipped() -> Result<Vec<String>> {
-    let output = command()?.args(["rules", "list", "-o", "json"]).output()?;
-    let rules: Vec<Value> = serde_json::from_slice(&output.stdout).context("rules list")?;
-    Ok(rules.iter().filter_map(|rule| Some(rule.get("id")?.as_str()?.to_owned())).collect())
 }
 
 /// Writes the sensor's configuration: what the shop's operator knows of it.

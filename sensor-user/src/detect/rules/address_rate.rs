@@ -131,12 +131,13 @@ impl Rule for AddressRate {
         }
         pace.quiet_until_s = second.saturating_add(60);
         pace.told_medium = is_medium;
+        let of = if callers == 1 { "its one caller".to_owned() } else { format!("its {callers} callers") };
         let statement = Statement {
             severity: if is_medium { Severity::Medium } else { ABOUT.severity },
             confidence: 70,
             message: format!(
-                "One address made {count} requests within a minute, where {limit} are to be expected of its \
-                 {callers} callers; the newest to {}.",
+                "One address made {count} requests within a minute, where {limit} are to be expected of {of}; \
+                 the newest to {}.",
                 case.route.name
             ),
             brief: format!("{count} requests in 1 min"),

@@ -170,7 +170,7 @@ impl Rule for Injection {
             severity: if broke || taken { ABOUT.accepted.unwrap_or(ABOUT.severity) } else { ABOUT.severity },
             confidence: if broke || taken { 90 } else { 80 },
             message: format!(
-                "A request to {} holds a {what} in its {place}; it was {answer}.",
+                "A request to {} tries an injection ({what}) in its {place}; it was {answer}.",
                 case.route.name
             ),
             brief: format!("{what} in {place}"),

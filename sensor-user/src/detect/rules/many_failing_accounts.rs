@@ -103,7 +103,7 @@ fn count(all: &[&Names]) -> f64 {
     let set: u32 =
         (0..WORDS).map(|at| all.iter().fold(0, |bits, names| bits | names.word(at)).count_ones()).sum();
     let unset = BITS - f64::from(set);
-    -BITS * (unset.max(1.0) / BITS).ln()
+    BITS * (BITS / unset.max(1.0)).ln()
 }
 
 /// Half a day at one service.

@@ -1,0 +1,105 @@
+//! How long after its packet an alert is on standard output, by the wall clock.
+//!
+//! Each sample is one connection from an address of its own, so that each is a new alert: one request with an unsigned
+//! token, which needs no key and no history to be judged. The clock starts before the request is written and stops when
+//! a reader of the sensor's standard output has the line: nginx's answer, which decides how the attempt ended, lies in
+//! between. Once on a quiet host, once beside wrk.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::Figure;
+use super::live::Bed;
+use crate::attack::Attack;
+use crate::client::{Client, Setup, get};
+use crate::clock;
+use crate::mint::Mint;
+use crate::sensor::{PATIENCE, Sensor};
+
+/// Alerts that are timed in each series: the 99th percentile has ten beyond it.
+const SAMPLES: u32 = 1000;
+
+/// Measures both series.
+pub(super) fn measure(bed: &Bed) -> Result<Vec<Figure>> {
+    let token = Attack::AlgNone.token(&Mint::at(clock::now())?, "mallory")?;
+    let request = get("/page", Some(&token));
+    let sensor = Sensor::start(bed.config())?;
+    let quiet = series(bed, &sensor, &request, 1)?;
+    let (busy, load) = beside_load(bed, || series(bed, &sensor, &request, 2));
+    load?;
+    let busy = busy?;
+    sensor.stop()?;
+    let names =
+        ["packet to alert, quiet, p50", "packet to alert, quiet, p99", "packet to alert, quiet, worst"];
+    let mut figures = percentiles(names, quiet);
+    let names = ["packet to alert, busy, p50", "packet to alert, busy, p99", "packet to alert, busy, worst"];
+    figures.extend(percentiles(names, busy));
+    Ok(figures)
+}
+
+/// Does something while wrk runs, again and again until it is done.
+fn beside_load<R>(bed: &Bed, work: impl FnOnce() -> R) -> (R, Result<()>) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                bed.load()?;
+            }
+            Ok(())
+        });
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        (result, load.join().unwrap_or_else(|_| bail!("the load generator ended")))
+    })
+}
+
+/// The median, the 99th percentile and the worst.
+fn percentiles(names: [&'static str; 3], mut samples: Vec<f64>) -> Vec<Figure> {
+    samples.sort_by(f64::total_cmp);
+    let at = |percent: usize| samples.get(samples.len() * percent / 100).copied().unwrap_or(f64::NAN);
+    let worst = samples.last().copied().unwrap_or(f64::NAN);
+    let figures = names.into_iter().zip([at(50), at(99), worst]);
+    figures.map(|(name, ms)| Figure::new(name, "ms", vec![ms])).collect()
+}
+
+/// Milliseconds of each sample. Addresses are those of 127.`net`.0.0/16.
+fn series(bed: &Bed, sensor: &Sensor, request: &[u8], net: u8) -> Result<Vec<f64>> {
+    (0..SAMPLES).map(|number| sample(bed.address(), sensor, request, net, number)).collect()
+}
+
+fn sample(server: SocketAddr, sensor: &Sensor, request: &[u8], net: u8, number: u32) -> Result<f64> {
+    let [_, _, high, low] = number.to_be_bytes();
+    let from = IpAddr::from([127, net, high, low]);
+    let mut client = Client::connect_with(server, Setup { from: Some(from), ..Setup::default() })?;
+    let began = clock::instant();
+    let answer = client.ask(request)?;
+    let mark = format!("\"{from}\"");
+    loop {
+        let line = sensor.line(PATIENCE).with_context(|| format!("no alert about {from}"))?;
+        // Incidents name the address as well.
+        if line.contains(&mark) && line.contains("\"class_uid\":2004") {
+            ensure!(line.contains("\"alg-none\"") && answer.status == 200, "{line}");
+            return Ok(milliseconds(began.elapsed()));
+        }
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_of_a_thousand_are_beyond_the_99th_percentile() {
+        let samples = (0..1000).rev().map(f64::from).collect();
+        let figures = percentiles(["p50", "p99", "worst"], samples);
+        let values: Vec<f64> = figures.iter().map(|figure| figure.spread().1).collect();
+        assert_eq!(values, [500.0, 990.0, 999.0]);
+    }
+}
