@@ -120,7 +120,9 @@ const UNREADABLE: u32 = 1 << 9;
 /// Verifier: a global function is verified once, for any arguments, and not once for every state in which it is called
 /// (5.6 and later). Its loops would take 5.10 beyond a million instructions.
 ///
-/// Nobody sends so long a head but with a body or with company: records of the largest size count as several.
+/// Records of the largest size are not searched: their loop would be too long. They count as several heads. Most of
+/// them hold the start of a body; where one holds a single long head instead, its responses are forwarded whole, which
+/// costs bytes and hides nothing.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tokenscope_request(skb: *mut __sk_buff, at: u32, len: u32, known: u32) -> u32 {

@@ -111,7 +111,7 @@ pub(crate) struct Flow {
     pub(crate) sent_known: Word<u8>,
     /// What [`MODE_DOUBT`] suspects: a `sensor_ebpf::probe::Protocol`.
     pub(crate) suspect: Word<u8>,
-    /// What `crate::ends` has found in the running request turn.
+    /// What `sensor_ebpf::ends` has found in the running request turn.
     pub(crate) ends: Word<u8>,
 }
 

@@ -7,7 +7,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bumped whenever a layout or a meaning changes; the agent drops records of another version and counts them.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// [`Header::kind`]: a TCP segment with payload, or a pure ACK that commits forwarded bytes.
 pub const KIND_SEGMENT: u8 = 1;
