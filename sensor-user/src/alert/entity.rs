@@ -69,8 +69,7 @@ impl Sharing {
         }
         entities.extend(finding.token.map(Entity::Token));
         let Some(scene) = &finding.scene else { return entities };
-        // What is about a service as a whole shows the service itself, or nobody, for a client.
-        if scene.client.is_unspecified() || scene.endpoints.client == scene.endpoints.server {
+        if scene.is_of_service() {
             return entities;
         }
         let address = holder(scene.client);
@@ -111,6 +110,14 @@ mod tests {
         assert_eq!(kinds(&mut sharing, &finding), ["principal", "token", "address"]);
         finding.scene = None;
         assert_eq!(kinds(&mut sharing, &finding), ["principal", "token"]);
+    }
+
+    #[test]
+    fn what_is_about_a_service_names_nobody() {
+        let mut finding = finding(1);
+        (finding.token, finding.principal) = (None, None);
+        finding.scene.as_mut().unwrap().client = std::net::Ipv4Addr::UNSPECIFIED.into();
+        assert!(kinds(&mut Sharing::new(Vec::new(), 10), &finding).is_empty());
     }
 
     #[test]

@@ -24,16 +24,17 @@ pub enum Actor {
     Rest,
 }
 
-/// The dedup key; the address as its [`holder`]. Findings without a scene are told apart by their short phrase.
+/// The dedup key; the address as its [`holder`]. Findings about a service as a whole are told apart by its address and
+/// port, in the place of client and route; those without a scene by their short phrase.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     /// The rule's id.
     pub rule: &'static str,
-    /// Who holds the client's address.
+    /// Who holds the client's address; the server's, if it is about a service.
     pub address: Option<IpAddr>,
     /// Whose doing.
     pub actor: Actor,
-    /// The route template.
+    /// The route template; the service, if it is about one.
     pub route: Arc<str>,
 }
 
@@ -47,9 +48,15 @@ impl Key {
             (None, Some(token)) => Actor::Token(token),
             (None, None) => Actor::Nobody,
         };
-        let scene = finding.scene.as_ref();
-        let route = scene.map_or_else(|| finding.brief.as_str().into(), |s| Arc::clone(&s.route));
-        Self { rule: finding.rule.id, address: scene.map(|s| holder(s.client)), actor, route }
+        let (address, route) = match finding.scene.as_deref() {
+            Some(scene) if scene.is_of_service() => {
+                let server = scene.endpoints.server;
+                (Some(server.ip()), server.to_string().into())
+            }
+            Some(scene) => (Some(holder(scene.client)), Arc::clone(&scene.route)),
+            None => (None, finding.brief.as_str().into()),
+        };
+        Self { rule: finding.rule.id, address, actor, route }
     }
 
     /// The key of everything that its source opens beyond what it may.
@@ -92,4 +99,26 @@ pub(super) fn hashed(parts: &[&[u8]]) -> [u8; 16] {
         hash.update(part);
     }
     hash.finish().as_ref().first_chunk().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::staging::finding;
+
+    #[test]
+    fn each_service_has_an_alert_of_its_own() {
+        let about = |server: &str| {
+            let mut finding = finding(1);
+            (finding.token, finding.principal) = (None, None);
+            let scene = finding.scene.as_mut().unwrap();
+            scene.client = std::net::Ipv4Addr::UNSPECIFIED.into();
+            scene.endpoints.server = server.parse().unwrap();
+            Key::of(&finding)
+        };
+        assert_eq!(about("10.0.0.1:80"), about("10.0.0.1:80"));
+        assert_ne!(about("10.0.0.1:80"), about("10.0.0.1:81"));
+        assert_ne!(about("10.0.0.1:80"), about("10.0.0.2:80"));
+        assert_eq!(about("10.0.0.1:80").address, Some(IpAddr::from([10, 0, 0, 1])));
+    }
 }

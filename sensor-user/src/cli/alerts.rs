@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Read as _;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -232,10 +233,26 @@ fn from_event(id: Ulid, event: &Value, scope: Scope) -> Result<Entry, String> {
         (None, Some(token)) => format!("token:{token}"),
         (None, None) => "nobody".into(),
     };
-    let address = text("/evidences/0/src_endpoint/ip").and_then(|ip| ip.parse().ok()).map(holder);
-    let route = text("/evidences/0/api/operation").or_else(|| text("/finding_info/desc"));
-    let key = Named { rule: rule.to_owned(), address, actor, route: route.unwrap_or_default().to_owned() };
+    let (address, route) = match (client(event), service(event)) {
+        (None, Some(server)) => (Some(server.ip()), server.to_string()),
+        (client, _) => {
+            let route = text("/evidences/0/api/operation").or_else(|| text("/finding_info/desc"));
+            (client.map(holder), route.unwrap_or_default().to_owned())
+        }
+    };
+    let key = Named { rule: rule.to_owned(), address, actor, route };
     Ok(Entry::new(id, key, subject.map(printable)))
+}
+
+/// The client of an alert's event; none, if it is about a service as a whole.
+fn client(event: &Value) -> Option<IpAddr> {
+    event.pointer("/evidences/0/src_endpoint/ip")?.as_str()?.parse().ok()
+}
+
+fn service(event: &Value) -> Option<SocketAddr> {
+    let server = event.pointer("/evidences/0/dst_endpoint")?;
+    let port = u16::try_from(server.get("port")?.as_u64()?).ok()?;
+    Some(SocketAddr::new(server.get("ip")?.as_str()?.parse().ok()?, port))
 }
 
 /// Whether the alert has what the scope asks for.
@@ -344,6 +361,12 @@ mod tests {
         (alert, entry)
     }
 
+    fn event(alert: crate::alert::Alert) -> Value {
+        let mut event = String::new();
+        Format::Ocsf.render(&Event::Alert(Box::new(alert)), false, &mut event);
+        serde_json::from_str(&event).unwrap()
+    }
+
     #[test]
     fn what_is_marked_is_silenced_until_it_is_unmarked() {
         let dir = tempfile::tempdir().unwrap();
@@ -364,22 +387,22 @@ mod tests {
 
     #[test]
     fn an_event_says_the_same_as_the_index() {
-        let (alert, entry) = of_alert();
-        let mut event = String::new();
-        Format::Ocsf.render(&Event::Alert(Box::new(alert)), false, &mut event);
-        let event: Value = serde_json::from_str(&event).unwrap();
-        let id = event_id(&event).unwrap();
-        let read = from_event(id, &event, Scope::Exact).unwrap();
-        assert_eq!((read.id, read.key), (entry.id, entry.key));
+        let (alert, _) = of_alert();
+        let mut of_service = alert.clone();
+        of_service.finding.scene.as_mut().unwrap().client = std::net::Ipv4Addr::UNSPECIFIED.into();
+        of_service.key = Key::of(&of_service.finding);
+        for alert in [alert, of_service] {
+            let (key, event) = (Named::of(&alert.key), event(alert));
+            let read = from_event(event_id(&event).unwrap(), &event, Scope::Exact).unwrap();
+            assert_eq!(read.key, key);
+        }
     }
 
     #[test]
     fn what_an_event_hides_cannot_be_marked() {
         let (mut alert, _) = of_alert();
         alert.finding.principal.as_mut().unwrap().subject = "alice@shop.example".into();
-        let mut event = String::new();
-        Format::Ocsf.render(&Event::Alert(Box::new(alert)), false, &mut event);
-        let event: Value = serde_json::from_str(&event).unwrap();
+        let event = event(alert);
         let id = event_id(&event).unwrap();
         assert!(from_event(id, &event, Scope::Principal).is_err());
         assert!(from_event(id, &event, Scope::Address).is_ok());

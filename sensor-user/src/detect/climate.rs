@@ -8,9 +8,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::capture::Time;
 use crate::detect::login::Login;
 use crate::detect::window::Buckets;
-use crate::detect::{Case, Column};
+use crate::detect::{Column, RouteKind, Slot};
+use crate::http::Exchange;
 
 /// Bits of a field. 100,000 pairs, three bits each, make a stranger look known once in 400 times.
 const BITS: u64 = 1 << 21;
@@ -62,7 +64,16 @@ pub struct Sky {
     pub known: bool,
 }
 
-/// Every service's weather.
+/// An attempt to log in, and what is known of it.
+#[derive(Clone, Copy, Debug)]
+pub struct LoginSeen {
+    /// The attempt.
+    pub login: Login,
+    /// What is known of it.
+    pub sky: Sky,
+}
+
+/// Every service's weather. One serves all rules: the detector notes each attempt once, before they are asked.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Climate {
     known: Known,
@@ -70,15 +81,21 @@ pub struct Climate {
 }
 
 impl Climate {
-    /// Notes an attempt.
-    pub fn note(&mut self, case: &Case<'_>, login: &Login) -> Sky {
+    /// Notes a new exchange on a route of this kind, if it is an attempt to log in.
+    #[inline]
+    pub fn see(&mut self, exchange: &Exchange, kind: RouteKind, service: Slot) -> Option<LoginSeen> {
+        let login = Login::of(exchange, kind, false)?;
+        Some(LoginSeen { login, sky: self.note(&login, exchange.at, service) })
+    }
+
+    fn note(&mut self, login: &Login, at: Time, service: Slot) -> Sky {
         let pair = login.pair();
         let known = self.known.has(pair);
         if !login.failed {
-            self.known.add(pair, case.second());
+            self.known.add(pair, u32::try_from(at.secs()).unwrap_or(u32::MAX));
         }
-        let weather = self.services.of(case.who.service.slot);
-        let bucket = case.exchange.at.secs() / BUCKET_S;
+        let weather = self.services.of(service);
+        let bucket = at.secs() / BUCKET_S;
         weather.note(bucket, pair, login.failed, known);
         Sky { outage: weather.is_outage(bucket), known }
     }

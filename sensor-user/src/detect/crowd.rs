@@ -1,33 +1,39 @@
-//! How many different names something has carried, roughly: what tells a shared address from a person's.
+//! How many different names something has carried of late, roughly: what tells a shared address from a person's, and a
+//! route that refuses everybody from one that refuses somebody.
 
 use serde::{Deserialize, Serialize};
 
 use crate::detect::roster::{Slot, stable_hash};
+use crate::detect::sketch::Crowd;
 
-/// Seconds in which names are gathered; the gathering before still counts.
-const GATHERING_S: u32 = 3600;
+/// Names of an hour.
+pub const HOUR_S: u32 = 3600;
 
-/// Names as two sketches: one bit of 64 a name, so that `n` set bits mean at least `n` names. 24 bytes.
+/// Names of a day.
+pub const DAY_S: u32 = 86_400;
+
+/// A crowd that forgets: those who were noted within the gathering at hand, and those of the one before, however long
+/// ago that was. A gathering lasts so many seconds from its first name on. 24 bytes.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Crowd {
+pub struct FadingCrowd<const GATHERING_S: u32 = HOUR_S> {
     since_s: u32,
-    now: u64,
-    before: u64,
+    now: Crowd,
+    before: Crowd,
 }
 
-impl Crowd {
+impl<const GATHERING_S: u32> FadingCrowd<GATHERING_S> {
     /// Notes a name.
     pub fn note(&mut self, name: Slot, at_s: u32) {
-        if self.since_s == 0 || at_s.saturating_sub(self.since_s) > GATHERING_S {
-            *self = Self { since_s: at_s, now: 0, before: self.now };
+        if self.since_s == 0 || at_s.saturating_sub(self.since_s) >= GATHERING_S {
+            *self = Self { since_s: at_s, now: Crowd::default(), before: self.now };
         }
-        self.now |= 1 << (stable_hash(&(name.at, name.life)) >> 58);
+        self.now.add(stable_hash(&name));
     }
 
-    /// At least so many names were noted within the last hour or two.
+    /// At least so many names were noted within the last gathering or two.
     #[must_use]
     pub const fn size(&self) -> u32 {
-        (self.now | self.before).count_ones()
+        Crowd(self.now.0 | self.before.0).size()
     }
 }
 
@@ -37,7 +43,7 @@ mod tests {
 
     #[test]
     fn counts_names_and_not_their_uses() {
-        let mut crowd = Crowd::default();
+        let mut crowd = FadingCrowd::<HOUR_S>::default();
         for use_ in 0..1000 {
             crowd.note(Slot { at: use_ % 3, life: 1 }, 1000 + use_);
         }
@@ -50,7 +56,7 @@ mod tests {
 
     #[test]
     fn forgets_after_two_gatherings() {
-        let mut crowd = Crowd::default();
+        let mut crowd = FadingCrowd::<HOUR_S>::default();
         crowd.note(Slot { at: 1, life: 1 }, 1000);
         crowd.note(Slot { at: 2, life: 1 }, 5000);
         assert_eq!(crowd.size(), 2);

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use crate::capture::{Loss, Time};
 use crate::detect::atlas::Atlas;
+use crate::detect::climate::Climate;
 use crate::detect::roster::Roster;
 use crate::detect::routes::Routes;
 use crate::detect::user::{Engine, UserRules};
@@ -31,6 +32,7 @@ pub struct Detector {
     roster: Roster,
     knowledge: Arc<Knowledge>,
     atlas: Atlas,
+    climate: Climate,
     who: Who,
     user: Arc<UserRules>,
     ticked_s: u64,
@@ -56,6 +58,7 @@ impl Detector {
             roster: Roster::new(&settings),
             knowledge: Arc::default(),
             atlas: Atlas::default(),
+            climate: Climate::default(),
             who: Who::default(),
             user: Arc::default(),
             ticked_s: 0,
@@ -76,6 +79,10 @@ impl Detector {
 
     pub(super) const fn routes_mut(&mut self) -> &mut Routes {
         &mut self.routes
+    }
+
+    pub(super) const fn climate_mut(&mut self) -> &mut Climate {
+        &mut self.climate
     }
 
     /// Judges by other outside knowledge from now on.
@@ -107,13 +114,16 @@ impl Detector {
     /// Judges a new exchange with its tokens as they are now. Rules that need a verdict see the settled ones;
     /// [`Self::judge_late`] shows them the others.
     pub fn judge(&mut self, exchange: &Exchange, tokens: &[TokenUse], now: Time, out: &mut Report) {
-        let Self { seats, routes, roster, knowledge, atlas, who, .. } = self;
+        let Self { seats, routes, roster, knowledge, atlas, climate, who, .. } = self;
         let before = out.len();
         let route = routes.look_up(exchange, tokens);
         roster.see(exchange, tokens, route, knowledge.revision, who);
         atlas.show(knowledge, exchange.client, who);
+        let login = climate.see(exchange, route.kind, who.service.slot);
+        let login = login.as_ref();
         let object = object::of(&route.name, &exchange.request);
-        let every = Case { exchange, tokens, all: tokens, route, object, who, knowledge, now, again: false };
+        let every =
+            Case { exchange, tokens, all: tokens, route, login, object, who, knowledge, now, again: false };
         if tokens.iter().all(|held| held.token.is_settled()) {
             let holds = When::of(&every);
             for seat in seats.iter_mut().filter(|seat| holds.meets(seat.when)) {
@@ -149,8 +159,9 @@ impl Detector {
         roster.see_late(exchange, tokens, &asked, who);
         atlas.show(knowledge, exchange.client, who);
         let object = object::of(&route.name, &exchange.request);
+        let (login, again) = (None, true);
         let case =
-            Case { exchange, tokens: &asked, all: tokens, route, object, who, knowledge, now, again: true };
+            Case { exchange, tokens: &asked, all: tokens, route, login, object, who, knowledge, now, again };
         for seat in seats.iter_mut().filter(|seat| seat.needs == Needs::Verdict) {
             seat.ask(&case, out);
         }
@@ -173,8 +184,9 @@ impl Detector {
         roster.see_late(exchange, tokens, &asked, who);
         atlas.show(knowledge, exchange.client, who);
         let object = object::of(&route.name, &exchange.request);
+        let (login, again) = (None, true);
         let case =
-            Case { exchange, tokens: &asked, all: tokens, route, object, who, knowledge, now, again: true };
+            Case { exchange, tokens: &asked, all: tokens, route, login, object, who, knowledge, now, again };
         for seat in seats {
             let before = out.len();
             seat.rule.judge_standing(&case, out);

@@ -78,7 +78,8 @@ pub struct Principal {
 pub struct Scene {
     /// When the exchange began.
     pub at: Time,
-    /// The client's address: the peer's, or what a trusted proxy says.
+    /// The client's address: the peer's, or what a trusted proxy says; unspecified in findings about a service as a
+    /// whole.
     pub client: IpAddr,
     /// Both ends of the connection.
     pub endpoints: Endpoints,
@@ -101,6 +102,14 @@ pub struct Scene {
     pub response_bytes: Option<u64>,
     /// How much was captured.
     pub coverage: Coverage,
+}
+
+impl Scene {
+    /// Whether it is about the service as a whole: nobody stands for the client.
+    #[must_use]
+    pub const fn is_of_service(&self) -> bool {
+        self.client.is_unspecified()
+    }
 }
 
 /// Writes shared text for a snapshot.

@@ -1,4 +1,6 @@
-//! Shares of a service's answers over the last minutes: how many of all were errors, how many slow.
+//! The share of a service's answers that is bad, and stays so: above a fixed limit for two minutes in a row, of five
+//! whole minutes each time. How many of all were errors, how many slow. What is compared with the usual instead is an
+//! [`UnusualShare`](crate::detect::unusual_share::UnusualShare).
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +28,7 @@ impl Tally {
 
 /// Tallies of the minute at hand and the five before it: 80 bytes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Shares {
+pub struct LastingShare {
     minute: u32,
     now: Tally,
     past: [Tally; MINUTES as usize],
@@ -36,7 +38,7 @@ pub struct Shares {
     told: (u8, u32),
 }
 
-impl Shares {
+impl LastingShare {
     /// Counts an answer. If it is the first of a new minute: the sum of the five minutes before it.
     pub fn add(&mut self, second: u32, some: bool, worse: bool) -> Option<Tally> {
         let minute = second / 60;
@@ -87,10 +89,10 @@ mod tests {
 
     #[test]
     fn sums_five_whole_minutes() {
-        let mut shares = Shares::default();
+        let mut share = LastingShare::default();
         let mut ended = Vec::new();
         for second in 6000..6600 {
-            ended.extend(shares.add(second, second % 10 == 0, second % 60 == 0));
+            ended.extend(share.add(second, second % 10 == 0, second % 60 == 0));
         }
         assert_eq!(ended[0], Tally::default());
         assert_eq!(ended[1], Tally { all: 60, some: 6, worse: 1 });
@@ -98,10 +100,10 @@ mod tests {
         assert!(ended[9].exceeds(30, 9.9, 30) && !ended[9].exceeds(30, 10.0, 30));
         assert_eq!(
             [(1, 10), (2, 20), (2, 30), (1, 40), (0, 120), (2, 130), (2, 140)]
-                .map(|(l, s)| shares.rises(l, s, 100)),
+                .map(|(l, s)| share.rises(l, s, 100)),
             [None, Some(1), Some(2), None, None, None, Some(2)]
         );
-        assert_eq!(shares.add(1_000_000, true, true), Some(Tally::default()));
-        assert_eq!(shares.add(10, true, true), None, "an earlier second counts to the minute at hand");
+        assert_eq!(share.add(1_000_000, true, true), Some(Tally::default()));
+        assert_eq!(share.add(10, true, true), None, "an earlier second counts to the minute at hand");
     }
 }

@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 
 use crate::detect::holder::holder;
 use crate::detect::roster::stable_hash;
-use crate::detect::{About, Case, Finding, RouteKind, Scene, Severity, scene, text};
+use crate::detect::{Case, RouteKind, text};
 use crate::http::Exchange;
 
 /// An attempt to log in.
@@ -24,21 +24,21 @@ pub struct Login {
 }
 
 impl Login {
-    /// The attempt that an exchange is, if it is one. With `lax`, 400 and 422 are failures without an account too.
+    /// The attempt that an exchange on a route of this kind is, if it is one. With `lax`, 400 and 422 are failures
+    /// without an account too.
     #[inline]
     #[must_use]
-    pub fn of(case: &Case<'_>, lax: bool) -> Option<Self> {
-        if !matches!(case.route.kind, RouteKind::Login | RouteKind::Token) {
+    pub fn of(exchange: &Exchange, kind: RouteKind, lax: bool) -> Option<Self> {
+        if !matches!(kind, RouteKind::Login | RouteKind::Token) {
             return None;
         }
-        Self::read(case, lax)
+        Self::read(exchange, kind, lax)
     }
 
-    fn read(case: &Case<'_>, lax: bool) -> Option<Self> {
-        let exchange = case.exchange;
+    fn read(exchange: &Exchange, kind: RouteKind, lax: bool) -> Option<Self> {
         let named = exchange.account();
         let refreshes = exchange.body.as_ref().is_some_and(|body| body.refresh_token.is_some());
-        if case.route.kind == RouteKind::Token && (named.is_none() || refreshes) {
+        if kind == RouteKind::Token && (named.is_none() || refreshes) {
             return None;
         }
         if named.is_none() && matches!(exchange.request.method(), b"GET" | b"HEAD" | b"OPTIONS") {
@@ -101,52 +101,6 @@ pub fn shown_account(case: &Case<'_>) -> Option<String> {
     Some(text::mask_segment(&text::printable(name.as_bytes(), 64)))
 }
 
-/// The scene of a finding about a service as a whole: no client is named, for the one whose request decided it may be
-/// anybody. The service stands in the client's place, so that all such findings are one alert.
-#[must_use]
-pub fn service_scene(case: &Case<'_>) -> Scene {
-    let server = case.exchange.endpoints.server;
-    let mut scene = scene::of(case);
-    scene.client = server.ip();
-    scene.endpoints.client = server;
-    scene.user_agent = None;
-    scene
-}
-
-/// What a rule about logins says.
-#[derive(Debug)]
-pub struct Saying {
-    /// How bad.
-    pub severity: Severity,
-    /// 0 to 100.
-    pub confidence: u8,
-    /// One sentence.
-    pub message: String,
-    /// A short phrase.
-    pub brief: String,
-    /// Facts of its own.
-    pub facts: Vec<(&'static str, serde_json::Value)>,
-}
-
-impl Saying {
-    /// A finding that names nobody but the client of this scene. Accounts in requests are claims.
-    #[must_use]
-    pub fn into_finding(self, about: &'static About, case: &Case<'_>, scene: Scene) -> Finding {
-        Finding {
-            rule: about,
-            at: case.exchange.ended_at,
-            severity: self.severity,
-            confidence: self.confidence,
-            principal: None,
-            token: None,
-            message: self.message,
-            brief: self.brief,
-            facts: self.facts,
-            scene: Some(Box::new(scene)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod days;
 
@@ -154,26 +108,10 @@ mod days;
 mod tests {
     use super::*;
     use crate::detect::staging::Stage;
-    use crate::detect::{Knowledge, Route, Who};
     use crate::http::{Header, ResponseHead};
 
     fn read(stage: &Stage, kind: RouteKind) -> Option<Login> {
-        let route = Route { name: "POST /login".into(), kind, ..Route::default() };
-        let (who, knowledge) = (Who::default(), Knowledge::default());
-        let exchange = &stage.exchange;
-        let now = exchange.at;
-        let case = Case {
-            exchange,
-            tokens: &[],
-            all: &[],
-            route: &route,
-            object: None,
-            who: &who,
-            knowledge: &knowledge,
-            again: false,
-            now,
-        };
-        Login::of(&case, false)
+        Login::of(&stage.exchange, kind, false)
     }
 
     fn failed(stage: &Stage) -> Option<bool> {

@@ -1,4 +1,5 @@
-//! The memory of the detect stage over a restart: the participants, the routes, and what each rule keeps.
+//! The memory of the detect stage over a restart: the participants, the routes, the climate of logins, and what each rule
+//! keeps.
 //!
 //! Parts are saved one at a time, so that saving a million tokens never holds up capture for long. Between two parts the
 //! roster may give a place to somebody else; the lives of places tell, and what does not fit is void.
@@ -10,7 +11,7 @@ use crate::detect::{About, Detector, Memory};
 /// One part of what is remembered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remembered {
-    /// Whose it is: a rule's id, [`ROSTER`] or [`ROUTES`].
+    /// Whose it is: a rule's id, [`ROSTER`], [`ROUTES`] or [`CLIMATE`].
     pub name: &'static str,
     /// Version of its layout.
     pub version: u32,
@@ -24,7 +25,10 @@ pub const ROSTER: &str = "roster";
 /// The routes, which columns refer to as well.
 pub const ROUTES: &str = "routes";
 
-/// Raised when the layout of the roster or of the routes changes.
+/// Who has logged in from where, and how logins went of late.
+pub const CLIMATE: &str = "climate";
+
+/// Raised when the layout of the roster, the routes or the climate changes.
 const VERSION: u32 = 2;
 
 /// Why nothing, or not everything, was remembered.
@@ -39,7 +43,7 @@ impl Detector {
     /// How many parts there are.
     #[must_use]
     pub fn parts(&self) -> usize {
-        self.seats().len() + 2
+        self.seats().len() + 3
     }
 
     /// Saves one part: none for a rule without history, and for one whose history cannot be written.
@@ -51,8 +55,9 @@ impl Detector {
         match part {
             0 => saved(ROSTER, VERSION, self.roster_mut().save()),
             1 => saved(ROUTES, VERSION, self.routes_mut().save()),
+            2 => saved(CLIMATE, VERSION, self.climate_mut().save()),
             _ => {
-                let rule = self.seats_mut().get_mut(part - 2)?.rule_mut();
+                let rule = self.seats_mut().get_mut(part - 3)?.rule_mut();
                 let about = rule.about();
                 saved(about.id, layout(about), rule.memory()?.save())
             }
@@ -85,6 +90,11 @@ impl Detector {
         self.roster_mut().resume(roster);
         self.routes_mut().resume(routes);
         let mut forgotten = Vec::new();
+        if let Some((version, bytes)) = part(CLIMATE)
+            && (version != VERSION || self.climate_mut().load(bytes).is_err())
+        {
+            forgotten.push(Forgotten { name: "all logins".to_owned() });
+        }
         for seat in self.seats_mut() {
             let rule = seat.rule_mut();
             let about = rule.about();

@@ -21,7 +21,7 @@ const MAX_PER_HOUR: u32 = 120;
 /// What was told, and when.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(from = "Saved")]
-pub struct Told {
+pub struct Remarks {
     table: Table<u64, u32>,
     hour: u32,
     said: u32,
@@ -34,20 +34,20 @@ struct Saved {
     said: u32,
 }
 
-impl From<Saved> for Told {
+impl From<Saved> for Remarks {
     fn from(Saved { mut table, hour, said }: Saved) -> Self {
         table.limit(MAX_TOLD);
         Self { table, hour, said }
     }
 }
 
-impl Default for Told {
+impl Default for Remarks {
     fn default() -> Self {
         Self { table: Table::new(MAX_TOLD), hour: 0, said: 0 }
     }
 }
 
-impl Told {
+impl Remarks {
     /// Whether `name` was not told within the last `quiet_s` seconds; then it is told now. What goes on all the time is
     /// told every `quiet_s`.
     pub fn is_news(&mut self, name: &impl Hash, at_s: u32, quiet_s: u32) -> bool {
@@ -104,7 +104,7 @@ pub struct PerIssuer {
     settings: Arc<DetectSettings>,
     again_s: u32,
     check: fn(&Subject<'_>, &DetectSettings) -> Option<Statement>,
-    memory: (Told, Column<Norm>),
+    memory: (Remarks, Column<Norm>),
 }
 
 impl PerIssuer {
@@ -121,7 +121,7 @@ impl PerIssuer {
             settings: Arc::clone(settings),
             again_s,
             check,
-            memory: (Told::default(), Column::default()),
+            memory: (Remarks::default(), Column::default()),
         }
     }
 }
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn tells_each_name_once_in_its_time() {
-        let mut told = Told::default();
+        let mut told = Remarks::default();
         assert!(told.is_news(&"a", 100, 60) && !told.is_news(&"a", 159, 60) && told.is_news(&"a", 160, 60));
         assert!(told.is_news(&"b", 160, 60));
         assert!(!told.is_news(&"a", 10, 60), "time that goes back tells nothing anew");
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn made_up_names_are_bounded_in_number_and_rate() {
-        let mut told = Told::default();
+        let mut told = Remarks::default();
         let news = (0..100_000_u32).filter(|name| told.is_news(name, 3600, 60)).count();
         assert_eq!(news, MAX_PER_HOUR as usize);
         for hour in 2..200 {
@@ -184,10 +184,10 @@ mod tests {
 
     #[test]
     fn a_restart_tells_nothing_again() {
-        let mut told = Told::default();
+        let mut told = Remarks::default();
         told.is_news(&"a", 100, 60);
         let saved = told.save().unwrap();
-        let mut fresh = Told::default();
+        let mut fresh = Remarks::default();
         fresh.load(&saved).unwrap();
         assert!(!fresh.is_news(&"a", 120, 60));
         assert_eq!(fresh.table.cap(), MAX_TOLD);

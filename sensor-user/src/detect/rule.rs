@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capture::{Loss, Time};
 use crate::detect::cause::must_refuse;
+use crate::detect::climate::LoginSeen;
 use crate::detect::knowledge::{Knowledge, Place};
 use crate::detect::object::Object;
 use crate::detect::roster::{Slot, Who};
@@ -212,6 +213,8 @@ pub struct Case<'a> {
     pub all: &'a [TokenUse],
     /// Its route.
     pub route: &'a Route,
+    /// The attempt to log in that it is, if it is one; none when it is judged again.
+    pub login: Option<&'a LoginSeen>,
     /// The object that the request names, if it names one.
     pub object: Option<Object>,
     /// Who takes part.
@@ -225,7 +228,7 @@ pub struct Case<'a> {
     pub again: bool,
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
     /// The second of the exchange, since the epoch.
     #[must_use]
     pub fn second(&self) -> u32 {
@@ -239,13 +242,14 @@ impl Case<'_> {
         self.who.place.as_ref()
     }
 
-    /// The token that names the verified principal of this case.
+    /// The token by which the actor is known, chosen as the roster chooses it: the first with a verdict that a verifier
+    /// need not refuse. It names the verified principal wherever [`Who::principal`] knows one; elsewhere it may be a
+    /// token that nobody can check, or the good token of somebody whose request failed.
     #[must_use]
-    pub fn acting(&self) -> Option<&TokenUse> {
+    pub fn acting(&self) -> Option<&'a TokenUse> {
         let good =
             |held: &&TokenUse| must_refuse(&held.token, self.exchange.at, VERIFIERS_LEEWAY_S).is_none();
-        let held = self.tokens.iter().filter(|held| held.token.is_settled()).find(good)?;
-        (held.token.is_verified() && held.token.subject.is_some()).then_some(held)
+        self.tokens.iter().filter(|held| held.token.is_settled()).find(good)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The scene of a finding: the exchange as an alert may show it. Built only when a rule has something to say.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::detect::{Case, Principal, Scene, text};
@@ -32,6 +33,17 @@ pub fn of(case: &Case<'_>) -> Scene {
         response_bytes: exchange.response_body_bytes,
         coverage: exchange.coverage,
     }
+}
+
+/// Draws the scene of what is about the service as a whole: nobody stands for the client, and `-` for the route.
+#[must_use]
+pub fn of_service(case: &Case<'_>) -> Scene {
+    let mut scene = of(case);
+    scene.client = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    scene.endpoints.client = SocketAddr::new(scene.client, 0);
+    scene.route = "-".into();
+    scene.user_agent = None;
+    scene
 }
 
 /// Who a token names, and whether that is more than a claim.

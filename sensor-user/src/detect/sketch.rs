@@ -218,7 +218,9 @@ impl<const N: u32> Sliding<N> {
     }
 }
 
-/// A few callers by one bit of 64 each: `n` set bits mean at least `n` callers.
+/// A few callers by one bit of 64 each: `n` set bits mean at least `n` callers. [`FadingCrowd`] forgets them in time.
+///
+/// [`FadingCrowd`]: crate::detect::crowd::FadingCrowd
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Crowd(pub u64);
 
@@ -238,27 +240,6 @@ impl Crowd {
     #[must_use]
     pub const fn size(self) -> u32 {
         self.0.count_ones()
-    }
-}
-
-/// A crowd that forgets: those of the part of time at hand, and of the one before. 24 bytes.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Fading {
-    part: u32,
-    now: Crowd,
-    before: Crowd,
-}
-
-impl Fading {
-    /// Adds a hash in a part, by its number; how many there are now at least.
-    pub const fn add(&mut self, part: u32, hash: u64) -> u32 {
-        if part > self.part {
-            self.before = if part - self.part == 1 { self.now } else { Crowd(0) };
-            self.now = Crowd(0);
-            self.part = part;
-        }
-        self.now.add(hash);
-        Crowd(self.now.0 | self.before.0).size()
     }
 }
 
@@ -319,14 +300,6 @@ mod tests {
         assert_eq!((window.count(), window.at_most()), (1, 1));
         assert!(window.add(998, two) && window.add(1000, three));
         assert_eq!((window.count(), window.at_most()), (3, 3));
-    }
-
-    #[test]
-    fn a_fading_crowd_lasts_for_two_parts() {
-        let mut crowd = Fading::default();
-        let sizes = [(7, 1), (7, 2), (7, 2), (8, 3), (9, 4), (20, 5), (19, 6)]
-            .map(|(part, name)| crowd.add(part, stable_hash(&name)));
-        assert_eq!(sizes, [1, 2, 2, 3, 2, 1, 2]);
     }
 
     #[test]

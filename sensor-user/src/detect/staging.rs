@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::capture::{Endpoints, Origin, SocketId, Time};
 use crate::detect::atlas::Atlas;
+use crate::detect::climate::Climate;
 use crate::detect::holder::holder;
 use crate::detect::roster::{Roster, stable_hash};
 use crate::detect::{
@@ -243,12 +244,25 @@ impl Stage {
         who: &Who,
         knowledge: &Knowledge,
     ) -> Vec<Finding> {
+        self.ask_in(rule, tokens, who, knowledge, &mut Climate::default())
+    }
+
+    fn ask_in(
+        &self,
+        rule: &mut dyn Rule,
+        tokens: &[TokenUse],
+        who: &Who,
+        knowledge: &Knowledge,
+        climate: &mut Climate,
+    ) -> Vec<Finding> {
+        let login = climate.see(&self.exchange, self.route.kind, who.service.slot);
         let mut report = Vec::new();
         let case = Case {
             exchange: &self.exchange,
             tokens,
             all: tokens,
             route: &self.route,
+            login: login.as_ref(),
             object: crate::detect::object::of(&self.route.name, &self.exchange.request),
             who,
             knowledge,
@@ -265,6 +279,7 @@ pub(crate) struct Play {
     pub(crate) rule: Box<dyn Rule>,
     pub(crate) knowledge: Knowledge,
     roster: Roster,
+    climate: Climate,
 }
 
 impl Play {
@@ -273,7 +288,12 @@ impl Play {
     }
 
     pub(crate) fn with(rule: Box<dyn Rule>, settings: &DetectSettings) -> Self {
-        Self { rule, knowledge: Knowledge::default(), roster: Roster::new(settings) }
+        Self {
+            rule,
+            knowledge: Knowledge::default(),
+            roster: Roster::new(settings),
+            climate: Climate::default(),
+        }
     }
 
     /// What the rule says of the next exchange.
@@ -282,7 +302,7 @@ impl Play {
         let mut who = Who::default();
         self.roster.see(&stage.exchange, &tokens, &Route::default(), 0, &mut who);
         Atlas::default().show(&self.knowledge, stage.exchange.client, &mut who);
-        stage.ask_as(&mut *self.rule, &tokens, &who, &self.knowledge)
+        stage.ask_in(&mut *self.rule, &tokens, &who, &self.knowledge, &mut self.climate)
     }
 
     /// Saves and restores the rule's memory, as a restart does.

@@ -1,4 +1,5 @@
-//! The frame of rules that state a fact about one token by itself: they keep no history.
+//! What rules say, and of whom: of a token, an actor, an address, or a service. And the frame of rules that state a fact
+//! about one token by itself, which keep no history.
 
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use serde_json::Value;
 
 use crate::detect::cause::must_refuse;
 use crate::detect::{
-    About, Case, DetectSettings, Finding, Guard, Report, RouteKind, Rule, Severity, When, scene,
+    About, Case, DetectSettings, Finding, Guard, Report, RouteKind, Rule, Scene, Severity, When, scene,
 };
 use crate::token::{Carrier, Token, TokenUse};
 
@@ -118,30 +119,42 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// Makes a finding of it.
+    /// A finding about a token, and whom it names.
     #[must_use]
-    pub fn into_finding(self, about: &'static About, subject: &Subject<'_>) -> Finding {
+    pub fn into_finding(mut self, about: &'static About, subject: &Subject<'_>) -> Finding {
         let mut facts = token_facts(subject);
-        facts.extend(self.facts);
+        facts.append(&mut self.facts);
+        self.facts = facts;
         Finding {
-            rule: about,
-            at: subject.case.exchange.ended_at,
-            severity: self.severity,
-            confidence: self.confidence,
             principal: scene::principal(subject.token),
             token: Some(subject.token.fingerprint),
-            message: self.message,
-            brief: self.brief,
-            facts,
-            scene: Some(Box::new(scene::of(subject.case))),
+            ..self.into_address_finding(about, subject.case)
         }
     }
-}
 
-impl Statement {
-    /// Makes a finding about the client's address of it: no token, nobody named.
+    /// A finding about who acts: by the acting token, or by the address if there is none.
+    #[must_use]
+    pub fn into_actor_finding(self, about: &'static About, case: &Case<'_>) -> Finding {
+        match case.acting() {
+            Some(held) => self.into_finding(about, &Subject::new(case, held)),
+            None => self.into_address_finding(about, case),
+        }
+    }
+
+    /// A finding about the client's address: no token, nobody named. Accounts in requests are claims.
     #[must_use]
     pub fn into_address_finding(self, about: &'static About, case: &Case<'_>) -> Finding {
+        self.with_scene(about, case, scene::of(case))
+    }
+
+    /// A finding about the service as a whole: the client whose request decided it may be anybody, and so may its
+    /// route.
+    #[must_use]
+    pub fn into_service_finding(self, about: &'static About, case: &Case<'_>) -> Finding {
+        self.with_scene(about, case, scene::of_service(case))
+    }
+
+    fn with_scene(self, about: &'static About, case: &Case<'_>, scene: Scene) -> Finding {
         Finding {
             rule: about,
             at: case.exchange.ended_at,
@@ -152,9 +165,16 @@ impl Statement {
             message: self.message,
             brief: self.brief,
             facts: self.facts,
-            scene: Some(Box::new(scene::of(case))),
+            scene: Some(Box::new(scene)),
         }
     }
+}
+
+/// So many of so many, in whole percent.
+#[must_use]
+pub fn percent(part: u32, whole: u32) -> u32 {
+    let share = u64::from(part) * 100 / u64::from(whole.max(1));
+    u32::try_from(share).unwrap_or(u32::MAX)
 }
 
 /// The facts that every finding about a token carries.

@@ -46,7 +46,7 @@ impl Limits {
 
 /// Attempts at one service.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Share {
+pub struct UnusualShare {
     good: Buckets<8>,
     failed: Buckets<8>,
     /// Failures and attempts of the past, faded.
@@ -57,7 +57,7 @@ pub struct Share {
 
 /// A share that is worth saying.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Finding {
+pub struct Excess {
     /// How bad.
     pub severity: Severity,
     /// Attempts in the window.
@@ -68,7 +68,7 @@ pub struct Finding {
     pub usual_percent: Option<f32>,
 }
 
-impl Share {
+impl UnusualShare {
     /// Counts an attempt.
     #[inline]
     pub fn add(&mut self, at_s: u64, failed: bool) {
@@ -100,7 +100,7 @@ impl Share {
     }
 
     /// What is to be said after a failure.
-    pub fn judge(&mut self, at_s: u64, limits: &Limits) -> Option<Finding> {
+    pub fn judge(&mut self, at_s: u64, limits: &Limits) -> Option<Excess> {
         let minute = at_s / 60;
         let failures = self.failed.sum(minute, MINUTES);
         let attempts = failures + self.good.sum(minute, MINUTES);
@@ -123,7 +123,7 @@ impl Share {
         if !self.told.again(at_s, severity, AGAIN_S) {
             return None;
         }
-        Some(Finding { severity, attempts, failures, usual_percent: usual.map(|usual| usual * 100.0) })
+        Some(Excess { severity, attempts, failures, usual_percent: usual.map(|usual| usual * 100.0) })
     }
 }
 
@@ -158,7 +158,7 @@ mod tests {
     const LIMITS: Limits = Limits { warn: 0.1, serious: 0.3, attempts: 50 };
 
     /// Feeds so many minutes of 100 attempts each, of which so many fail.
-    fn run(share: &mut Share, from: u64, minutes: u64, failing: u64) -> Vec<Severity> {
+    fn run(share: &mut UnusualShare, from: u64, minutes: u64, failing: u64) -> Vec<Severity> {
         let mut said = Vec::new();
         for minute in from..from + minutes {
             for attempt in 0..100 {
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn warns_above_a_tenth_and_is_high_above_three() {
-        let mut share = Share::default();
+        let mut share = UnusualShare::default();
         assert_eq!(run(&mut share, 1000, 10, 3), []);
         assert_eq!(run(&mut share, 1010, 6, 14), [Severity::Medium]);
         assert_eq!(run(&mut share, 1100, 6, 60).last(), Some(&Severity::High));
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn what_is_usual_is_no_news() {
-        let mut share = Share::default();
+        let mut share = UnusualShare::default();
         assert_eq!(run(&mut share, 1000, 200, 15), []);
         assert_eq!(run(&mut share, 1200, 10, 20), []);
         assert_eq!(run(&mut share, 1210, 10, 50), [Severity::High]);
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_long_attack_does_not_become_usual_at_once() {
-        let mut share = Share::default();
+        let mut share = UnusualShare::default();
         run(&mut share, 1000, 60, 3);
         run(&mut share, 1060, 30, 90);
         assert!(share.usual().unwrap() < 0.06, "{:?}", share.usual());
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn small_numbers_say_nothing() {
-        let mut share = Share::default();
+        let mut share = UnusualShare::default();
         for _ in 0..49 {
             share.add(60_000, true);
             assert_eq!(share.judge(60_000, &LIMITS), None);

@@ -24,7 +24,12 @@ pub fn line(alert: &Alert, colour: bool, out: &mut String) {
     let _ = write!(out, "  {principal}  ");
     match &finding.scene {
         Some(scene) => {
-            let _ = write!(out, "{} -> {}  ", scene.client, shown::server(alert, scene));
+            match shown::client(scene) {
+                Some(client) => write!(out, "{client}"),
+                None => write!(out, "-"),
+            }
+            .unwrap_or_default();
+            let _ = write!(out, " -> {}  ", shown::server(alert, scene));
             plain(&scene.route, out);
             match scene.status {
                 Some(status) => write!(out, " {status}  "),
@@ -97,6 +102,8 @@ mod tests {
             "2026-11-21T18:04:05.123Z LOW      alg-none  -  10.0.3.7 -> 10.0.0.1:8080  \
              GET /orders/{id} -  alg \"none\" accepted  ×1  tok=-\n"
         );
+        alert.finding.scene.as_mut().unwrap().client = std::net::Ipv4Addr::UNSPECIFIED.into();
+        assert!(shown(&alert).contains("  - -> 10.0.0.1:8080  "), "it is about the service");
         alert.finding.scene = None;
         assert!(shown(&alert).contains("alg-none  -  -  -  alg"));
     }

@@ -75,7 +75,8 @@ struct Technique {
 
 #[derive(Debug, Serialize)]
 struct SceneFields<'a> {
-    source: Endpoint,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<Endpoint>,
     destination: Endpoint,
     http: Http<'a>,
     url: Url<'a>,
@@ -218,7 +219,8 @@ impl<'a> SceneFields<'a> {
         let server = scene.endpoints.server;
         let container = alert.place.as_ref().and_then(|place| place.container_id.clone());
         Self {
-            source: Endpoint { ip: scene.client.to_string(), port: shown::client_port(scene) },
+            source: shown::client(scene)
+                .map(|client| Endpoint { ip: client.to_string(), port: shown::client_port(scene) }),
             destination: Endpoint { ip: server.ip().to_string(), port: Some(server.port()) },
             http: Http {
                 request: Request { method: &scene.method },

@@ -145,7 +145,8 @@ pub struct Evidence<'a> {
     http_request: HttpRequest<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     http_response: Option<HttpResponse>,
-    src_endpoint: Endpoint,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    src_endpoint: Option<Endpoint>,
     dst_endpoint: Endpoint,
     #[serde(skip_serializing_if = "Option::is_none")]
     container: Option<Container<'a>>,
@@ -343,11 +344,11 @@ impl<'a> Evidence<'a> {
                 user_agent: scene.user_agent.as_deref(),
             },
             http_response: scene.status.map(|code| HttpResponse { code }),
-            src_endpoint: Endpoint {
-                name: scene.client.to_string(),
-                ip: scene.client.to_string(),
+            src_endpoint: shown::client(scene).map(|client| Endpoint {
+                name: client.to_string(),
+                ip: client.to_string(),
                 port: shown::client_port(scene),
-            },
+            }),
             dst_endpoint: Endpoint {
                 name: shown::server(alert, scene),
                 ip: server.ip().to_string(),

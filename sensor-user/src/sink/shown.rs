@@ -58,6 +58,12 @@ pub fn server(alert: &Alert, scene: &Scene) -> String {
     }
 }
 
+/// The client; nobody, if it is about the service as a whole.
+#[must_use]
+pub fn client(scene: &Scene) -> Option<IpAddr> {
+    (!scene.is_of_service()).then_some(scene.client)
+}
+
 /// The client's port, where the client is the peer and not behind a proxy.
 #[must_use]
 pub fn client_port(scene: &Scene) -> Option<u16> {

@@ -23,7 +23,7 @@ pub struct Said {
     pub rule: String,
     /// When: milliseconds since the epoch.
     pub at_ms: u64,
-    /// The client.
+    /// The client; none if the alert is about the service.
     pub client: Option<IpAddr>,
     /// The subject, verified or not.
     pub principal: String,
@@ -68,8 +68,7 @@ impl Said {
         if label.is_fact && matches!(self.severity.as_str(), "High" | "Critical") {
             return false;
         }
-        // An alert about no client in particular shows none, or the service itself.
-        let nobody = self.client.is_none() || self.client == self.service.map(|service| service.ip());
+        let nobody = self.client.is_none();
         let service = label.service.is_some() && (self.service.is_none() || self.service == label.service);
         service && (nobody || ABOUT_SERVICES.contains(&self.rule.as_str()))
             || self.client.is_some_and(|ip| label.addresses.contains(&ip))

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::detect::accounts::Accounts;
-use crate::detect::climate::{Climate, Sky};
-use crate::detect::login::{Login, Saying, service_scene, shown_account};
+use crate::detect::climate::{LoginSeen, Sky};
+use crate::detect::login::shown_account;
 use crate::detect::recent::Recent;
+use crate::detect::statement::Statement;
 use crate::detect::told::Told;
 use crate::detect::{
     About, Case, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, When,
@@ -59,7 +60,7 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     Box::new(AccountGuessing {
         addresses: settings.count(&ABOUT, "addresses"),
         failures: settings.count(&ABOUT, "failures"),
-        memory: (Accounts::default(), Climate::default()),
+        memory: Accounts::default(),
     })
 }
 
@@ -73,7 +74,7 @@ struct Guesses {
 struct AccountGuessing {
     addresses: u32,
     failures: u32,
-    memory: (Accounts<Option<Box<Guesses>>>, Climate),
+    memory: Accounts<Option<Box<Guesses>>>,
 }
 
 impl Rule for AccountGuessing {
@@ -90,11 +91,9 @@ impl Rule for AccountGuessing {
     }
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
-        let Some(login) = Login::of(case, false) else { return };
+        let Some(&LoginSeen { login, sky: Sky { outage, known } }) = case.login else { return };
         let Some(account) = login.account else { return };
-        let (accounts, climate) = &mut self.memory;
-        let Sky { outage, known } = climate.note(case, &login);
-        let Some((guesses, real)) = accounts.of(account, login.failed) else { return };
+        let Some((guesses, real)) = self.memory.of(account, login.failed) else { return };
         if known || case.who.trusted_address {
             return;
         }
@@ -140,7 +139,7 @@ fn finding(case: &Case<'_>, severity: Severity, addresses: u32, failures: u32) -
     };
     let mut facts = vec![("addresses", addresses.into()), ("failures", failures.into())];
     facts.extend(shown_account(case).map(|account| ("account", account.into())));
-    Saying { severity, confidence: 80, message, brief, facts }.into_finding(&ABOUT, case, service_scene(case))
+    Statement { severity, confidence: 80, message, brief, facts }.into_service_finding(&ABOUT, case)
 }
 
 #[cfg(test)]
@@ -162,39 +161,39 @@ mod tests {
         rule(&Arc::default())
     }
 
-    fn severities(rule: &mut dyn Rule, tries: impl IntoIterator<Item = (u64, u64, u16)>) -> Vec<Severity> {
-        let ask = |(s, address, status)| login(s, "alice@shop.example", address, status).ask(rule, []);
+    fn severities(play: &mut Play, tries: impl IntoIterator<Item = (u64, u64, u16)>) -> Vec<Severity> {
+        let ask = |(s, address, status)| play.ask(&login(s, "alice@shop.example", address, status), []);
         tries.into_iter().flat_map(ask).map(|f| f.severity).collect()
     }
 
     #[test]
     fn an_invented_account_is_medium_a_real_one_high_and_a_hit_critical() {
         let tries = || (0..8_u64).map(|i| (i * 400, i % 6 + 10, 401));
-        let mut rule = fresh();
-        assert_eq!(severities(&mut *rule, tries()), [Severity::Medium]);
-        let mut rule = fresh();
-        assert_eq!(severities(&mut *rule, [(0, 1, 200)]), []);
-        assert_eq!(severities(&mut *rule, tries()), [Severity::High]);
-        assert_eq!(severities(&mut *rule, [(3000, 1, 200)]), [], "its owner, at home");
-        assert_eq!(severities(&mut *rule, [(3001, 99, 200)]), [Severity::Critical]);
+        let mut play = Play::new(fresh());
+        assert_eq!(severities(&mut play, tries()), [Severity::Medium]);
+        let mut play = Play::new(fresh());
+        assert_eq!(severities(&mut play, [(0, 1, 200)]), []);
+        assert_eq!(severities(&mut play, tries()), [Severity::High]);
+        assert_eq!(severities(&mut play, [(3000, 1, 200)]), [], "its owner, at home");
+        assert_eq!(severities(&mut play, [(3001, 99, 200)]), [Severity::Critical]);
     }
 
     #[test]
     fn the_account_is_masked() {
-        let mut rule = fresh();
+        let mut play = Play::new(fresh());
         let found: Vec<_> =
-            (0..8_u64).flat_map(|i| login(i, "alice@shop.example", i, 401).ask(&mut *rule, [])).collect();
+            (0..8_u64).flat_map(|i| play.ask(&login(i, "alice@shop.example", i, 401), [])).collect();
         let text = format!("{found:?}");
         assert!(text.contains("a…@shop.example") && !text.contains("alice"), "{text}");
     }
 
     #[test]
     fn few_addresses_or_slow_failures_are_benign() {
-        assert_eq!(severities(&mut *fresh(), (0..100_u64).map(|i| (i, i % 4, 401))), []);
-        assert_eq!(severities(&mut *fresh(), (0..100_u64).map(|i| (i * 900, i, 401))), []);
-        let mut rule = fresh();
-        severities(&mut *rule, (0..20).map(|i| (i, i, 200)));
-        assert_eq!(severities(&mut *rule, (0..20).map(|i| (100 + i, i, 401))), [], "places it is known at");
+        assert_eq!(severities(&mut Play::new(fresh()), (0..100_u64).map(|i| (i, i % 4, 401))), []);
+        assert_eq!(severities(&mut Play::new(fresh()), (0..100_u64).map(|i| (i * 900, i, 401))), []);
+        let mut play = Play::new(fresh());
+        severities(&mut play, (0..20).map(|i| (i, i, 200)));
+        assert_eq!(severities(&mut play, (0..20).map(|i| (100 + i, i, 401))), [], "places it is known at");
     }
 
     #[test]

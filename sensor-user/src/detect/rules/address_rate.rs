@@ -9,7 +9,7 @@ use crate::detect::sketch::{Crowd, get_used};
 use crate::detect::statement::Statement;
 use crate::detect::window::Buckets;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold, telling,
+    About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold,
 };
 
 /// The card.
@@ -143,7 +143,7 @@ impl Rule for AddressRate {
             brief: format!("{count} requests in 1 min"),
             facts: vec![("requests", count.into()), ("limit", limit.into()), ("callers", callers.into())],
         };
-        report.push(telling::of_address(&ABOUT, case, statement));
+        report.push(statement.into_address_finding(&ABOUT, case));
     }
 }
 

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::detect::climate::{Climate, Sky};
-use crate::detect::login::{Login, Saying};
+use crate::detect::climate::{LoginSeen, Sky};
+use crate::detect::login::Login;
 use crate::detect::recent::{Before, Recent};
+use crate::detect::statement::Statement;
 use crate::detect::window::Buckets;
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, When,
-    scene,
 };
 
 /// The card.
@@ -101,7 +101,7 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
             ten: limit("per_10_minutes"),
             lax: limit("count_400_422") > 0,
         },
-        memory: (Column::default(), Climate::default()),
+        memory: Column::default(),
     })
 }
 
@@ -127,7 +127,7 @@ struct Tries {
 
 struct BruteForce {
     limits: Limits,
-    memory: (Column<Option<Box<Tries>>>, Climate),
+    memory: Column<Option<Box<Tries>>>,
 }
 
 /// What the windows hold.
@@ -216,6 +216,22 @@ fn risk(failures: u32, accounts: u32) -> u32 {
     (failures.min(100) * 70 / 100) + (accounts.min(10) * 30 / 10)
 }
 
+impl BruteForce {
+    /// The attempt as this rule counts it. An answer of 400 or 422 that only its own setting makes a failure has no
+    /// account, so nobody is known there.
+    #[inline]
+    fn login(&self, case: &Case<'_>) -> Option<LoginSeen> {
+        match case.login {
+            Some(seen) => Some(*seen),
+            None if self.limits.lax && !case.again => {
+                let login = Login::of(case.exchange, case.route.kind, true)?;
+                Some(LoginSeen { login, sky: Sky::default() })
+            }
+            None => None,
+        }
+    }
+}
+
 impl Rule for BruteForce {
     fn about(&self) -> &'static About {
         &ABOUT
@@ -230,10 +246,9 @@ impl Rule for BruteForce {
     }
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
-        let Some(login) = Login::of(case, self.limits.lax) else { return };
-        let (addresses, climate) = &mut self.memory;
-        let Sky { outage, known } = climate.note(case, &login);
-        let tries = addresses.of(case.who.address.slot).get_or_insert_default();
+        let Some(LoginSeen { login, sky }) = self.login(case) else { return };
+        let Sky { outage, known } = sky;
+        let tries = self.memory.of(case.who.address.slot).get_or_insert_default();
         let counts = tries.note(&login, known, case.exchange.at.secs() / BUCKET_S, case.second());
         let shared = case.who.trusted_address;
         let severity = if login.failed {
@@ -274,7 +289,7 @@ fn finding(case: &Case<'_>, severity: Severity, counts: Counts, failed: bool) ->
         ("risk_score", risk(counts.ten, counts.accounts).into()),
     ];
     let confidence = if failed { 85 } else { 75 };
-    Saying { severity, confidence, message, brief, facts }.into_finding(&ABOUT, case, scene::of(case))
+    Statement { severity, confidence, message, brief, facts }.into_address_finding(&ABOUT, case)
 }
 
 #[cfg(test)]
@@ -287,14 +302,14 @@ mod tests {
         Stage::to("POST", "/login").kind(RouteKind::Login).status(status).after_ms(ms)
     }
 
-    fn severities(rule: &mut dyn Rule, tries: impl IntoIterator<Item = (u64, u16)>) -> Vec<Option<Severity>> {
-        let ask = |(ms, status)| login(ms, status).ask(rule, []).first().map(|f| f.severity);
+    fn severities(play: &mut Play, tries: impl IntoIterator<Item = (u64, u16)>) -> Vec<Option<Severity>> {
+        let ask = |(ms, status)| play.ask(&login(ms, status), []).first().map(|f| f.severity);
         tries.into_iter().map(ask).collect()
     }
 
     #[test]
     fn ten_failures_in_ten_minutes_are_high() {
-        let found = severities(&mut *rule(&Arc::default()), (0..10).map(|i| (i * 50_000, 401)));
+        let found = severities(&mut Play::new(rule(&Arc::default())), (0..10).map(|i| (i * 50_000, 401)));
         assert_eq!(found[..9], [None; 9]);
         assert_eq!(found[9], Some(Severity::High));
     }
@@ -302,31 +317,31 @@ mod tests {
     #[test]
     fn an_office_where_people_mostly_log_in_is_medium_at_most() {
         let tries = (0..60).map(|i| (i * 900, if i % 3 == 0 { 403 } else { 200 }));
-        let found = severities(&mut *rule(&Arc::default()), tries);
+        let found = severities(&mut Play::new(rule(&Arc::default())), tries);
         let failures = found.iter().zip(0..).filter(|(_, i)| i % 3 == 0).filter_map(|(f, _)| *f);
         assert!(failures.max() <= Some(Severity::Medium));
     }
 
     #[test]
     fn more_than_fifty_a_minute_are_critical() {
-        let found = severities(&mut *rule(&Arc::default()), (0..60).map(|i| (i * 500, 401)));
+        let found = severities(&mut Play::new(rule(&Arc::default())), (0..60).map(|i| (i * 500, 401)));
         assert_eq!(found[50], Some(Severity::Critical));
         assert!(found[..50].iter().all(|s| *s < Some(Severity::Critical)));
     }
 
     #[test]
     fn success_after_fast_failures_is_critical() {
-        let mut rule = rule(&Arc::default());
+        let mut play = Play::new(rule(&Arc::default()));
         let mut tries: Vec<_> = (0..11).map(|i| (i * 1000, 401)).collect();
         tries.push((11_500, 200));
-        assert_eq!(severities(&mut *rule, tries)[11], Some(Severity::Critical));
-        assert_eq!(severities(&mut *rule, [(300_000, 200)]), [None], "a minute later nobody is guessing");
+        assert_eq!(severities(&mut play, tries)[11], Some(Severity::Critical));
+        assert_eq!(severities(&mut play, [(300_000, 200)]), [None], "a minute later nobody is guessing");
     }
 
     #[test]
     fn a_person_who_mistypes_is_left_alone() {
         let tries = [(0, 401), (3000, 401), (9000, 401), (20_000, 200)];
-        assert_eq!(severities(&mut *rule(&Arc::default()), tries), [None; 4]);
+        assert_eq!(severities(&mut Play::new(rule(&Arc::default())), tries), [None; 4]);
     }
 
     #[test]
@@ -343,28 +358,28 @@ mod tests {
 
     #[test]
     fn an_ipv6_guesser_owns_its_network() {
-        let mut rule = rule(&Arc::default());
-        let ask = |i: u64| login(i * 1000, 401).client(&format!("2001:db8::{i:x}")).ask(&mut *rule, []).len();
+        let mut play = Play::new(rule(&Arc::default()));
+        let ask = |i: u64| play.ask(&login(i * 1000, 401).client(&format!("2001:db8::{i:x}")), []).len();
         assert_eq!((0..12).map(ask).sum::<usize>(), 3);
     }
 
     #[test]
     fn only_login_routes_count() {
-        let mut rule = rule(&Arc::default());
+        let mut play = Play::new(rule(&Arc::default()));
         for i in 0..100 {
-            assert!(Stage::new().status(401).after_ms(i).ask(&mut *rule, []).is_empty());
+            assert!(play.ask(&Stage::new().status(401).after_ms(i), []).is_empty());
         }
     }
 
     #[test]
     fn bad_requests_count_only_if_asked() {
         let tries = || (0..10).map(|i| (i * 1000, 422));
-        assert_eq!(severities(&mut *rule(&Arc::default()), tries())[9], None);
+        assert_eq!(severities(&mut Play::new(rule(&Arc::default())), tries())[9], None);
         let thresholds = crate::detect::Thresholds(vec![("count_400_422", 1.0)]);
         let own = crate::detect::RuleSettings { thresholds, ..crate::detect::RuleSettings::default() };
         let settings =
             DetectSettings { rules: [("brute-force".to_owned(), own)].into(), ..DetectSettings::default() };
-        assert_eq!(severities(&mut *rule(&Arc::new(settings)), tries())[9], Some(Severity::High));
+        assert_eq!(severities(&mut Play::new(rule(&Arc::new(settings))), tries())[9], Some(Severity::High));
     }
 
     #[test]
@@ -378,9 +393,9 @@ mod tests {
 
     #[test]
     fn accounts_raise_the_risk() {
-        let mut rule = rule(&Arc::default());
+        let mut play = Play::new(rule(&Arc::default()));
         let risk_of = |i: u64| {
-            let found = login(i * 1000, 401).account(&format!("user{i}")).ask(&mut *rule, []);
+            let found = play.ask(&login(i * 1000, 401).account(&format!("user{i}")), []);
             found.first().map(|f| f.facts.last().unwrap().1.clone())
         };
         assert_eq!((0..20).filter_map(risk_of).last(), Some(44.into()));
@@ -388,22 +403,22 @@ mod tests {
 
     #[test]
     fn an_office_in_the_morning_is_left_alone() {
-        let mut rule = rule(&Arc::default());
+        let mut play = Play::new(rule(&Arc::default()));
         let mut found = Vec::new();
         for person in 0..300_u64 {
             let name = format!("user{person}");
             if person % 5 == 0 {
-                found.extend(login(person * 200, 401).account(&name).ask(&mut *rule, []));
-                found.extend(login(person * 200 + 90, 401).account(&name).ask(&mut *rule, []));
+                found.extend(play.ask(&login(person * 200, 401).account(&name), []));
+                found.extend(play.ask(&login(person * 200 + 90, 401).account(&name), []));
             }
-            found.extend(login(person * 200 + 150, 200).account(&name).ask(&mut *rule, []));
+            found.extend(play.ask(&login(person * 200 + 150, 200).account(&name), []));
         }
         assert!(found.is_empty(), "{:?}", found.first().map(|f| &f.message));
     }
 
     #[test]
     fn logging_in_between_does_not_hide_guesses() {
-        let mut rule = rule(&Arc::default());
+        let mut play = Play::new(rule(&Arc::default()));
         let mut worst = None;
         for i in 0..60_u64 {
             let stage = if i % 3 == 2 {
@@ -411,24 +426,24 @@ mod tests {
             } else {
                 login(i * 1000, 401).account("alice")
             };
-            worst = worst.max(stage.ask(&mut *rule, []).first().map(|f| f.severity));
+            worst = worst.max(play.ask(&stage, []).first().map(|f| f.severity));
         }
         assert!(worst >= Some(Severity::High));
     }
 
     #[test]
     fn an_outage_is_not_everybodys_attack() {
-        let mut rule = rule(&Arc::default());
+        let mut play = Play::new(rule(&Arc::default()));
         let at = |ms, person: u64, status| {
             login(ms, status).account(&format!("user{person}")).client(&format!("10.7.0.{person}"))
         };
         for person in 0..20 {
-            assert!(at(person, person, 200).ask(&mut *rule, []).is_empty());
+            assert!(play.ask(&at(person, person, 200), []).is_empty());
         }
         let mut found = 0;
         for round in 0..15_u64 {
             for person in 0..20 {
-                found += at(3_600_000 + round * 20_000 + person, person, 401).ask(&mut *rule, []).len();
+                found += play.ask(&at(3_600_000 + round * 20_000 + person, person, 401), []).len();
             }
         }
         assert_eq!(found, 0);

@@ -10,7 +10,6 @@ use crate::detect::sketch::{Sliding, get_used};
 use crate::detect::statement::Statement;
 use crate::detect::{
     About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold, When,
-    telling,
 };
 
 /// The card.
@@ -154,7 +153,7 @@ impl Rule for BulkAccess {
             brief: format!("about {count} objects in 5 min"),
             facts: vec![("objects", count.into()), ("limit", limit.into())],
         };
-        report.push(telling::of_actor(&ABOUT, case, statement));
+        report.push(statement.into_actor_finding(&ABOUT, case));
     }
 }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::detect::climate::{Climate, Sky};
-use crate::detect::login::{Login, Saying, service_scene};
+use crate::detect::climate::{LoginSeen, Sky};
+use crate::detect::login::Login;
 use crate::detect::recent::Recent;
+use crate::detect::statement::Statement;
 use crate::detect::told::Told;
 use crate::detect::window::Buckets;
 use crate::detect::{
@@ -78,7 +79,7 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
         accounts: settings.count(&ABOUT, "accounts"),
         addresses: settings.count(&ABOUT, "addresses"),
         times_usual: settings.count(&ABOUT, "times_usual"),
-        memory: (Column::default(), Climate::default()),
+        memory: Column::default(),
     })
 }
 
@@ -98,7 +99,7 @@ struct CredentialStuffing {
     accounts: u32,
     addresses: u32,
     times_usual: u32,
-    memory: (Column<Option<Box<Service>>>, Climate),
+    memory: Column<Option<Box<Service>>>,
 }
 
 impl Service {
@@ -162,12 +163,10 @@ impl Rule for CredentialStuffing {
     }
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
-        let Some(login) = Login::of(case, false) else { return };
+        let Some(&LoginSeen { login, sky: Sky { outage, known } }) = case.login else { return };
         let Some(account) = login.account else { return };
-        let (services, climate) = &mut self.memory;
-        let Sky { outage, known } = climate.note(case, &login);
         let at_s = case.second();
-        let service = services.of(case.who.service.slot).get_or_insert_default();
+        let service = self.memory.of(case.who.service.slot).get_or_insert_default();
         service.note(&login, account, known, at_s);
         if !login.failed || known || outage || case.who.trusted_address {
             return;
@@ -190,7 +189,7 @@ impl Rule for CredentialStuffing {
 }
 
 fn finding(case: &Case<'_>, (accounts, addresses): (u32, u32), (failed, good): (u32, u32)) -> Finding {
-    let saying = Saying {
+    let statement = Statement {
         severity: ABOUT.severity,
         confidence: 80,
         message: format!(
@@ -206,7 +205,7 @@ fn finding(case: &Case<'_>, (accounts, addresses): (u32, u32), (failed, good): (
             ("successes_10m", good.into()),
         ],
     };
-    saying.into_finding(&ABOUT, case, service_scene(case))
+    statement.into_service_finding(&ABOUT, case)
 }
 
 #[cfg(test)]
@@ -230,55 +229,54 @@ mod tests {
 
     #[test]
     fn ten_accounts_from_five_addresses_are_one_alert() {
-        let mut rule = fresh();
-        let found: Vec<_> =
-            (0..200_u64).map(|i| login(i, i, i % 50, 401).ask(&mut *rule, []).len()).collect();
+        let mut play = Play::new(fresh());
+        let found: Vec<_> = (0..200_u64).map(|i| play.ask(&login(i, i, i % 50, 401), []).len()).collect();
         assert_eq!(found.iter().position(|n| *n == 1), Some(9));
         assert_eq!(found.iter().sum::<usize>(), 1);
-        assert_eq!(login(700, 1, 1, 401).ask(&mut *rule, []).len(), 1, "told again after ten minutes");
+        assert_eq!(play.ask(&login(700, 1, 1, 401), []).len(), 1, "told again after ten minutes");
     }
 
     #[test]
     fn few_addresses_or_accounts_or_many_tries_are_other_rules() {
-        let mut rule = fresh();
+        let mut play = Play::new(fresh());
         for i in 0..100_u64 {
-            assert!(login(i, i, i % 4, 401).ask(&mut *rule, []).is_empty(), "four addresses");
+            assert!(play.ask(&login(i, i, i % 4, 401), []).is_empty(), "four addresses");
         }
-        let mut rule = fresh();
+        let mut play = Play::new(fresh());
         for i in 0..100_u64 {
-            assert!(login(i, i % 9, i, 401).ask(&mut *rule, []).is_empty(), "nine accounts");
+            assert!(play.ask(&login(i, i % 9, i, 401), []).is_empty(), "nine accounts");
         }
     }
 
     #[test]
     fn a_large_service_has_mistakes_all_day_and_an_attack_stands_out() {
-        let mut rule = fresh();
+        let mut play = Play::new(fresh());
         let mut found = 0;
         for i in 0..40_000_u64 {
             let (s, person) = (i / 2, i % 5000);
             if i % 12 == 0 {
-                found += login(s, person + 100_000, person, 401).ask(&mut *rule, []).len();
+                found += play.ask(&login(s, person + 100_000, person, 401), []).len();
             } else {
-                found += login(s, person, person, 200).ask(&mut *rule, []).len();
+                found += play.ask(&login(s, person, person, 200), []).len();
             }
         }
         assert_eq!(found, 0);
         for i in 0..1200_u64 {
             let s = 20_000 + i / 2;
-            login(s, i % 5000, i % 5000, 200).ask(&mut *rule, []);
-            found += login(s, i + 200_000, i % 300, 401).ask(&mut *rule, []).len();
+            play.ask(&login(s, i % 5000, i % 5000, 200), []);
+            found += play.ask(&login(s, i + 200_000, i % 300, 401), []).len();
         }
         assert!(found >= 1);
     }
 
     #[test]
     fn an_outage_is_no_attack() {
-        let mut rule = fresh();
+        let mut play = Play::new(fresh());
         for person in 0..50 {
-            login(person, person, person, 200).ask(&mut *rule, []);
+            play.ask(&login(person, person, person, 200), []);
         }
         for i in 0..500_u64 {
-            assert!(login(7200 + i, i % 50, i % 50, 401).ask(&mut *rule, []).is_empty());
+            assert!(play.ask(&login(7200 + i, i % 50, i % 50, 401), []).is_empty());
         }
     }
 

@@ -11,7 +11,7 @@ use crate::detect::sketch::Sliding;
 use crate::detect::statement::Statement;
 use crate::detect::{
     About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Slot, Threshold,
-    When, telling,
+    When,
 };
 
 /// The card.
@@ -209,7 +209,7 @@ impl Rule for DataExfiltration {
                 ("new_country", abroad.into()),
             ],
         };
-        report.push(telling::of_actor(&ABOUT, case, statement));
+        report.push(statement.into_actor_finding(&ABOUT, case));
     }
 }
 

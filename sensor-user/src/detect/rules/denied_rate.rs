@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::detect::crowd::{DAY_S, FadingCrowd};
 use crate::detect::roster::stable_hash;
-use crate::detect::sketch::{Crowd, Fading};
+use crate::detect::sketch::Crowd;
 use crate::detect::statement::Statement;
 use crate::detect::window::Buckets;
 use crate::detect::{
     About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold, When,
-    telling,
 };
 
 /// The card.
@@ -55,7 +55,6 @@ const BUCKET_S: u32 = 10;
 /// Callers after whose refusal a route is known to refuse ordinary callers, within this day and the one before: those
 /// who try what is not theirs come now and then, and a page that asks too much does so every day.
 const COMMON: u32 = 4;
-const DAY_S: u32 = 86_400;
 
 /// Seconds after which a refusal is a habit.
 const HABIT_S: u32 = 3600;
@@ -84,7 +83,7 @@ struct DeniedRate {
     low: u32,
     high: u32,
     /// Of each actor its refusals, of each route whom it refused.
-    memory: (Column<Refusals>, Column<Fading>),
+    memory: (Column<Refusals>, Column<FadingCrowd<DAY_S>>),
 }
 
 impl Rule for DeniedRate {
@@ -108,9 +107,10 @@ impl Rule for DeniedRate {
         }
         let Some(actor) = case.who.actor else { return };
         let (second, route) = (case.second(), case.route.slot);
-        let callers = self.memory.1.of(route).add(second / DAY_S, stable_hash(&actor.known.slot));
+        let crowd = self.memory.1.of(route);
+        crowd.note(actor.known.slot, second);
         let refused = self.memory.0.of(actor.known.slot);
-        let is_common = callers >= COMMON || refused.is_habit(stable_hash(&route), second);
+        let is_common = crowd.size() >= COMMON || refused.is_habit(stable_hash(&route), second);
         let (bucket, counts) =
             (u64::from(second / BUCKET_S), if is_common { &mut refused.common } else { &mut refused.odd });
         counts.add(bucket);
@@ -135,7 +135,7 @@ impl Rule for DeniedRate {
             brief: format!("{count} refusals in 1 min"),
             facts: vec![("refusals", count.into()), ("unusual_refusals", odd.into())],
         };
-        report.push(telling::of_actor(&ABOUT, case, statement));
+        report.push(statement.into_actor_finding(&ABOUT, case));
     }
 }
 

@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
 use crate::detect::cause::cause;
-use crate::detect::crowd::Crowd;
+use crate::detect::crowd::FadingCrowd;
 use crate::detect::family::Family;
 use crate::detect::holder::network;
 use crate::detect::statement::{Statement, Subject};
@@ -90,7 +90,7 @@ impl Pair {
 struct Memories {
     tokens: Column<Owner>,
     principals: Column<ArrayVec<Pair, MAX_PAIRS>>,
-    services: Column<ArrayVec<(Pair, Crowd), MAX_HABITS>>,
+    services: Column<ArrayVec<(Pair, FadingCrowd), MAX_HABITS>>,
 }
 
 struct DeviceChange {
@@ -120,7 +120,7 @@ impl DeviceChange {
                 let rarest = (0..).zip(habits.iter()).min_by_key(|(_, (_, crowd))| crowd.size());
                 habits.remove(rarest.map_or(0, |(at, _)| at));
             }
-            habits.push((pair, Crowd::default()));
+            habits.push((pair, FadingCrowd::default()));
             habits.len() - 1
         });
         let Some((_, crowd)) = habits.get_mut(at) else { return false };

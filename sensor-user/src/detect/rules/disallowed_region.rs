@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::detect::cause::cause;
 use crate::detect::knowledge::letters;
-use crate::detect::statement::{Statement, Subject, is_guardable};
+use crate::detect::statement::{Statement, is_guardable};
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, RouteKind, Rule, Severity,
     Threshold, When,
 };
-use crate::token::TokenUse;
 
 /// The card.
 pub static ABOUT: About = About {
@@ -98,10 +96,10 @@ fn finding(case: &Case<'_>, country: [u8; 2]) -> Finding {
         brief: format!("success from {country}"),
         facts: vec![("country", country.into())],
     };
-    let good = |held: &&TokenUse| cause(&held.token).is_none();
-    match case.tokens.iter().find(good).filter(|_| case.who.actor.is_some()) {
-        Some(held) => statement.into_finding(&ABOUT, &Subject::new(case, case.acting().unwrap_or(held))),
-        None => statement.into_address_finding(&ABOUT, case),
+    if case.who.actor.is_some() {
+        statement.into_actor_finding(&ABOUT, case)
+    } else {
+        statement.into_address_finding(&ABOUT, case)
     }
 }
 

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::detect::crowd::{DAY_S, FadingCrowd};
 use crate::detect::roster::stable_hash;
-use crate::detect::sketch::{Distinct, Fading};
+use crate::detect::sketch::Distinct;
 use crate::detect::statement::Statement;
-use crate::detect::telling::percent;
+use crate::detect::statement::percent;
 use crate::detect::window::Buckets;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold, telling,
+    About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold,
 };
 
 /// The card.
@@ -79,7 +80,6 @@ const BUCKETS: u64 = 12;
 /// Addresses from which on a route's errors are its own fault, within this day and the one before: the same word lists
 /// are tried again every few days.
 const COMMON: u32 = 4;
-const DAY_S: u32 = 86_400;
 
 /// Seconds between two findings about one address.
 const QUIET_S: u32 = 300;
@@ -112,7 +112,7 @@ struct Tries {
 
 struct EndpointRecon {
     limits: [u32; 5],
-    memory: (Column<Option<Box<Tries>>>, Column<Fading>),
+    memory: (Column<Option<Box<Tries>>>, Column<FadingCrowd<DAY_S>>),
 }
 
 impl Tries {
@@ -155,10 +155,11 @@ impl Rule for EndpointRecon {
             return;
         }
         let crowd = self.memory.1.of(case.route.slot);
-        let addresses = crowd.add(second / DAY_S, stable_hash(&address));
+        crowd.note(address, second);
+        let is_common = crowd.size() >= COMMON;
         let tries = self.memory.0.of(address).get_or_insert_default();
         tries.calls.add(bucket);
-        if addresses >= COMMON {
+        if is_common {
             return;
         }
         tries.errors.add(bucket);
@@ -186,7 +187,7 @@ impl Rule for EndpointRecon {
             brief: format!("{errors} of {calls} requests failed in 2 min"),
             facts: vec![("requests", calls.into()), ("errors", errors.into()), ("routes", routes.into())],
         };
-        report.push(telling::of_address(&ABOUT, case, statement));
+        report.push(statement.into_address_finding(&ABOUT, case));
     }
 }
 

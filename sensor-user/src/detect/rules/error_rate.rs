@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::detect::shares::{Shares, Tally};
+use crate::detect::lasting_share::{LastingShare, Tally};
 use crate::detect::statement::Statement;
-use crate::detect::{
-    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Threshold, telling,
-};
+use crate::detect::{About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Threshold};
 
 /// The card.
 pub static ABOUT: About = About {
@@ -74,7 +72,7 @@ struct ErrorRate {
     medium: f64,
     answers: u32,
     errors: u32,
-    services: Column<Shares>,
+    services: Column<LastingShare>,
 }
 
 impl Rule for ErrorRate {
@@ -89,12 +87,12 @@ impl Rule for ErrorRate {
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
         let Some(status) = case.exchange.status() else { return };
         let second = case.second();
-        let shares = self.services.of(case.who.service.slot);
-        let Some(sum) = shares.add(second, (500..600).contains(&status), false) else { return };
+        let share = self.services.of(case.who.service.slot);
+        let Some(sum) = share.add(second, (500..600).contains(&status), false) else { return };
         let exceeds = |percent| sum.all >= self.answers && sum.exceeds(sum.some, percent, self.errors);
         let level = u8::from(exceeds(self.low)) + u8::from(exceeds(self.medium.max(self.low)));
-        if let Some(level) = shares.rises(level, second, AGAIN_S) {
-            report.push(telling::of_service(&ABOUT, case, statement(case, sum, level)));
+        if let Some(level) = share.rises(level, second, AGAIN_S) {
+            report.push(statement(case, sum, level).into_service_finding(&ABOUT, case));
         }
     }
 }

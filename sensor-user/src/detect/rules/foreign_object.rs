@@ -11,7 +11,6 @@ use crate::detect::statement::Statement;
 use crate::detect::table::Table;
 use crate::detect::{
     About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Slot, Threshold, When,
-    telling,
 };
 
 /// The card.
@@ -291,7 +290,7 @@ impl Rule for ForeignObject {
         {
             return;
         }
-        report.push(telling::of_actor(&ABOUT, case, statement(case, in_hour, route)));
+        report.push(statement(case, in_hour, route).into_actor_finding(&ABOUT, case));
     }
 }
 
@@ -411,7 +410,7 @@ impl OfActor {
 }
 
 fn is_privileged(case: &Case<'_>) -> bool {
-    let roles = telling::acting(case).map(|held| &held.token.roles);
+    let roles = case.acting().map(|held| &held.token.roles);
     roles.is_some_and(|roles| {
         roles.iter().any(|role| case.knowledge.privileged_roles.contains(role.to_ascii_uppercase().as_str()))
     })

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::detect::accounts::Accounts;
-use crate::detect::login::{Login, Saying, shown_account};
+use crate::detect::climate::LoginSeen;
+use crate::detect::login::shown_account;
 use crate::detect::roster::stable_hash;
+use crate::detect::statement::Statement;
 use crate::detect::told::Told;
 use crate::detect::window::Buckets;
 use crate::detect::{
-    About, Case, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, When, scene,
+    About, Case, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, When,
 };
 
 /// The card.
@@ -117,8 +119,8 @@ impl Rule for FrequentLogin {
     }
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
-        let Some(login) = Login::of(case, false).filter(|login| !login.failed) else { return };
-        let Some(account) = login.account else { return };
+        let Some(LoginSeen { login, .. }) = case.login else { return };
+        let Some(account) = login.account.filter(|_| !login.failed) else { return };
         let target = stable_hash(&(account, case.exchange.endpoints.server));
         let Some((logins, _)) = self.memory.of(target, false) else { return };
         let at_s = case.second();
@@ -137,14 +139,14 @@ fn finding(case: &Case<'_>, severity: Severity, count: u32, addresses: u32) -> F
     let route = &case.route.name;
     let mut facts = vec![("logins_10m", count.into()), ("addresses", addresses.into())];
     facts.extend(shown_account(case).map(|account| ("account", account.into())));
-    let saying = Saying {
+    let statement = Statement {
         severity,
         confidence: 60,
         message: format!("One account logged in {count} times within ten minutes, on {route}."),
         brief: format!("{count} logins in 10 min"),
         facts,
     };
-    saying.into_finding(&ABOUT, case, scene::of(case))
+    statement.into_address_finding(&ABOUT, case)
 }
 
 #[cfg(test)]
@@ -166,23 +168,23 @@ mod tests {
         rule(&Arc::default())
     }
 
-    fn found(rule: &mut dyn Rule, times: impl IntoIterator<Item = u64>) -> Vec<Severity> {
-        let ask = |s| login(s, "alice", "10.0.0.1").ask(rule, []);
+    fn found(play: &mut Play, times: impl IntoIterator<Item = u64>) -> Vec<Severity> {
+        let ask = |s| play.ask(&login(s, "alice", "10.0.0.1"), []);
         times.into_iter().flat_map(ask).map(|f| f.severity).collect()
     }
 
     #[test]
     fn the_sixth_login_is_one_too_many() {
-        assert_eq!(found(&mut *fresh(), (0..5).map(|i| i * 60)), []);
-        assert_eq!(found(&mut *fresh(), (0..6).map(|i| i * 60)), [Severity::Low]);
-        assert_eq!(found(&mut *fresh(), (0..100).map(|i| i * 150)), [], "four in ten minutes");
+        assert_eq!(found(&mut Play::new(fresh()), (0..5).map(|i| i * 60)), []);
+        assert_eq!(found(&mut Play::new(fresh()), (0..6).map(|i| i * 60)), [Severity::Low]);
+        assert_eq!(found(&mut Play::new(fresh()), (0..100).map(|i| i * 150)), [], "four in ten minutes");
     }
 
     #[test]
     fn from_many_addresses_it_is_medium() {
-        let mut rule = fresh();
+        let mut play = Play::new(fresh());
         let severities: Vec<_> = (0..30_u64)
-            .flat_map(|i| login(i, "alice", &format!("203.0.113.{i}")).ask(&mut *rule, []))
+            .flat_map(|i| play.ask(&login(i, "alice", &format!("203.0.113.{i}")), []))
             .map(|f| f.severity)
             .collect();
         assert_eq!(severities.iter().max(), Some(&Severity::Medium));
@@ -191,22 +193,22 @@ mod tests {
 
     #[test]
     fn accounts_and_failures_are_kept_apart() {
-        let mut rule = fresh();
+        let mut play = Play::new(fresh());
         for i in 0..50_u64 {
-            assert!(login(i, &format!("user{i}"), "10.0.0.1").ask(&mut *rule, []).is_empty());
-            assert!(login(i, "alice", "10.0.0.1").status(401).ask(&mut *rule, []).is_empty());
+            assert!(play.ask(&login(i, &format!("user{i}"), "10.0.0.1"), []).is_empty());
+            assert!(play.ask(&login(i, "alice", "10.0.0.1").status(401), []).is_empty());
         }
     }
 
     #[test]
     fn a_program_that_always_does_it_is_told_of_once() {
-        let mut rule = fresh();
+        let mut play = Play::new(fresh());
         let nightly = |day: u64| (0..20).map(move |i| day * 86_400 + i * 10);
-        assert_eq!(found(&mut *rule, nightly(0)).len(), 1);
+        assert_eq!(found(&mut play, nightly(0)).len(), 1);
         for day in 1..10 {
-            assert_eq!(found(&mut *rule, nightly(day)), []);
+            assert_eq!(found(&mut play, nightly(day)), []);
         }
-        assert_eq!(found(&mut *rule, (0..60).map(|i| 10 * 86_400 + i * 5)).len(), 1, "it has grown");
+        assert_eq!(found(&mut play, (0..60).map(|i| 10 * 86_400 + i * 5)).len(), 1, "it has grown");
     }
 
     #[test]

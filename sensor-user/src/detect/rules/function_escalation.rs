@@ -10,7 +10,7 @@ use crate::detect::sketch::Crowd;
 use crate::detect::statement::Statement;
 use crate::detect::{
     About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Slot, Threshold,
-    When, telling,
+    When,
 };
 use crate::token::Token;
 
@@ -134,7 +134,7 @@ impl Rule for FunctionEscalation {
         if !success && case.exchange.status() != Some(403) {
             return;
         }
-        let Some(held) = telling::acting(case) else { return };
+        let Some(held) = case.acting() else { return };
         let (name, second) = (group_of(&held.token), case.second());
         let route = self.memory.1.of(case.route.slot);
         let others = route.groups.iter().filter(|group| group.name != name);
@@ -177,7 +177,7 @@ impl Rule for FunctionEscalation {
                 ("after_refusal", after_refusal.into()),
             ],
         };
-        report.push(telling::of_actor(&ABOUT, case, statement));
+        report.push(statement.into_actor_finding(&ABOUT, case));
     }
 }
 

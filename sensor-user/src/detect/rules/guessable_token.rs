@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
-use crate::detect::remarks::Told;
+use crate::detect::remarks::Remarks;
 use crate::detect::statement::{Statement, Subject, is_guardable};
 use crate::detect::{
     About, Case, Column, DetectSettings, Guard, Memory, Needs, Report, Rule, Severity, Slot, Threshold, When,
@@ -60,7 +60,7 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     Box::new(GuessableToken {
         sequence: settings.count(&ABOUT, "sequence"),
         again_s: settings.count(&ABOUT, "again_s"),
-        memory: (Column::default(), Told::default(), Column::default()),
+        memory: (Column::default(), Remarks::default(), Column::default()),
     })
 }
 
@@ -93,7 +93,7 @@ impl Numbers {
 struct GuessableToken {
     sequence: u32,
     again_s: u32,
-    memory: (Column<Numbers>, Told, Column<Refused>),
+    memory: (Column<Numbers>, Remarks, Column<Refused>),
 }
 
 /// Where and when an address was refused with an opaque token last: 16 bytes an address.

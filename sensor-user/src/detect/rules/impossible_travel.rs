@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
-use crate::detect::crowd::Crowd;
+use crate::detect::crowd::FadingCrowd;
 use crate::detect::holder::egress;
 use crate::detect::knowledge::letters;
 use crate::detect::learning::{Gate, Learning, day};
@@ -158,7 +158,7 @@ struct Trail {
 struct ImpossibleTravel {
     limits: Limits,
     /// Of each principal where it was, of each address who was there.
-    memory: (Column<Trail>, Column<Crowd>),
+    memory: (Column<Trail>, Column<FadingCrowd>),
 }
 
 /// A journey that nobody makes.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::detect::payload::{self, Payload};
 use crate::detect::statement::Statement;
-use crate::detect::{About, Case, DetectSettings, Needs, Report, Rule, Severity, telling};
+use crate::detect::{About, Case, DetectSettings, Needs, Report, Rule, Severity};
 use crate::http::RequestHead;
 
 /// The card.
@@ -176,7 +176,7 @@ impl Rule for Injection {
             brief: format!("{what} in {place}"),
             facts: vec![("payload", what.into()), ("place", place.into())],
         };
-        report.push(telling::of_address(&ABOUT, case, statement));
+        report.push(statement.into_address_finding(&ABOUT, case));
     }
 }
 

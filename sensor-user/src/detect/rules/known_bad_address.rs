@@ -42,14 +42,14 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
 
 /// When an address was told of, in seconds since the epoch, and whether as a success.
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
-struct Told {
+struct Notice {
     at_s: u32,
     success: bool,
 }
 
 struct KnownBadAddress {
     repeat_s: u32,
-    memory: Column<Told>,
+    memory: Column<Notice>,
 }
 
 /// Whether the application has taken the client for a user.
@@ -88,7 +88,7 @@ impl Rule for KnownBadAddress {
         if fresh && (told.success || !success) {
             return;
         }
-        *told = Told { at_s, success };
+        *told = Notice { at_s, success };
         let route = &case.route.name;
         let (severity, message, brief) = if success {
             let message = format!("A client whose address is on a list of attackers was let in on {route}.");

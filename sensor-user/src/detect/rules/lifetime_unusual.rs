@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::detect::cause::{earliness_s, lateness_s};
-use crate::detect::remarks::{Told, is_ordinary};
+use crate::detect::remarks::{Remarks, is_ordinary};
 use crate::detect::roster::stable_hash;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::table::Table;
@@ -74,7 +74,11 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
         longest_s: i64::from(settings.count(&ABOUT, "longest_s")),
         shortest_s: i64::from(settings.count(&ABOUT, "shortest_s")),
         learn: settings.count(&ABOUT, "learn_tokens"),
-        memory: Remembered { usual: Table::new(MAX_ISSUERS), seen: Column::default(), told: Told::default() },
+        memory: Remembered {
+            usual: Table::new(MAX_ISSUERS),
+            seen: Column::default(),
+            told: Remarks::default(),
+        },
     })
 }
 
@@ -125,7 +129,7 @@ fn power(life_s: i64) -> usize {
 struct Remembered {
     usual: Table<u64, Usual>,
     seen: Column<bool>,
-    told: Told,
+    told: Remarks,
 }
 
 struct LifetimeUnusual {

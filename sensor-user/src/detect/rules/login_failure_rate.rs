@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::detect::climate::Climate;
-use crate::detect::login::{Login, Saying, service_scene};
-use crate::detect::share::{self, Capped, Limits, Share};
+use crate::detect::climate::LoginSeen;
+use crate::detect::statement::Statement;
+use crate::detect::unusual_share::{Capped, Excess, Limits, UnusualShare};
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, When,
 };
@@ -62,7 +62,7 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
 
 struct LoginFailureRate {
     limits: Limits,
-    memory: (Column<Share>, Column<Capped>, Climate),
+    memory: (Column<UnusualShare>, Column<Capped>),
 }
 
 impl Rule for LoginFailureRate {
@@ -79,9 +79,8 @@ impl Rule for LoginFailureRate {
     }
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
-        let Some(login) = Login::of(case, false) else { return };
-        let (services, addresses, climate) = &mut self.memory;
-        let sky = climate.note(case, &login);
+        let Some(LoginSeen { login, sky }) = case.login else { return };
+        let (services, addresses) = &mut self.memory;
         if login.failed && !addresses.of(case.who.address.slot).counts(case.second(), CAP) {
             return;
         }
@@ -94,8 +93,8 @@ impl Rule for LoginFailureRate {
     }
 }
 
-fn finding(case: &Case<'_>, found: share::Finding, outage: bool) -> Finding {
-    let share::Finding { severity, attempts, failures, usual_percent } = found;
+fn finding(case: &Case<'_>, found: Excess, outage: bool) -> Finding {
+    let Excess { severity, attempts, failures, usual_percent } = found;
     let why = if outage { " Those fail who have logged in before: the service may be broken." } else { "" };
     let mut facts = vec![
         ("attempts_5m", attempts.into()),
@@ -104,7 +103,7 @@ fn finding(case: &Case<'_>, found: share::Finding, outage: bool) -> Finding {
         ("outage", outage.into()),
     ];
     facts.extend(usual_percent.map(|usual| ("usual_percent", usual.round().into())));
-    let saying = Saying {
+    let statement = Statement {
         severity,
         confidence: 80,
         message: format!(
@@ -114,7 +113,7 @@ fn finding(case: &Case<'_>, found: share::Finding, outage: bool) -> Finding {
         brief: format!("{} % of logins fail", failures * 100 / attempts.max(1)),
         facts,
     };
-    saying.into_finding(&ABOUT, case, service_scene(case))
+    statement.into_service_finding(&ABOUT, case)
 }
 
 #[cfg(test)]
@@ -137,8 +136,8 @@ mod tests {
     }
 
     /// A login a second, so many percent of which fail.
-    fn run(rule: &mut dyn Rule, from: u64, seconds: u64, percent: u64) -> Vec<Finding> {
-        let ask = |s: u64| login(s, s % 5000, if s * 37 % 100 < percent { 401 } else { 200 }).ask(rule, []);
+    fn run(play: &mut Play, from: u64, seconds: u64, percent: u64) -> Vec<Finding> {
+        let ask = |s: u64| play.ask(&login(s, s % 5000, if s * 37 % 100 < percent { 401 } else { 200 }), []);
         (from..from + seconds).flat_map(ask).collect()
     }
 
@@ -148,36 +147,36 @@ mod tests {
 
     #[test]
     fn the_two_limits_are_kept_to() {
-        let mut rule = fresh();
-        assert!(run(&mut *rule, 0, 3600, 3).is_empty());
-        assert_eq!(severities(&run(&mut *rule, 3600, 900, 18)), [Severity::Medium]);
-        assert_eq!(severities(&run(&mut *rule, 4500, 600, 60)), [Severity::High]);
+        let mut play = Play::new(fresh());
+        assert!(run(&mut play, 0, 3600, 3).is_empty());
+        assert_eq!(severities(&run(&mut play, 3600, 900, 18)), [Severity::Medium]);
+        assert_eq!(severities(&run(&mut play, 4500, 600, 60)), [Severity::High]);
     }
 
     #[test]
     fn before_anything_is_usual_only_the_higher_limit_counts() {
-        assert!(run(&mut *fresh(), 0, 190, 25).is_empty());
-        assert_eq!(severities(&run(&mut *fresh(), 0, 190, 60)), [Severity::High]);
+        assert!(run(&mut Play::new(fresh()), 0, 190, 25).is_empty());
+        assert_eq!(severities(&run(&mut Play::new(fresh()), 0, 190, 60)), [Severity::High]);
     }
 
     #[test]
     fn quiet_services_and_single_clients_say_nothing() {
-        let mut rule = fresh();
+        let mut play = Play::new(fresh());
         for i in 0..45 {
-            assert!(login(i, i, 401).ask(&mut *rule, []).is_empty(), "small");
+            assert!(play.ask(&login(i, i, 401), []).is_empty(), "small");
         }
-        let mut rule = fresh();
-        assert!(run(&mut *rule, 0, 1000, 3).is_empty());
+        let mut play = Play::new(fresh());
+        assert!(run(&mut play, 0, 1000, 3).is_empty());
         for i in 0..1000_u64 {
-            assert!(login(1000 + i / 4, 9999, 401).ask(&mut *rule, []).is_empty(), "alone");
+            assert!(play.ask(&login(1000 + i / 4, 9999, 401), []).is_empty(), "alone");
         }
     }
 
     #[test]
     fn an_outage_is_one_alert_that_says_so() {
-        let mut rule = fresh();
-        assert!(run(&mut *rule, 0, 5000, 0).is_empty());
-        let found = run(&mut *rule, 10_000, 1500, 100);
+        let mut play = Play::new(fresh());
+        assert!(run(&mut play, 0, 5000, 0).is_empty());
+        let found = run(&mut play, 10_000, 1500, 100);
         assert_eq!(found.len(), 1);
         assert!(found[0].facts.contains(&("outage", true.into())));
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::detect::climate::{Climate, Sky};
-use crate::detect::login::{Login, Saying, service_scene};
+use crate::detect::climate::{LoginSeen, Sky};
+use crate::detect::statement::Statement;
 use crate::detect::told::Told;
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, When,
@@ -71,7 +71,7 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     Box::new(ManyFailingAccounts {
         accounts: settings.threshold(&ABOUT, "accounts"),
         share: settings.threshold(&ABOUT, "share_percent") / 100.0,
-        memory: (Column::default(), Climate::default()),
+        memory: Column::default(),
     })
 }
 
@@ -128,7 +128,7 @@ struct Service {
 struct ManyFailingAccounts {
     accounts: f64,
     share: f64,
-    memory: (Column<Option<Box<Service>>>, Climate),
+    memory: Column<Option<Box<Service>>>,
 }
 
 impl Service {
@@ -193,14 +193,12 @@ impl Rule for ManyFailingAccounts {
     }
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
-        let Some(login) = Login::of(case, false) else { return };
+        let Some(&LoginSeen { login, sky: Sky { outage, known } }) = case.login else { return };
         let Some(account) = login.account else { return };
-        let (services, climate) = &mut self.memory;
-        let Sky { outage, known } = climate.note(case, &login);
         if login.failed && (known || outage) {
             return;
         }
-        let service = services.of(case.who.service.slot).get_or_insert_default();
+        let service = self.memory.of(case.who.service.slot).get_or_insert_default();
         let at_s = case.second();
         if !service.note(account, login.failed, at_s) {
             return;
@@ -219,7 +217,7 @@ impl Rule for ManyFailingAccounts {
 }
 
 fn finding(case: &Case<'_>, severity: Severity, failing: f64, active: f64) -> Finding {
-    let saying = Saying {
+    let statement = Statement {
         severity,
         confidence: 70,
         message: format!(
@@ -230,7 +228,7 @@ fn finding(case: &Case<'_>, severity: Severity, failing: f64, active: f64) -> Fi
         brief: format!("{failing:.0} accounts fail in a day"),
         facts: vec![("failing_accounts", failing.round().into()), ("active_accounts", active.round().into())],
     };
-    saying.into_finding(&ABOUT, case, service_scene(case))
+    statement.into_service_finding(&ABOUT, case)
 }
 
 #[cfg(test)]
@@ -255,70 +253,69 @@ mod tests {
 
     #[test]
     fn more_than_twenty_accounts_a_day_are_told_once() {
-        let mut rule = fresh();
-        let found: Vec<_> = (0..60_u64).map(|i| login(i * 600, i, 401).ask(&mut *rule, []).len()).collect();
+        let mut play = Play::new(fresh());
+        let found: Vec<_> = (0..60_u64).map(|i| play.ask(&login(i * 600, i, 401), []).len()).collect();
         assert_eq!(found.iter().position(|n| *n == 1), Some(20));
         assert_eq!(found.iter().sum::<usize>(), 1);
     }
 
     #[test]
     fn far_more_are_high() {
-        let mut rule = fresh();
-        let worst =
-            (0..150_u64).flat_map(|i| login(i * 60, i, 401).ask(&mut *rule, [])).map(|f| f.severity).max();
+        let mut play = Play::new(fresh());
+        let worst = (0..150_u64).flat_map(|i| play.ask(&login(i * 60, i, 401), [])).map(|f| f.severity).max();
         assert_eq!(worst, Some(Severity::High));
     }
 
     #[test]
     fn twenty_or_those_who_get_in_after_all_are_benign() {
-        let mut rule = fresh();
+        let mut play = Play::new(fresh());
         for i in 0..400_u64 {
-            assert!(login(i * 60, i % 20, 401).ask(&mut *rule, []).is_empty());
+            assert!(play.ask(&login(i * 60, i % 20, 401), []).is_empty());
         }
-        let mut rule = fresh();
+        let mut play = Play::new(fresh());
         for i in 0..400_u64 {
-            assert!(login(i * 60, i, 401).ask(&mut *rule, []).is_empty());
-            assert!(login(i * 60 + 20, i, 200).ask(&mut *rule, []).is_empty());
+            assert!(play.ask(&login(i * 60, i, 401), []).is_empty());
+            assert!(play.ask(&login(i * 60 + 20, i, 200), []).is_empty());
         }
     }
 
     #[test]
     fn a_large_service_may_have_more() {
-        let mut rule = fresh();
+        let mut play = Play::new(fresh());
         for i in 0..5000_u64 {
-            login(i, i, 200).ask(&mut *rule, []);
+            play.ask(&login(i, i, 200), []);
             if i % 25 == 0 {
-                assert!(login(i, i + 100_000, 401).ask(&mut *rule, []).is_empty());
+                assert!(play.ask(&login(i, i + 100_000, 401), []).is_empty());
             }
         }
     }
 
     #[test]
     fn what_fails_every_day_is_usual_and_an_attack_is_not() {
-        let mut rule = fresh();
-        let day = |rule: &mut dyn Rule, day: u64, failing: u64| {
+        let mut play = Play::new(fresh());
+        let day = |play: &mut Play, day: u64, failing: u64| {
             let mut found = 0;
             for i in 0..500_u64 {
                 let s = day * 86_400 + i * 170;
-                found += login(s, i, 200).ask(rule, []).len();
+                found += play.ask(&login(s, i, 200), []).len();
                 if i * failing % 500 < failing {
-                    found += login(s, 1000 + day * 1000 + i, 401).ask(rule, []).len();
+                    found += play.ask(&login(s, 1000 + day * 1000 + i, 401), []).len();
                 }
             }
             found
         };
-        assert_eq!(day(&mut *rule, 0, 24), 0);
+        assert_eq!(day(&mut play, 0, 24), 0);
         for number in 1..6 {
-            assert_eq!(day(&mut *rule, number, 40), 0, "day {number}");
+            assert_eq!(day(&mut play, number, 40), 0, "day {number}");
         }
-        assert_eq!(day(&mut *rule, 6, 300), 1);
+        assert_eq!(day(&mut play, 6, 300), 1);
     }
 
     #[test]
     fn other_days_do_not_count() {
-        let mut rule = fresh();
+        let mut play = Play::new(fresh());
         for i in 0..100_u64 {
-            assert!(login(i * 7200, i, 401).ask(&mut *rule, []).is_empty(), "twelve a day");
+            assert!(play.ask(&login(i * 7200, i, 401), []).is_empty(), "twelve a day");
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
-use crate::detect::crowd::Crowd;
+use crate::detect::crowd::FadingCrowd;
 use crate::detect::knowledge::letters;
 use crate::detect::learning::{Gate, Learning, day};
 use crate::detect::statement::{Statement, Subject, is_guardable};
@@ -81,7 +81,7 @@ struct NewCountry {
     gate: Gate,
     shared_after: u32,
     /// Of each principal where it was, of each address who was there.
-    memory: (Column<Countries>, Column<Crowd>),
+    memory: (Column<Countries>, Column<FadingCrowd>),
 }
 
 impl Countries {

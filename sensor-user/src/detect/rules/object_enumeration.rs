@@ -8,10 +8,9 @@ use crate::detect::object::Object;
 use crate::detect::roster::stable_hash;
 use crate::detect::sketch::{Crowd, Distinct, get_used};
 use crate::detect::statement::Statement;
-use crate::detect::telling::percent;
+use crate::detect::statement::percent;
 use crate::detect::{
     About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Slot, Threshold, When,
-    telling,
 };
 
 /// The card.
@@ -246,11 +245,8 @@ impl Rule for ObjectEnumeration {
             }
         }
         if let Some((count, limit, word, failed, steps)) = worst {
-            report.push(telling::of_actor(
-                &ABOUT,
-                case,
-                statement(case, (count, limit), word, failed, steps),
-            ));
+            let statement = statement(case, (count, limit), word, failed, steps);
+            report.push(statement.into_actor_finding(&ABOUT, case));
         }
     }
 }

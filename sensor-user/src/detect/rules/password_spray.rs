@@ -6,14 +6,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::detect::accounts::limited;
-use crate::detect::climate::{Climate, Sky};
-use crate::detect::login::{Login, Saying, service_scene};
+use crate::detect::climate::{LoginSeen, Sky};
+use crate::detect::login::Login;
 use crate::detect::recent::{Recent, Tally};
+use crate::detect::statement::Statement;
 use crate::detect::table::Table;
 use crate::detect::told::Told;
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold, When,
-    scene,
 };
 use crate::http::RequestHead;
 
@@ -88,7 +88,6 @@ struct Spray {
     addresses: Column<Option<Box<Tried>>>,
     #[serde(deserialize_with = "programs")]
     programs: Table<u64, (Tried, Told)>,
-    climate: Climate,
 }
 
 fn programs<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Table<u64, (Tried, Told)>, D::Error> {
@@ -97,7 +96,7 @@ fn programs<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Table<u64, (Tri
 
 impl Default for Spray {
     fn default() -> Self {
-        Self { addresses: Column::default(), programs: Table::new(MAX_PROGRAMS), climate: Climate::default() }
+        Self { addresses: Column::default(), programs: Table::new(MAX_PROGRAMS) }
     }
 }
 
@@ -191,8 +190,9 @@ impl Rule for PasswordSpray {
     }
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
-        let Some(login) = Login::of(case, false).filter(|login| login.account.is_some()) else { return };
-        let sky = self.memory.climate.note(case, &login);
+        let Some(&LoginSeen { login, sky }) = case.login.filter(|seen| seen.login.account.is_some()) else {
+            return;
+        };
         let by_address = self.by_address(case, &login, sky);
         let by_program = self.by_program(case, &login, sky);
         if !sky.outage {
@@ -225,8 +225,12 @@ fn finding(case: &Case<'_>, severity: Severity, tally: Tally, addresses: Option<
         ("succeeding_accounts", succeeded.into()),
     ];
     facts.extend(addresses.map(|addresses| ("addresses", addresses.into())));
-    let scene = if addresses.is_some() { service_scene(case) } else { scene::of(case) };
-    Saying { severity, confidence: 85, message, brief, facts }.into_finding(&ABOUT, case, scene)
+    let statement = Statement { severity, confidence: 85, message, brief, facts };
+    if addresses.is_some() {
+        statement.into_service_finding(&ABOUT, case)
+    } else {
+        statement.into_address_finding(&ABOUT, case)
+    }
 }
 
 #[cfg(test)]
@@ -245,60 +249,60 @@ mod tests {
 
     #[test]
     fn fifteen_accounts_from_one_address_are_high_and_a_hit_critical() {
-        let mut rule = fresh();
-        let ask = |rule: &mut dyn Rule, i: u64| login(i * 60, &format!("user{i}"), 401).ask(rule, []);
-        let found: Vec<_> = (0..15).map(|i| ask(&mut *rule, i).len()).collect();
+        let mut play = Play::new(fresh());
+        let ask = |play: &mut Play, i: u64| play.ask(&login(i * 60, &format!("user{i}"), 401), []);
+        let found: Vec<_> = (0..15).map(|i| ask(&mut play, i).len()).collect();
         assert_eq!(found, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-        let hit = login(900, "user99", 200).ask(&mut *rule, []);
+        let hit = play.ask(&login(900, "user99", 200), []);
         assert_eq!(hit[0].severity, Severity::Critical);
         assert!(!format!("{hit:?}").contains("user99"), "no account is named");
     }
 
     #[test]
     fn one_program_at_many_addresses_is_one_alert() {
-        let mut rule = fresh();
+        let mut play = Play::new(fresh());
         let mut found = 0;
         for i in 0..40_u64 {
             let stage = login(i * 10, &format!("user{i}"), 401).client(&format!("203.0.113.{i}"));
-            found += stage.header("User-Agent", "sprayer/1").ask(&mut *rule, []).len();
+            found += play.ask(&stage.header("User-Agent", "sprayer/1"), []).len();
         }
         assert_eq!(found, 1);
     }
 
     #[test]
     fn slow_or_repeated_failures_are_no_spray() {
-        let mut rule = fresh();
+        let mut play = Play::new(fresh());
         for i in 0..100_u64 {
-            assert!(login(i * 150, &format!("user{i}"), 401).ask(&mut *rule, []).is_empty(), "slow");
+            assert!(play.ask(&login(i * 150, &format!("user{i}"), 401), []).is_empty(), "slow");
         }
-        let mut rule = fresh();
+        let mut play = Play::new(fresh());
         for i in 0..1000_u64 {
-            assert!(login(i, &format!("user{}", i % 14), 401).ask(&mut *rule, []).is_empty(), "few");
+            assert!(play.ask(&login(i, &format!("user{}", i % 14), 401), []).is_empty(), "few");
         }
     }
 
     #[test]
     fn an_office_and_a_popular_program_are_benign() {
-        let mut rule = fresh();
+        let mut play = Play::new(fresh());
         for i in 0..600_u64 {
             let name = format!("user{i}");
             if i % 4 == 0 {
-                assert!(login(i, &name, 401).ask(&mut *rule, []).is_empty());
+                assert!(play.ask(&login(i, &name, 401), []).is_empty());
             }
             if i % 8 != 0 {
-                assert!(login(i, &name, 200).ask(&mut *rule, []).is_empty());
+                assert!(play.ask(&login(i, &name, 200), []).is_empty());
             }
         }
     }
 
     #[test]
     fn those_who_have_logged_in_there_are_not_sprayed() {
-        let mut rule = fresh();
+        let mut play = Play::new(fresh());
         for i in 0..30_u64 {
-            assert!(login(i, &format!("user{i}"), 200).ask(&mut *rule, []).is_empty());
+            assert!(play.ask(&login(i, &format!("user{i}"), 200), []).is_empty());
         }
         for i in 0..30_u64 {
-            assert!(login(86_400 + i, &format!("user{i}"), 401).ask(&mut *rule, []).is_empty());
+            assert!(play.ask(&login(86_400 + i, &format!("user{i}"), 401), []).is_empty());
         }
     }
 

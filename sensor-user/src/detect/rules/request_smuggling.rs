@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::detect::statement::Statement;
-use crate::detect::{About, Case, DetectSettings, Needs, Report, Rule, Severity, When, telling};
+use crate::detect::{About, Case, DetectSettings, Needs, Report, Rule, Severity, When};
 use crate::http::Suspicions;
 
 /// The card.
@@ -82,7 +82,7 @@ impl Rule for RequestSmuggling {
             brief: format!("ambiguous request: {}", words.first().copied().unwrap_or_default()),
             facts: vec![("ambiguities", words.into()), ("taken", taken.into())],
         };
-        report.push(telling::of_address(&ABOUT, case, statement));
+        report.push(statement.into_address_finding(&ABOUT, case));
     }
 }
 

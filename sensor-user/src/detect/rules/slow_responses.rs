@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::detect::shares::{Shares, Tally};
+use crate::detect::lasting_share::{LastingShare, Tally};
 use crate::detect::statement::Statement;
-use crate::detect::{
-    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Threshold, telling,
-};
+use crate::detect::{About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Threshold};
 
 /// The card.
 pub static ABOUT: About = About {
@@ -104,7 +102,7 @@ struct SlowResponses {
     slower: Duration,
     answers: u32,
     least: u32,
-    memory: (Column<Shares>, Column<Waits>),
+    memory: (Column<LastingShare>, Column<Waits>),
 }
 
 impl Rule for SlowResponses {
@@ -123,13 +121,13 @@ impl Rule for SlowResponses {
         if routes.of(case.route.slot).note(slow) {
             return;
         }
-        let shares = services.of(case.who.service.slot);
-        let Some(sum) = shares.add(second, slow, latency > self.slower) else { return };
+        let share = services.of(case.who.service.slot);
+        let Some(sum) = share.add(second, slow, latency > self.slower) else { return };
         let exceeds = |part| sum.all >= self.answers && sum.exceeds(part, PERCENT, self.least);
         let level = u8::from(exceeds(sum.some)) + u8::from(exceeds(sum.worse));
-        if let Some(level) = shares.rises(level, second, AGAIN_S) {
+        if let Some(level) = share.rises(level, second, AGAIN_S) {
             let limit = if level > 1 { self.slower } else { self.slow };
-            report.push(telling::of_service(&ABOUT, case, statement(case, sum, level, limit)));
+            report.push(statement(case, sum, level, limit).into_service_finding(&ABOUT, case));
         }
     }
 }

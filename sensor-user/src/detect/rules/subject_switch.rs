@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::SocketId;
-use crate::detect::crowd::Crowd;
+use crate::detect::crowd::FadingCrowd;
 use crate::detect::roster::stable_hash;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::table::Table;
@@ -116,7 +116,7 @@ struct Line {
 /// Who comes from an address.
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
 struct Door {
-    crowd: Crowd,
+    crowd: FadingCrowd,
     shared: bool,
 }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::detect::login::{Saying, service_scene};
 use crate::detect::rule::RouteKind;
-use crate::detect::share::{self, Capped, Limits, Share};
+use crate::detect::statement::Statement;
+use crate::detect::unusual_share::{Capped, Excess, Limits, UnusualShare};
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Threshold,
 };
@@ -63,7 +63,7 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
 
 struct TokenFailureRate {
     limits: Limits,
-    memory: (Column<Share>, Column<Capped>),
+    memory: (Column<UnusualShare>, Column<Capped>),
 }
 
 impl Rule for TokenFailureRate {
@@ -95,13 +95,13 @@ impl Rule for TokenFailureRate {
     }
 }
 
-fn finding(case: &Case<'_>, found: share::Finding) -> Finding {
-    let share::Finding { severity, attempts, failures, usual_percent } = found;
+fn finding(case: &Case<'_>, found: Excess) -> Finding {
+    let Excess { severity, attempts, failures, usual_percent } = found;
     let percent = failures * 100 / attempts.max(1);
     let mut facts =
         vec![("attempts_5m", attempts.into()), ("failures_5m", failures.into()), ("percent", percent.into())];
     facts.extend(usual_percent.map(|usual| ("usual_percent", usual.round().into())));
-    let saying = Saying {
+    let statement = Statement {
         severity,
         confidence: 75,
         message: format!(
@@ -111,7 +111,7 @@ fn finding(case: &Case<'_>, found: share::Finding) -> Finding {
         brief: format!("{percent} % of tokens refused"),
         facts,
     };
-    saying.into_finding(&ABOUT, case, service_scene(case))
+    statement.into_service_finding(&ABOUT, case)
 }
 
 #[cfg(test)]

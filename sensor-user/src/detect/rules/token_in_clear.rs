@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::detect::cause::cause;
-use crate::detect::remarks::Told;
+use crate::detect::remarks::Remarks;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::{About, Case, DetectSettings, Memory, Needs, Report, Rule, Severity, Threshold, When};
 use crate::token::Form;
@@ -50,7 +50,7 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
         private: settings.count(&ABOUT, "private") > 0,
         again_s: settings.count(&ABOUT, "again_s"),
         settings: Arc::clone(settings),
-        told: Told::default(),
+        told: Remarks::default(),
     })
 }
 
@@ -58,7 +58,7 @@ struct TokenInClear {
     private: bool,
     again_s: u32,
     settings: Arc<DetectSettings>,
-    told: Told,
+    told: Remarks,
 }
 
 /// Where the other end of a connection is, as seen from the server.

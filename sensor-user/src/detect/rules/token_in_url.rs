@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::detect::cause::cause;
-use crate::detect::remarks::Told;
+use crate::detect::remarks::Remarks;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Known, Memory, Needs, Report, Rule, Severity, Threshold,
@@ -42,14 +42,14 @@ ticket is the remedy. Tokens that are forged are left to their rules.",
 pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     Box::new(TokenInUrl {
         again_s: settings.count(&ABOUT, "again_s"),
-        memory: (Column::default(), Told::default()),
+        memory: (Column::default(), Remarks::default()),
     })
 }
 
 struct TokenInUrl {
     again_s: u32,
     /// Tokens that were seen in a header, while some service takes tokens in URLs: 8 bytes each.
-    memory: (Column<bool>, Told),
+    memory: (Column<bool>, Remarks),
 }
 
 impl TokenInUrl {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::detect::cause::cause;
-use crate::detect::crowd::Crowd;
+use crate::detect::crowd::FadingCrowd;
 use crate::detect::family::Family;
 use crate::detect::holder::egress;
 use crate::detect::learning::day;
@@ -158,7 +158,7 @@ struct Memories {
     /// Where each token was.
     tokens: Column<Trail>,
     /// What used each address.
-    addresses: Column<Crowd>,
+    addresses: Column<FadingCrowd>,
     /// From where each actor comes.
     /// At most [`MAX_NETWORKS`] of each.
     actors: Column<SmallVec<[Known; 1]>>,

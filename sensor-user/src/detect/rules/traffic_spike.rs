@@ -5,9 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::detect::statement::Statement;
-use crate::detect::{
-    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Threshold, telling,
-};
+use crate::detect::{About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Threshold};
 
 /// The card.
 pub static ABOUT: About = About {
@@ -200,7 +198,7 @@ impl Rule for TrafficSpike {
             brief: format!("{count} requests in 5 min"),
             facts: vec![("requests", count.into()), ("usual", f64::from(mean.round()).into())],
         };
-        report.push(telling::of_service(&ABOUT, case, statement));
+        report.push(statement.into_service_finding(&ABOUT, case));
     }
 }
 

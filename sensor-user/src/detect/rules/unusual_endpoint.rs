@@ -8,7 +8,6 @@ use crate::detect::roster::stable_hash;
 use crate::detect::statement::Statement;
 use crate::detect::{
     About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold, When,
-    telling,
 };
 use crate::token::Token;
 
@@ -153,7 +152,7 @@ impl Rule for UnusualEndpoint {
         if !case.exchange.is_success() || matches!(case.route.kind, RouteKind::Health | RouteKind::Public) {
             return;
         }
-        let Some(held) = telling::acting(case) else { return };
+        let Some(held) = case.acting() else { return };
         let group = group_of(case, &held.token);
         let (routes, services) = &mut self.memory;
         let service = services.of(case.who.service.slot);
@@ -178,7 +177,7 @@ impl Rule for UnusualEndpoint {
             brief: "route new for caller and peers".to_owned(),
             facts: vec![("route_uses", case.route.uses.into()), ("caller_requests", principal.uses.into())],
         };
-        report.push(telling::of_actor(&ABOUT, case, statement));
+        report.push(statement.into_actor_finding(&ABOUT, case));
     }
 }
 

@@ -8,7 +8,7 @@ use crate::detect::roster::stable_hash;
 use crate::detect::statement::Statement;
 use crate::detect::{
     About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Slot, Threshold,
-    When, telling,
+    When,
 };
 
 /// The card.
@@ -252,7 +252,7 @@ impl Rule for UnusualSequence {
             brief: format!("improbable order of calls ({bits:.1} bits)"),
             facts: vec![("bits_per_step", f64::from(bits).into()), ("usual_bits", f64::from(usual).into())],
         };
-        report.push(telling::of_actor(&ABOUT, case, statement));
+        report.push(statement.into_actor_finding(&ABOUT, case));
     }
 }
 
