@@ -12,7 +12,8 @@ use ipnet::IpNet;
 
 use crate::alert::dedup::{self, Files, Step};
 use crate::alert::entity::Sharing;
-use crate::alert::incident::{self, Incidents, Seen};
+use crate::alert::incident::Seen;
+use crate::alert::incidents::{self, Incidents};
 use crate::alert::key::Key;
 use crate::alert::risk::{Crossing, RiskSettings, Risks};
 use crate::alert::{Alert, Event, Incident, Marks};
@@ -101,7 +102,7 @@ impl Desk {
 
     /// What became of incidents so far.
     #[must_use]
-    pub const fn incident_counters(&self) -> incident::Counters {
+    pub const fn incident_counters(&self) -> incidents::Counters {
         self.incidents.counters()
     }
 

@@ -6,6 +6,7 @@ pub mod desk;
 pub mod entity;
 pub mod event;
 pub mod incident;
+pub mod incidents;
 pub mod key;
 pub mod marks;
 pub mod memory;

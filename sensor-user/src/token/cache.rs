@@ -237,7 +237,7 @@ mod tests {
 
     use super::*;
     use crate::token::facts::{Form, Signature};
-    use crate::token::stage::blank;
+    use crate::token::stage::describe::blank;
 
     fn token(verified: bool) -> Arc<Token> {
         let signature = if verified { Signature::Verified } else { Signature::Invalid };

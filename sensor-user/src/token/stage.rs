@@ -21,12 +21,9 @@ use crate::http::Exchange;
 use crate::token::absent::{AbsentKeys, Unknown};
 use crate::token::cache::{Cache, Slot};
 use crate::token::extract::Extractor;
-use crate::token::facts::{
-    Fingerprint, Flaws, Form, KeyBound, Seat, Signature, Standing, Token, TokenUse, Unchecked,
-};
-use crate::token::hash::{Namer, NoRandomness, TextHash, sha256};
+use crate::token::facts::{Fingerprint, Flaws, Form, Signature, Token, TokenUse, Unchecked};
+use crate::token::hash::{Namer, NoRandomness, TextHash};
 use crate::token::inquiry::{self, Answer, Inquiries, Inquiry, InquiryCounters};
-use crate::token::jose::text::printable;
 use crate::token::jose::{Parts, Reading};
 use crate::token::keys::{KeyRing, KeyState};
 use crate::token::names::Names;
@@ -35,6 +32,11 @@ use crate::token::pending::Pending;
 use crate::token::settings::TokenSettings;
 use crate::token::verifier::{Job, Submitted, Verdict, Verifier};
 use crate::token::verify::{Judge, Judgement, Look};
+
+mod counters;
+pub(super) mod describe;
+
+pub use counters::Counters;
 
 /// A key that tokens ask for and that its issuer's key set does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,50 +52,6 @@ const MAX_WANTED: usize = 64;
 
 /// Longest `kid` worth asking for: key sets with longer ones are unheard of.
 const MAX_KID: usize = 256;
-
-/// Most `aud` values kept for show; all of them count for the policy.
-const MAX_AUDIENCES: usize = 8;
-
-/// What the stage has done. Counts distinct judgements, not uses, unless it says so.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Uses of tokens.
-    pub uses: u64,
-    /// Uses answered from the cache.
-    pub hits: u64,
-    /// Uses of texts not in the cache.
-    pub misses: u64,
-    /// Tokens that had to leave the cache.
-    pub evictions: u64,
-    /// Judged: verified.
-    pub verified: u64,
-    /// Judged: invalid.
-    pub invalid: u64,
-    /// Judged: no signature worth the name.
-    pub absent: u64,
-    /// Judged: of no configured issuer.
-    pub no_issuer: u64,
-    /// Judged: opaque, encrypted, malformed.
-    pub unreadable: u64,
-    /// Put off: the issuer's keys have not come.
-    pub keys_pending: u64,
-    /// Put off: the issuer has no such key.
-    pub key_unknown: u64,
-    /// Put off: too much work at once, or no room to keep the text.
-    pub over_budget: u64,
-    /// Handed to workers.
-    pub queued: u64,
-    /// Requests with an ambiguous set of credentials.
-    pub ambiguous: u64,
-    /// Bytes of texts kept now.
-    pub pending_bytes: u64,
-    /// Tokens in the cache now.
-    pub cached: u64,
-    /// Issuers whose keys are ready now.
-    pub issuers_ready: u64,
-    /// Issuers whose keys are missing or failed now.
-    pub issuers_waiting: u64,
-}
 
 /// Finds and judges the tokens of exchanges.
 pub struct Tokens {
@@ -273,12 +231,12 @@ impl Tokens {
     /// Keeps the text of a token that waits for keys; without room for it the token is over budget.
     fn kept(&mut self, text: Text<'_>, mut token: Token) -> Arc<Token> {
         if token.is_settled() {
-            self.count(token.signature);
+            self.counters.judged(token.signature);
             return Arc::new(token);
         }
         let shared = Arc::new(token);
         if self.pending.keep(text.key, text.bytes, &shared, text.at) {
-            self.count(shared.signature);
+            self.counters.judged(shared.signature);
             return shared;
         }
         token = Arc::unwrap_or_clone(shared);
@@ -345,7 +303,7 @@ impl Tokens {
         let mut token = Arc::unwrap_or_clone(token);
         apply(&mut token, verdict.judgement);
         let token = if token.is_settled() {
-            self.count(token.signature);
+            self.counters.judged(token.signature);
             Arc::new(token)
         } else {
             let bytes = verdict.into_text().unwrap_or_default();
@@ -459,69 +417,6 @@ impl Tokens {
             ..self.counters
         }
     }
-
-    fn count(&mut self, signature: Signature) {
-        let counters = &mut self.counters;
-        let counter = match signature {
-            Signature::Verified => &mut counters.verified,
-            Signature::Invalid => &mut counters.invalid,
-            Signature::Absent => &mut counters.absent,
-            Signature::Unchecked(Unchecked::NoIssuer) => &mut counters.no_issuer,
-            Signature::Unchecked(Unchecked::KeysPending) => &mut counters.keys_pending,
-            Signature::Unchecked(Unchecked::KeyUnknown | Unchecked::KeyWithdrawn) => {
-                &mut counters.key_unknown
-            }
-            Signature::Unchecked(Unchecked::Unreadable) => &mut counters.unreadable,
-            Signature::Unchecked(Unchecked::OverBudget) => &mut counters.over_budget,
-            Signature::Unchecked(Unchecked::Pending) => &mut counters.queued,
-        };
-        *counter += 1;
-    }
-
-    /// Everything that reading alone tells.
-    fn describe(&mut self, text: &[u8], parts: &Parts<'_>, reading: &Reading<'_>) -> Token {
-        let show = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(printable);
-        let names = &mut self.names;
-        let mut shared = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(|t| names.of(t));
-        let (header, claims) = (&reading.header, &reading.claims);
-        // What is compared across tokens are the parts of signed ones only.
-        let signed = matches!(reading.form, Form::Jws | Form::Malformed);
-        let part = |text: &[u8]| if text.is_empty() || !signed { 0 } else { self.hash.short(text) };
-        Token {
-            fingerprint: self.namer.name(text),
-            length: u32::try_from(text.len()).unwrap_or(u32::MAX),
-            alg: shared(&header.alg),
-            kid: shared(&header.kid),
-            typ: shared(&header.typ),
-            key_url: header
-                .key_url
-                .as_deref()
-                .map(|url| printable(url.split(['?', '#']).next().unwrap_or_default())),
-            issuer: shared(&claims.issuer),
-            subject: show(&claims.subject).or_else(|| show(&claims.client)),
-            audiences: claims
-                .audiences
-                .iter()
-                .take(MAX_AUDIENCES)
-                .map(|audience| self.names.of(audience))
-                .collect(),
-            id: show(&claims.id),
-            roles: self.names.roles(claims.roles()),
-            purpose: reading.purpose(),
-            bound: claims
-                .bound_to
-                .map(|thumbprint| Box::new(KeyBound { thumbprint, token_hash: sha256(text) })),
-            expires: claims.expires,
-            not_before: claims.not_before,
-            issued: claims.issued,
-            flaws: reading.flaws,
-            flaw_detail: reading.detail,
-            input_hash: part(parts.signing_input),
-            signature_hash: part(&parts.signature),
-            seat: Seat::default(),
-            ..blank(reading.form)
-        }
-    }
 }
 
 /// Stands for the client where it is no longer known: tokens that were kept.
@@ -545,40 +440,4 @@ fn apply(token: &mut Token, judgement: Judgement) {
     token.signature = judgement.signature;
     token.policy = judgement.policy;
     token.proof = judgement.proof;
-}
-
-/// A token of which nothing is known but its form.
-pub(super) fn blank(form: Form) -> Token {
-    Token {
-        fingerprint: Fingerprint::default(),
-        form,
-        length: 0,
-        alg: None,
-        kid: None,
-        typ: None,
-        key_url: None,
-        issuer: None,
-        subject: None,
-        audiences: SmallVec::new(),
-        id: None,
-        roles: Arc::default(),
-        purpose: None,
-        bound: None,
-        opaque: None,
-        standing: Standing::Unknown,
-        was_good: false,
-        asked_s: 0,
-        expires: None,
-        not_before: None,
-        issued: None,
-        flaws: Flaws::default(),
-        flaw_detail: None,
-        signature: Signature::Unchecked(Unchecked::Unreadable),
-        policy: None,
-        proof: None,
-        key_asked: None,
-        input_hash: 0,
-        signature_hash: 0,
-        seat: Seat::default(),
-    }
 }
