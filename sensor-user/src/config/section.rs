@@ -2,7 +2,9 @@
 //! check, the environment variable, `config show` and docs/config.md all follow from that call.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use crate::config::env::{self, Variable};
 use crate::config::near::nearest;
@@ -174,20 +176,18 @@ impl<'r, 'a> Section<'r, 'a> {
 
     /// A number within bounds.
     pub fn number(&mut self, key: &str, default: u64, bounds: RangeInclusive<u64>, doc: &str) -> u64 {
-        let value = self.scalar(key).and_then(|(text, span)| {
-            let value = text.parse().ok().filter(|value| bounds.contains(value));
-            if value.is_none() {
-                self.out_of_bounds(key, text, span, bounds.start(), bounds.end());
-            }
-            value
-        });
-        let value = value.unwrap_or(default);
-        self.show(key, doc, Body::Value(value.to_string()));
-        value
+        self.bounded(key, default, &bounds, doc)
     }
 
     /// A number that may have a fraction, within bounds.
     pub fn decimal(&mut self, key: &str, default: f64, bounds: RangeInclusive<f64>, doc: &str) -> f64 {
+        self.bounded(key, default, &bounds, doc)
+    }
+
+    fn bounded<T>(&mut self, key: &str, default: T, bounds: &RangeInclusive<T>, doc: &str) -> T
+    where
+        T: FromStr + PartialOrd + Display,
+    {
         let value = self.scalar(key).and_then(|(text, span)| {
             let value = text.parse().ok().filter(|value| bounds.contains(value));
             if value.is_none() {
@@ -200,14 +200,7 @@ impl<'r, 'a> Section<'r, 'a> {
         value
     }
 
-    fn out_of_bounds(
-        &mut self,
-        key: &str,
-        text: &str,
-        span: Span,
-        from: &dyn std::fmt::Display,
-        to: &dyn std::fmt::Display,
-    ) {
+    fn out_of_bounds(&mut self, key: &str, text: &str, span: Span, from: &dyn Display, to: &dyn Display) {
         let unit = match key {
             key if key.ends_with("_s") => " seconds",
             key if key.ends_with("_bytes") => " bytes",

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::detect::Threshold;
 use crate::detect::roster::{Slot, stable_hash};
 use crate::detect::sketch::Crowd;
 
@@ -11,6 +12,15 @@ pub const HOUR_S: u32 = 3600;
 
 /// Names of a day.
 pub const DAY_S: u32 = 86_400;
+
+/// The threshold of rules that leave shared addresses alone.
+pub const SHARED_AFTER: Threshold = Threshold {
+    key: "shared_after",
+    default: 8.0,
+    min: 2.0,
+    max: 64.0,
+    doc: "Principals seen at one address after which it counts as shared by many.",
+};
 
 /// A crowd that forgets: those who were noted within the gathering at hand, and those of the one before, however long
 /// ago that was. A gathering lasts so many seconds from its first name on. 24 bytes.

@@ -4,8 +4,19 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::detect::Threshold;
+
 /// Whole minutes that are looked at.
 const MINUTES: u32 = 5;
+
+/// The threshold below which a share says nothing.
+pub const LEAST_ANSWERS: Threshold = Threshold {
+    key: "least_answers",
+    default: 200.0,
+    min: 10.0,
+    max: 1_000_000.0,
+    doc: "Answers within five minutes below which nothing is said.",
+};
 
 /// What was counted in one minute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

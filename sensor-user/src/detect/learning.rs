@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::detect::Threshold;
 use crate::detect::roster::Slot;
 
 /// Tokens that follow each other faster are refreshed ones. Access tokens live for 5 to 60 minutes.
@@ -41,6 +42,24 @@ pub struct Gate {
     /// Or logins.
     pub logins: u32,
 }
+
+/// The threshold for [`Gate::days`].
+pub const LEARN_DAYS: Threshold = Threshold {
+    key: "learn_days",
+    default: 14.0,
+    min: 0.0,
+    max: 365.0,
+    doc: "Days for which a principal must be known.",
+};
+
+/// The threshold for [`Gate::logins`].
+pub const LEARN_LOGINS: Threshold = Threshold {
+    key: "learn_logins",
+    default: 10.0,
+    min: 0.0,
+    max: 200.0,
+    doc: "Logins after which it is known well enough before that.",
+};
 
 impl Learning {
     /// Notes a use of a token. True if the principal was silent for so long that what was learned is void.

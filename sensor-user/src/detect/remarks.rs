@@ -9,7 +9,7 @@ use crate::detect::cause::cause;
 use crate::detect::roster::stable_hash;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::table::Table;
-use crate::detect::{About, Case, Column, DetectSettings, Memory, Report, Rule, When};
+use crate::detect::{About, Case, Column, DetectSettings, Memory, Report, Rule, Threshold, When};
 use crate::token::{Form, Token};
 
 /// Things remembered: 40 bytes each.
@@ -17,6 +17,19 @@ const MAX_TOLD: usize = 8192;
 
 /// News in an hour, at most: whoever makes up issuers cannot make up alerts without end.
 const MAX_PER_HOUR: u32 = 120;
+
+/// The threshold of a rule that remarks on tokens by their issuer.
+pub const AGAIN: Threshold = Threshold {
+    key: "again_s",
+    default: 86_400.0,
+    min: 60.0,
+    max: 2_592_000.0,
+    doc: "Seconds after which an issuer is told of again.",
+};
+
+/// The threshold of a rule that remarks on how each token travels.
+pub const TOKEN_AGAIN: Threshold =
+    Threshold { default: 3_600.0, doc: "Seconds after which a token is told of again.", ..AGAIN };
 
 /// What was told, and when.
 #[derive(Debug, Serialize, Deserialize)]
@@ -159,8 +172,47 @@ impl Rule for PerIssuer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::detect::staging::{Play, Stage, policy, token};
+    use crate::token::{Policy, Signature, Unchecked};
+
+    /// What every remark on tokens that lack something keeps to: whose tokens it is made of, and how often.
+    pub(crate) fn is_a_remark(rule: impl Fn() -> Box<dyn Rule>, without: impl Fn(Token) -> Token) {
+        let odd = || without(token(1));
+        let stranger = Some(Policy { issuer_known: false, ..policy() });
+        let unchecked = Signature::Unchecked(Unchecked::NoIssuer);
+        let unreadable = Signature::Unchecked(Unchecked::Unreadable);
+        for (token, expected) in [
+            (odd(), 1),
+            (Token { signature: unchecked, policy: None, ..odd() }, 1),
+            (token(1), 0),
+            (Token { signature: Signature::Invalid, ..odd() }, 0),
+            (Token { signature: unchecked, policy: stranger, ..odd() }, 0),
+            (Token { form: Form::Opaque, signature: unreadable, ..odd() }, 0),
+        ] {
+            let found = Stage::new().status(200).ask(&mut *rule(), [token.clone()]);
+            assert_eq!(found.len(), expected, "{token:?}");
+        }
+        becomes_the_norm(rule, without);
+    }
+
+    fn becomes_the_norm(rule: impl Fn() -> Box<dyn Rule>, without: impl Fn(Token) -> Token) {
+        let odd = || without(token(1));
+        let mut play = Play::new(rule());
+        assert_eq!(play.ask(&Stage::new(), [odd()]).len(), 1);
+        play.restart(rule());
+        let mut found = 0;
+        for number in 2..1000_u64 {
+            let token = Token { subject: Some(format!("s{number}").into()), ..without(token(number)) };
+            found += play.ask(&Stage::new().after_ms(number), [token]).len();
+        }
+        assert_eq!(found, 19, "until it is known to be the norm, and the norm");
+        let mut elsewhere = Stage::new();
+        elsewhere.exchange.endpoints.server = "10.0.0.2:8080".parse().unwrap();
+        assert_eq!(play.ask(&elsewhere, [odd()]).len(), 1);
+        assert_eq!(play.ask(&Stage::new().after_ms(86_400_000), [odd()]).len(), 1);
+    }
 
     #[test]
     fn tells_each_name_once_in_its_time() {

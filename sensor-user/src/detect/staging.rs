@@ -11,11 +11,11 @@ use crate::detect::climate::Climate;
 use crate::detect::holder::holder;
 use crate::detect::roster::{Roster, stable_hash};
 use crate::detect::{
-    Case, DetectSettings, Finding, Guard, Knowledge, Known, Route, RouteKind, Rule, Slot, Who,
+    Case, DetectSettings, Finding, Guard, Knowledge, Known, Route, RouteKind, Rule, Severity, Slot, Who,
 };
-use crate::http::{Coverage, Exchange, Header, RequestHead, ResponseHead, Suspicions};
-use crate::token::facts::{Flaws, Seat};
-use crate::token::{Carrier, Fingerprint, Form, Policy, Signature, Standing, Token, TokenUse};
+use crate::http::{Exchange, Header, RequestHead, ResponseHead};
+use crate::token::stage::describe::blank;
+use crate::token::{Carrier, Fingerprint, Form, Policy, Signature, Token, TokenUse};
 
 /// The second at which everything happens unless said otherwise.
 pub(crate) const NOW_S: u64 = 1_795_284_245;
@@ -28,35 +28,22 @@ pub(crate) fn token(number: u64) -> Token {
     fingerprint[8..].copy_from_slice(&number.to_le_bytes());
     Token {
         fingerprint: Fingerprint(fingerprint),
-        form: Form::Jws,
         length: 900,
         alg: Some("RS256".into()),
         kid: Some("k1".into()),
         typ: Some("JWT".into()),
-        key_url: None,
         issuer: Some("https://idp.example/".into()),
         subject: Some("alice".into()),
         audiences: SmallVec::from_iter(["orders-api".into()]),
         id: Some(format!("id-{number}").into()),
-        roles: Arc::default(),
-        purpose: None,
-        bound: None,
-        opaque: None,
-        standing: Standing::Unknown,
-        was_good: false,
-        asked_s: 0,
         expires: Some(now + 3000),
         not_before: Some(now - 600),
         issued: Some(now - 600),
-        flaws: Flaws::default(),
-        flaw_detail: None,
         signature: Signature::Verified,
         policy: Some(policy()),
-        proof: None,
-        key_asked: None,
         input_hash: number.wrapping_mul(31) | 1,
         signature_hash: number.wrapping_mul(37) | 1,
-        seat: Seat::default(),
+        ..blank(Form::Jws)
     }
 }
 
@@ -95,22 +82,8 @@ impl Stage {
     pub(crate) fn to(method: &str, path: &str) -> Self {
         let client: SocketAddr = "10.0.3.7:50000".parse().unwrap();
         let at = Time::from_secs(NOW_S);
-        let exchange = Exchange {
-            at,
-            ended_at: at,
-            socket: SocketId(1),
-            endpoints: Endpoints { client, server: "10.0.0.1:8080".parse().unwrap() },
-            client: client.ip(),
-            origin: Origin::default(),
-            request: RequestHead::default(),
-            request_body_bytes: None,
-            response: None,
-            response_body_bytes: None,
-            latency: None,
-            body: None,
-            suspicions: Suspicions::default(),
-            coverage: Coverage::Whole,
-        };
+        let endpoints = Endpoints { client, server: "10.0.0.1:8080".parse().unwrap() };
+        let exchange = Exchange::begun(at, SocketId(1), endpoints, Origin::default(), RequestHead::default());
         let route = Route {
             name: format!("{method} {path}").into(),
             kind: RouteKind::Plain,
@@ -317,4 +290,30 @@ impl Play {
 pub(crate) fn uses(tokens: impl IntoIterator<Item = Token>) -> Vec<TokenUse> {
     let held = |token| TokenUse { token: Arc::new(token), carrier: Carrier::Authorization };
     tokens.into_iter().map(held).collect()
+}
+
+/// What rules about `exp` and `nbf` keep to: a leeway of 60 seconds, no forgeries, and caution with what was accepted.
+/// `off_by` makes a token that is wrong by so many seconds.
+pub(crate) fn judges_times_with_care(
+    rule: fn(&Arc<DetectSettings>) -> Box<dyn Rule>,
+    off_by: fn(i64) -> Token,
+) {
+    let ask = |stage: Stage, token| stage.ask(&mut *rule(&Arc::default()), [token]);
+    for (seconds, found) in [(-10, 0), (0, 0), (60, 0), (61, 1), (1_000_000, 1)] {
+        assert_eq!(ask(Stage::new().status(401), off_by(seconds)).len(), found, "{seconds}");
+    }
+    for (guard, severity) in [
+        (Guard::Unknown, Severity::Medium),
+        (Guard::Open, Severity::Low),
+        (Guard::Refuses, Severity::Critical),
+    ] {
+        let found = ask(Stage::new().status(200).guard(guard), off_by(3600));
+        assert_eq!(found[0].severity, severity, "{guard:?}");
+    }
+    assert_eq!(ask(Stage::new().status(401), off_by(3600))[0].severity, Severity::Low);
+    let forged = Token { signature: Signature::Invalid, ..off_by(3600) };
+    assert!(ask(Stage::new().status(401), forged).is_empty(), "left to the rule that names forgeries");
+    for time in [i64::MIN, i64::MAX] {
+        ask(Stage::new().status(200), Token { expires: Some(time), not_before: Some(time), ..token(1) });
+    }
 }

@@ -217,6 +217,33 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// A request that begins now, of which nothing else is known yet.
+    #[must_use]
+    pub fn begun(
+        at: Time,
+        socket: SocketId,
+        endpoints: Endpoints,
+        origin: Origin,
+        request: RequestHead,
+    ) -> Self {
+        Self {
+            at,
+            ended_at: at,
+            socket,
+            endpoints,
+            client: endpoints.client.ip(),
+            origin,
+            request,
+            request_body_bytes: None,
+            response: None,
+            response_body_bytes: None,
+            latency: None,
+            body: None,
+            suspicions: Suspicions::default(),
+            coverage: Coverage::Whole,
+        }
+    }
+
     /// The status code, if a response was seen.
     #[must_use]
     pub fn status(&self) -> Option<u16> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::body::Bodies;
-use super::exchange::{Coverage, Exchange, RequestHead, ResponseHead, Suspicions};
+use super::exchange::{Coverage, Exchange, RequestHead, ResponseHead};
 use super::work::Work;
 use crate::capture::Time;
 use crate::reassembly::View;
@@ -165,22 +165,8 @@ impl Exchanges {
         let mut request = self.spare.pop().map(|old| old.request).unwrap_or_default();
         request.bytes.clear();
         request.headers.clear();
-        Exchange {
-            at,
-            ended_at: at,
-            socket: view.socket,
-            endpoints: *view.endpoints,
-            client: view.endpoints.client.ip(),
-            origin: *view.origin,
-            request: RequestHead { method: 0..0, target: 0..0, minor_version: 1, ..request },
-            request_body_bytes: None,
-            response: None,
-            response_body_bytes: None,
-            latency: None,
-            body: None,
-            suspicions: Suspicions::default(),
-            coverage: Coverage::Whole,
-        }
+        let request = RequestHead { method: 0..0, target: 0..0, minor_version: 1, ..request };
+        Exchange::begun(at, view.socket, *view.endpoints, *view.origin, request)
     }
 
     /// An empty response head.

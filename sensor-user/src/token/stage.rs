@@ -34,7 +34,7 @@ use crate::token::verifier::{Job, Submitted, Verdict, Verifier};
 use crate::token::verify::{Judge, Judgement, Look};
 
 mod counters;
-pub(super) mod describe;
+pub(crate) mod describe;
 
 pub use counters::Counters;
 

@@ -10,7 +10,7 @@ use super::keys::KeyRing;
 use super::settings::Algorithm;
 use super::*;
 use crate::capture::{Endpoints, Origin, SocketId, Time};
-use crate::http::exchange::{Coverage, Exchange, Header, RequestHead, Suspicions};
+use crate::http::exchange::{Exchange, Header, RequestHead};
 
 const AT: Time = Time::from_secs(1_750_000_000);
 
@@ -29,22 +29,8 @@ pub(super) fn exchange(client: u8, headers: &[(&str, &str)]) -> Exchange {
         request.headers.push(Header { name, value });
     }
     let client = Ipv4Addr::new(10, 0, 0, client);
-    Exchange {
-        at: AT,
-        ended_at: AT,
-        socket: SocketId(1),
-        endpoints: Endpoints { client: (client, 40_000).into(), server: ([10, 0, 1, 1], 80).into() },
-        client: client.into(),
-        origin: Origin::default(),
-        request,
-        request_body_bytes: Some(0),
-        response: None,
-        response_body_bytes: None,
-        latency: None,
-        body: None,
-        suspicions: Suspicions::default(),
-        coverage: Coverage::Whole,
-    }
+    let endpoints = Endpoints { client: (client, 40_000).into(), server: ([10, 0, 1, 1], 80).into() };
+    Exchange::begun(AT, SocketId(1), endpoints, Origin::default(), request)
 }
 
 fn bearer(token: &str) -> Exchange {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::detect::lasting_share::{LastingShare, Tally};
+use crate::detect::lasting_share::{LEAST_ANSWERS, LastingShare, Tally};
 use crate::detect::statement::Statement;
 use crate::detect::{About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Threshold};
 
@@ -37,13 +37,7 @@ an hour, or when it becomes worse. It costs 96 bytes a service.",
             max: 100.0,
             doc: "Share above which it is medium.",
         },
-        Threshold {
-            key: "least_answers",
-            default: 200.0,
-            min: 10.0,
-            max: 1_000_000.0,
-            doc: "Answers within five minutes below which nothing is said.",
-        },
+        LEAST_ANSWERS,
         Threshold {
             key: "least_errors",
             default: 10.0,

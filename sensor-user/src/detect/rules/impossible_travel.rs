@@ -5,10 +5,10 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
-use crate::detect::crowd::FadingCrowd;
+use crate::detect::crowd::{FadingCrowd, SHARED_AFTER};
 use crate::detect::holder::egress;
 use crate::detect::knowledge::letters;
-use crate::detect::learning::{Gate, Learning, day};
+use crate::detect::learning::{Gate, LEARN_DAYS, LEARN_LOGINS, Learning, day};
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Memory, Needs, Place, Report, Rule, Severity, Slot,
@@ -65,27 +65,9 @@ does not see a thief near the owner, behind the same provider, or one who waits 
             max: 86_400.0,
             doc: "Seconds within which two continents are critical, and told of principals that are not learned too.",
         },
-        Threshold {
-            key: "learn_days",
-            default: 14.0,
-            min: 0.0,
-            max: 365.0,
-            doc: "Days for which a principal must be known.",
-        },
-        Threshold {
-            key: "learn_logins",
-            default: 10.0,
-            min: 0.0,
-            max: 200.0,
-            doc: "Logins after which it is known well enough before that.",
-        },
-        Threshold {
-            key: "shared_after",
-            default: 8.0,
-            min: 2.0,
-            max: 64.0,
-            doc: "Principals seen at one address after which it counts as shared by many.",
-        },
+        LEARN_DAYS,
+        LEARN_LOGINS,
+        SHARED_AFTER,
     ],
 };
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::detect::cause::earliness_s;
-use crate::detect::remarks::PerIssuer;
+use crate::detect::remarks::{AGAIN, PerIssuer};
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::{About, DetectSettings, Needs, Rule, Severity, Threshold};
 
@@ -30,13 +30,7 @@ source: clocks that drift. `doctor` tells whether the sensor's own does. Forged 
             max: 86_400.0,
             doc: "Seconds that `iat` may lie ahead.",
         },
-        Threshold {
-            key: "again_s",
-            default: 86_400.0,
-            min: 60.0,
-            max: 2_592_000.0,
-            doc: "Seconds after which an issuer is told of again.",
-        },
+        AGAIN,
     ],
 };
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::detect::remarks::PerIssuer;
+use crate::detect::remarks::{AGAIN, PerIssuer};
 use crate::detect::statement::{Statement, Subject};
-use crate::detect::{About, DetectSettings, Needs, Rule, Severity, Threshold};
+use crate::detect::{About, DetectSettings, Needs, Rule, Severity};
 
 /// The card.
 pub static ABOUT: About = About {
@@ -23,13 +23,7 @@ key.\n\nBenign source: service tokens from before expiry was usual, such as the 
 before 1.24. Judged are tokens that their issuer's keys verify, and any where no issuer is configured; forged ones \
 are left to their rules, and opaque ones cannot be read.",
     cooling_s: 600,
-    thresholds: &[Threshold {
-        key: "again_s",
-        default: 86_400.0,
-        min: 60.0,
-        max: 2_592_000.0,
-        doc: "Seconds after which an issuer is told of again.",
-    }],
+    thresholds: &[AGAIN],
 };
 
 pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
@@ -49,52 +43,11 @@ fn check(subject: &Subject<'_>, _: &DetectSettings) -> Option<Statement> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::staging::{Play, Stage, policy, token};
-    use crate::token::{Form, Policy, Signature, Token, Unchecked};
-
-    fn without() -> Token {
-        Token { expires: None, ..token(1) }
-    }
-
-    fn found(token: Token) -> usize {
-        Stage::new().status(200).ask(&mut *rule(&Arc::default()), [token]).len()
-    }
+    use crate::detect::remarks::tests::is_a_remark;
+    use crate::token::Token;
 
     #[test]
-    fn fires_on_verified_tokens_and_where_no_issuer_is_configured() {
-        let unchecked = Signature::Unchecked(Unchecked::NoIssuer);
-        assert_eq!(found(without()), 1);
-        assert_eq!(found(Token { signature: unchecked, policy: None, ..without() }), 1);
-    }
-
-    #[test]
-    fn is_silent_on_forged_foreign_opaque_and_good_tokens() {
-        let stranger = Some(Policy { issuer_known: false, ..policy() });
-        let unchecked = Signature::Unchecked(Unchecked::NoIssuer);
-        for token in [
-            token(1),
-            Token { signature: Signature::Invalid, ..without() },
-            Token { signature: unchecked, policy: stranger, ..without() },
-            Token { form: Form::Opaque, signature: Signature::Unchecked(Unchecked::Unreadable), ..without() },
-        ] {
-            assert_eq!(found(token), 0);
-        }
-    }
-
-    #[test]
-    fn tells_a_norm_once_a_day_for_the_issuer_also_over_a_restart() {
-        let mut play = Play::new(rule(&Arc::default()));
-        assert_eq!(play.ask(&Stage::new(), [without()]).len(), 1);
-        play.restart(rule(&Arc::default()));
-        let mut found = 0;
-        for number in 2..1000_u64 {
-            let token = Token { expires: None, subject: Some(format!("s{number}").into()), ..token(number) };
-            found += play.ask(&Stage::new().after_ms(number), [token]).len();
-        }
-        assert_eq!(found, 19, "until it is known to be the norm, and the norm");
-        let mut elsewhere = Stage::new();
-        elsewhere.exchange.endpoints.server = "10.0.0.2:8080".parse().unwrap();
-        assert_eq!(play.ask(&elsewhere, [without()]).len(), 1);
-        assert_eq!(play.ask(&Stage::new().after_ms(86_400_000), [without()]).len(), 1);
+    fn remarks_on_genuine_tokens_and_on_a_norm_once() {
+        is_a_remark(|| rule(&Arc::default()), |token| Token { expires: None, ..token });
     }
 }

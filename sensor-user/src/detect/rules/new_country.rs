@@ -5,13 +5,12 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
-use crate::detect::crowd::FadingCrowd;
+use crate::detect::crowd::{FadingCrowd, SHARED_AFTER};
 use crate::detect::knowledge::letters;
-use crate::detect::learning::{Gate, Learning, day};
+use crate::detect::learning::{Gate, LEARN_DAYS, LEARN_LOGINS, Learning, day};
 use crate::detect::statement::{Statement, Subject, is_guardable};
 use crate::detect::{
-    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, RouteKind, Rule, Severity,
-    Threshold, When,
+    About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, RouteKind, Rule, Severity, When,
 };
 
 /// The card.
@@ -31,29 +30,7 @@ other alerts. Once told of, the country is known.\n\nSilent without a city or co
 `lists.trusted_addresses`, and for addresses that eight or more principals use (VPN, gateways: they are learned). \
 After 60 days of silence a principal is learned anew. It does not see a thief in the owner's country. 72 bytes a principal, 32 an address.",
     cooling_s: 600,
-    thresholds: &[
-        Threshold {
-            key: "learn_days",
-            default: 14.0,
-            min: 0.0,
-            max: 365.0,
-            doc: "Days for which a principal must be known.",
-        },
-        Threshold {
-            key: "learn_logins",
-            default: 10.0,
-            min: 0.0,
-            max: 200.0,
-            doc: "Logins after which it is known well enough before that.",
-        },
-        Threshold {
-            key: "shared_after",
-            default: 8.0,
-            min: 2.0,
-            max: 64.0,
-            doc: "Principals seen at one address after which it counts as shared by many.",
-        },
-    ],
+    thresholds: &[LEARN_DAYS, LEARN_LOGINS, SHARED_AFTER],
 };
 
 /// Countries remembered of one principal; of more, those not used for longest are forgotten.

@@ -54,54 +54,14 @@ fn check(subject: &Subject<'_>, settings: &DetectSettings) -> Option<Statement> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::Guard;
-    use crate::detect::staging::{NOW_S, Stage, token};
-    use crate::token::{Signature, Token};
-
-    fn off_by(seconds: i64) -> Token {
-        let now = i64::try_from(NOW_S).unwrap();
-        Token { not_before: Some(now + seconds), ..token(1) }
-    }
+    use crate::detect::staging::{NOW_S, judges_times_with_care, token};
+    use crate::token::Token;
 
     #[test]
-    fn forgives_the_leeway_and_no_more() {
-        for (seconds, found) in [(-10, 0), (0, 0), (60, 0), (61, 1), (1_000_000, 1)] {
-            assert_eq!(
-                Stage::new().status(401).ask(&mut *rule(&Arc::default()), [off_by(seconds)]).len(),
-                found,
-                "{seconds}"
-            );
-        }
-    }
-
-    #[test]
-    fn is_critical_only_where_strangers_are_refused() {
-        for (guard, severity) in [
-            (Guard::Unknown, Severity::Medium),
-            (Guard::Open, Severity::Low),
-            (Guard::Refuses, Severity::Critical),
-        ] {
-            let found =
-                Stage::new().status(200).guard(guard).ask(&mut *rule(&Arc::default()), [off_by(3600)]);
-            assert_eq!(found[0].severity, severity);
-        }
-        assert_eq!(
-            Stage::new().status(401).ask(&mut *rule(&Arc::default()), [off_by(3600)])[0].severity,
-            Severity::Low
-        );
-    }
-
-    #[test]
-    fn leaves_forgeries_to_the_rule_that_names_them() {
-        let forged = Token { signature: Signature::Invalid, ..off_by(3600) };
-        assert!(Stage::new().status(401).ask(&mut *rule(&Arc::default()), [forged]).is_empty());
-    }
-
-    #[test]
-    fn extreme_times_do_no_harm() {
-        for time in [i64::MIN, i64::MAX] {
-            let token = Token { expires: Some(time), not_before: Some(time), ..token(1) };
-            Stage::new().status(200).ask(&mut *rule(&Arc::default()), [token]);
-        }
+    fn judges_times_with_care_and_leaves_forgeries() {
+        judges_times_with_care(rule, |seconds| {
+            let now = i64::try_from(NOW_S).unwrap();
+            Token { not_before: Some(now + seconds), ..token(1) }
+        });
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::detect::lasting_share::{LastingShare, Tally};
+use crate::detect::lasting_share::{LEAST_ANSWERS, LastingShare, Tally};
 use crate::detect::statement::Statement;
 use crate::detect::{About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Threshold};
 
@@ -42,13 +42,7 @@ are. It costs 96 bytes a service and 8 a route. While it lasts it is told once a
             max: 600.0,
             doc: "99th percentile above which it is medium.",
         },
-        Threshold {
-            key: "least_answers",
-            default: 200.0,
-            min: 10.0,
-            max: 1_000_000.0,
-            doc: "Answers within five minutes below which nothing is said.",
-        },
+        LEAST_ANSWERS,
         Threshold {
             key: "least_slow",
             default: 10.0,

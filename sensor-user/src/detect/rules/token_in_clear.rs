@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::detect::cause::cause;
-use crate::detect::remarks::Remarks;
+use crate::detect::remarks::{Remarks, TOKEN_AGAIN};
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::{About, Case, DetectSettings, Memory, Needs, Report, Rule, Severity, Threshold, When};
 use crate::token::Form;
@@ -35,13 +35,7 @@ connection's, not what a proxy says of its client.",
             max: 1.0,
             doc: "1: connections from private networks count as well.",
         },
-        Threshold {
-            key: "again_s",
-            default: 3_600.0,
-            min: 60.0,
-            max: 2_592_000.0,
-            doc: "Seconds after which a token is told of again.",
-        },
+        TOKEN_AGAIN,
     ],
 };
 

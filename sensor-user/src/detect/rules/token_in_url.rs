@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use crate::detect::cause::cause;
-use crate::detect::remarks::Remarks;
+use crate::detect::remarks::{Remarks, TOKEN_AGAIN};
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::{
-    About, Case, Column, DetectSettings, Finding, Known, Memory, Needs, Report, Rule, Severity, Threshold,
-    scene,
+    About, Case, Column, DetectSettings, Finding, Known, Memory, Needs, Report, Rule, Severity, scene,
 };
 use crate::token::jose::begins_like_object;
 use crate::token::{Carrier, Form, TokenUse};
@@ -30,13 +29,7 @@ configured issuer, or was seen in a header as well: one-time tokens of confirmat
 benign. Browsers cannot set headers on WebSockets, so that some services take tokens there on purpose; a short-lived \
 ticket is the remedy. Tokens that are forged are left to their rules.",
     cooling_s: 600,
-    thresholds: &[Threshold {
-        key: "again_s",
-        default: 3_600.0,
-        min: 60.0,
-        max: 2_592_000.0,
-        doc: "Seconds after which a token is told of again.",
-    }],
+    thresholds: &[TOKEN_AGAIN],
 };
 
 pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {

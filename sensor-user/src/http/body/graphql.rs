@@ -117,15 +117,20 @@ impl<'a> Outermost<'a> {
         None
     }
 
+    /// How far the comment, string or sign goes that begins with this byte.
+    fn length(&self, byte: u8) -> usize {
+        match byte {
+            b'#' => self.line(),
+            b'"' => self.quoted(),
+            _ => 1,
+        }
+    }
+
     /// Goes on behind the `{` of a selection set; variables and directives are passed over with their parentheses.
     fn skip_to_selection(&mut self) {
         let mut parentheses = 0_u32;
         while let Some(byte) = self.text.get(self.at) {
-            self.at += match byte {
-                b'#' => self.line(),
-                b'"' => self.quoted(),
-                _ => 1,
-            };
+            self.at += self.length(*byte);
             match byte {
                 b'(' => parentheses += 1,
                 b')' => parentheses = parentheses.saturating_sub(1),
@@ -142,11 +147,7 @@ impl<'a> Outermost<'a> {
     fn skip_selection(&mut self, opened: bool) {
         let mut depth = u32::from(opened);
         while let Some(byte) = self.text.get(self.at) {
-            self.at += match byte {
-                b'#' => self.line(),
-                b'"' => self.quoted(),
-                _ => 1,
-            };
+            self.at += self.length(*byte);
             match byte {
                 b'{' => depth += 1,
                 b'}' => {

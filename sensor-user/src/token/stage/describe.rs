@@ -61,7 +61,7 @@ impl Tokens {
 }
 
 /// A token of which nothing is known but its form.
-pub(in crate::token) fn blank(form: Form) -> Token {
+pub(crate) fn blank(form: Form) -> Token {
     Token {
         fingerprint: Fingerprint::default(),
         form,
