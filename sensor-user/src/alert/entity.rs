@@ -96,6 +96,7 @@ impl Sharing {
 mod tests {
     use super::*;
     use crate::alert::staging::finding;
+    use crate::detect::Scene;
 
     fn kinds(sharing: &mut Sharing, finding: &Finding) -> Vec<&'static str> {
         sharing.entities(finding).iter().map(Entity::kind).collect()
@@ -116,8 +117,11 @@ mod tests {
     fn what_is_about_a_service_names_nobody() {
         let mut finding = finding(1);
         (finding.token, finding.principal) = (None, None);
-        finding.scene.as_mut().unwrap().client = std::net::Ipv4Addr::UNSPECIFIED.into();
-        assert!(kinds(&mut Sharing::new(Vec::new(), 10), &finding).is_empty());
+        let mut sharing = Sharing::new(Vec::new(), 10);
+        finding.scene.as_mut().unwrap().client = Scene::NOBODY.ip();
+        assert_eq!(kinds(&mut sharing, &finding), ["address"], "only a proxy says so");
+        finding.scene.as_mut().unwrap().endpoints.client = Scene::NOBODY;
+        assert!(kinds(&mut sharing, &finding).is_empty());
     }
 
     #[test]

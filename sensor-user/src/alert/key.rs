@@ -105,6 +105,7 @@ pub(super) fn hashed(parts: &[&[u8]]) -> [u8; 16] {
 mod tests {
     use super::*;
     use crate::alert::staging::finding;
+    use crate::detect::Scene;
 
     #[test]
     fn each_service_has_an_alert_of_its_own() {
@@ -112,7 +113,7 @@ mod tests {
             let mut finding = finding(1);
             (finding.token, finding.principal) = (None, None);
             let scene = finding.scene.as_mut().unwrap();
-            scene.client = std::net::Ipv4Addr::UNSPECIFIED.into();
+            scene.endpoints.client = Scene::NOBODY;
             scene.endpoints.server = server.parse().unwrap();
             Key::of(&finding)
         };

@@ -347,6 +347,7 @@ mod tests {
     use super::*;
     use crate::alert::key::Key;
     use crate::alert::{Event, Marks};
+    use crate::detect::Scene;
     use crate::sink::Format;
 
     const NOW: u64 = 1_795_284_245_123;
@@ -389,7 +390,7 @@ mod tests {
     fn an_event_says_the_same_as_the_index() {
         let (alert, _) = of_alert();
         let mut of_service = alert.clone();
-        of_service.finding.scene.as_mut().unwrap().client = std::net::Ipv4Addr::UNSPECIFIED.into();
+        of_service.finding.scene.as_mut().unwrap().endpoints.client = Scene::NOBODY;
         of_service.key = Key::of(&of_service.finding);
         for alert in [alert, of_service] {
             let (key, event) = (Named::of(&alert.key), event(alert));

@@ -1,7 +1,7 @@
 //! A finding: one rule's statement about one exchange, before alerts are made of it.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -105,10 +105,14 @@ pub struct Scene {
 }
 
 impl Scene {
+    /// The client's end in findings about a service as a whole. No connection has it: what a proxy says of the client
+    /// does not count.
+    pub const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
     /// Whether it is about the service as a whole: nobody stands for the client.
     #[must_use]
-    pub const fn is_of_service(&self) -> bool {
-        self.client.is_unspecified()
+    pub fn is_of_service(&self) -> bool {
+        self.endpoints.client == Self::NOBODY
     }
 }
 

@@ -1,6 +1,5 @@
 //! The scene of a finding: the exchange as an alert may show it. Built only when a rule has something to say.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::detect::{Case, Principal, Scene, text};
@@ -39,8 +38,8 @@ pub fn of(case: &Case<'_>) -> Scene {
 #[must_use]
 pub fn of_service(case: &Case<'_>) -> Scene {
     let mut scene = of(case);
-    scene.client = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    scene.endpoints.client = SocketAddr::new(scene.client, 0);
+    scene.endpoints.client = Scene::NOBODY;
+    scene.client = Scene::NOBODY.ip();
     scene.route = "-".into();
     scene.user_agent = None;
     scene

@@ -69,7 +69,7 @@ fn plain(words: &str, out: &mut String) {
 mod tests {
     use super::*;
     use crate::alert::staging::alert;
-    use crate::detect::rules;
+    use crate::detect::{Scene, rules};
 
     fn shown(alert: &Alert) -> String {
         let mut out = String::new();
@@ -102,7 +102,7 @@ mod tests {
             "2026-11-21T18:04:05.123Z LOW      alg-none  -  10.0.3.7 -> 10.0.0.1:8080  \
              GET /orders/{id} -  alg \"none\" accepted  ×1  tok=-\n"
         );
-        alert.finding.scene.as_mut().unwrap().client = std::net::Ipv4Addr::UNSPECIFIED.into();
+        alert.finding.scene.as_mut().unwrap().endpoints.client = Scene::NOBODY;
         assert!(shown(&alert).contains("  - -> 10.0.0.1:8080  "), "it is about the service");
         alert.finding.scene = None;
         assert!(shown(&alert).contains("alg-none  -  -  -  alg"));

@@ -157,13 +157,7 @@ pub(super) fn many_failing_accounts(a: &mut Attack<'_>) -> Result<()> {
 fn come_in(a: &mut Attack<'_>, who: &Caller, name: &str) -> Result<()> {
     let claims = a.claims(name);
     let token = a.world.sign(&claims)?;
-    let body = format!(r#"{{"username":"{name}","password":"Right-{}"}}"#, a.rng.hex(6));
-    let answer = Answer::of(200, 70).with(format!(r#"{{"access_token":"{token}","token_type":"Bearer"}}"#));
-    a.hit_with(who, Service::Idp, Call::post("/login", body), &answer);
-    for page in 1..=a.rng.between(1, 5) {
-        a.wait_ms(500, 6_000);
-        a.hit(who, Service::Orders, Call::get(format!("/orders?page={page}")).token(&token), 200);
-    }
+    a.log_in(who, name, &token, (1, 5), 6_000);
     a.may(&["new-country", "impossible-travel", "device-change"]);
     Ok(())
 }

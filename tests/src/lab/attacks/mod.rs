@@ -266,6 +266,17 @@ impl Attack<'_> {
         self.at = self.script.call(self.at, who, to, call, &Answer::of(status, latency)) + 3 * MS;
     }
 
+    /// A login that succeeds, and so many pages of orders, with pauses of at most so long.
+    pub fn log_in(&mut self, who: &Caller, name: &str, token: &str, pages: (u64, u64), pause_ms: u64) {
+        let body = format!(r#"{{"username":"{name}","password":"Right-{}"}}"#, self.rng.hex(6));
+        let granted = format!(r#"{{"access_token":"{token}","token_type":"Bearer"}}"#);
+        self.hit_with(who, Service::Idp, Call::post("/login", body), &Answer::of(200, 70).with(granted));
+        for page in 1..=self.rng.between(pages.0, pages.1) {
+            self.wait_ms(500, pause_ms);
+            self.hit(who, Service::Orders, Call::get(format!("/orders?page={page}")).token(token), 200);
+        }
+    }
+
     /// Lets time pass.
     pub fn wait_ms(&mut self, low: u64, high: u64) {
         self.at += self.rng.between(low, high) * MS;

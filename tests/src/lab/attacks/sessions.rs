@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::Attack;
 use crate::lab::places::{DISALLOWED, FAR};
-use crate::lab::script::{Answer, Call, Caller};
+use crate::lab::script::{Call, Caller};
 use crate::lab::world::{Job, LIFE_S, PEOPLE, Person};
 use crate::lab::{S, Service, machines};
 use crate::mint::set;
@@ -24,13 +24,7 @@ fn owner_looks_around(a: &mut Attack<'_>, who: &Caller, token: &str, calls: u64)
 fn enter(a: &mut Attack<'_>, who: &Caller, person: usize) -> Result<()> {
     let name = a.world.name(person);
     let token = a.world.token_of(person, a.at)?;
-    let body = format!(r#"{{"username":"{name}","password":"Right-{}"}}"#, a.rng.hex(6));
-    let answer = Answer::of(200, 70).with(format!(r#"{{"access_token":"{token}","token_type":"Bearer"}}"#));
-    a.hit_with(who, Service::Idp, Call::post("/login", body), &answer);
-    for page in 1..=a.rng.between(3, 9) {
-        a.wait_ms(500, 9_000);
-        a.hit(who, Service::Orders, Call::get(format!("/orders?page={page}")).token(&token), 200);
-    }
+    a.log_in(who, &name, &token, (3, 9), 9_000);
     a.counts();
     a.may(THEFT);
     Ok(())
