@@ -379,7 +379,7 @@ fn process(place: Option<&Place>, pid: u32) -> Option<Process<'_>> {
 mod tests {
     use super::*;
     use crate::alert::staging::alert;
-    use crate::detect::Finding;
+    use crate::detect::{Finding, Scene};
     use crate::sink::validator;
 
     fn json(alert: &Alert) -> Value {
@@ -403,7 +403,10 @@ mod tests {
         let mut proxied = alert();
         proxied.finding.scene.as_mut().unwrap().client = "2001:db8::1".parse().unwrap();
         proxied.finding.token = None;
-        for alert in [alert(), bare(), odd, proxied] {
+        let mut of_service = alert();
+        of_service.finding.scene.as_mut().unwrap().endpoints.client = Scene::NOBODY;
+        assert!(json(&of_service).pointer("/evidences/0/src_endpoint").is_none());
+        for alert in [alert(), bare(), odd, proxied, of_service] {
             assert_eq!(schema.problems(&json(&alert)), Vec::<String>::new());
         }
     }

@@ -236,8 +236,8 @@ fn finding(case: &Case<'_>, severity: Severity, tally: Tally, addresses: Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::RouteKind;
     use crate::detect::staging::{Play, Stage};
+    use crate::detect::{Knowledge, RouteKind, Who};
 
     fn login(s: u64, account: &str, status: u16) -> Stage {
         Stage::to("POST", "/login").kind(RouteKind::Login).status(status).after_ms(s * 1000).account(account)
@@ -333,7 +333,8 @@ mod tests {
         let mut rule =
             PasswordSpray { accounts: 15, window_s: 1800, max_tries_each: 10, memory: Spray::default() };
         for i in 0..3000_u64 {
-            login(i, "user", 401).header("User-Agent", &format!("x/{i}")).ask(&mut rule, []);
+            let stage = login(i, "user", 401).header("User-Agent", &format!("x/{i}"));
+            stage.ask_as(&mut rule, &[], &Who::default(), &Knowledge::default());
         }
         assert_eq!(rule.memory.programs.len(), MAX_PROGRAMS);
     }
