@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use crate::capture::Time;
 use crate::detect::DetectSettings;
+use crate::detect::Route;
 use crate::detect::cause::{cause, must_refuse};
 use crate::detect::family::{Families, Family};
 use crate::detect::habit::Habit;
@@ -22,7 +23,6 @@ use crate::detect::holder::holder;
 use crate::detect::knowledge::Place;
 use crate::detect::statement::{VERIFIERS_LEEWAY_S, is_guardable};
 use crate::detect::table::Table;
-use crate::detect::{Route, RouteKind};
 use crate::http::Exchange;
 use crate::token::hash::sha256;
 use crate::token::{Carrier, Fingerprint, Policy, Purpose, Signature, Token, TokenUse};
@@ -381,22 +381,18 @@ impl Roster {
         revision: u32,
         who: &Who,
     ) -> bool {
-        let ([held], [(_, known)]) = (tokens, who.tokens.as_slice()) else { return false };
-        let habit = self.habits.of(known.slot);
-        if !is_guardable(route.kind) {
-            if route.kind == RouteKind::Logout {
-                habit.end();
-            }
+        let plain = who.actor.is_some()
+            && exchange.is_success()
+            && is_guardable(route.kind)
+            && tokens.iter().all(|held| {
+                matches!(held.carrier, Carrier::Authorization) && is_in_order(&held.token, exchange.at)
+            });
+        let ([held], [(_, known)], true) = (tokens, who.tokens.as_slice(), plain) else {
+            // Whatever else is done with a token, what comes after it is news.
+            who.tokens.iter().for_each(|(_, known)| self.habits.of(known.slot).end());
             return false;
-        }
-        let token = &*held.token;
-        if who.actor.is_none()
-            || !exchange.is_success()
-            || !matches!(held.carrier, Carrier::Authorization)
-            || !is_in_order(token, exchange.at)
-        {
-            return false;
-        }
+        };
+        let (token, habit) = (&held.token, self.habits.of(known.slot));
         let place = (who.address.slot, who.service.slot, who.family, who.trusted_address);
         let worth = (token.signature, token.standing, habit.actor);
         habit.repeats(stable_hash(&(place, worth, revision)), route.slot, seconds(exchange))

@@ -48,7 +48,7 @@ impl When {
     pub const SUCCESS: Self = Self(32);
     /// It was refused: 401 or 403.
     pub const REFUSED: Self = Self(64);
-    /// Its route is one where users log in, or get tokens.
+    /// It is an attempt to log in.
     pub const LOGIN: Self = Self(128);
     /// It is odd: gaps in its capture, or bytes that parsers read in several ways.
     pub const ODD: Self = Self(256);
@@ -74,7 +74,6 @@ impl When {
     #[must_use]
     pub fn of(case: &Case<'_>) -> Self {
         let status = case.exchange.status();
-        let login = matches!(case.route.kind, RouteKind::Login | RouteKind::Token);
         let odd = case.exchange.coverage == Coverage::Gap || !case.exchange.suspicions.is_empty();
         Self::TOKEN
             .if_so(!case.tokens.is_empty())
@@ -84,7 +83,7 @@ impl When {
             .and(Self::OBJECT.if_so(case.object.is_some()))
             .and(Self::SUCCESS.if_so(matches!(status, Some(200..=299))))
             .and(Self::REFUSED.if_so(matches!(status, Some(401 | 403))))
-            .and(Self::LOGIN.if_so(login))
+            .and(Self::LOGIN.if_so(case.login.is_some()))
             .and(Self::ODD.if_so(odd))
     }
 }

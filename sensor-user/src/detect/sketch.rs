@@ -18,30 +18,10 @@ const WORDS: usize = BITS as usize / 64;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Distinct(Seen);
 
-/// Up to three names, in a form that leaves room for the mark of the enum. 13 bytes.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-struct Few {
-    names: [u32; 3],
-    len: u8,
-}
-
-impl Few {
-    fn held(&self) -> &[u32] {
-        self.names.get(..usize::from(self.len)).unwrap_or(&self.names)
-    }
-
-    /// Adds a name; whether there was room.
-    fn push(&mut self, name: u32) -> bool {
-        let Some(place) = self.names.get_mut(usize::from(self.len)) else { return false };
-        *place = name;
-        self.len += 1;
-        true
-    }
-}
-
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Seen {
-    Few(Few),
+    /// How many, and their names: in one variant, so that the whole takes 16 bytes.
+    Few(u8, [u32; 3]),
     Some(Box<ArrayVec<u32, 15>>),
     Bits(Box<Bits>),
 }
@@ -98,7 +78,7 @@ fn rounded(count: f64) -> u16 {
 
 impl Default for Distinct {
     fn default() -> Self {
-        Self(Seen::Few(Few::default()))
+        Self(Seen::Few(0, [0; 3]))
     }
 }
 
@@ -107,12 +87,16 @@ impl Distinct {
     pub fn add(&mut self, hash: u64) -> bool {
         let name = u32::try_from(hash >> 32).unwrap_or_default();
         match &mut self.0 {
-            Seen::Few(few) => {
-                if few.held().contains(&name) {
+            Seen::Few(len, names) => {
+                let held = names.get(..usize::from(*len)).unwrap_or(names);
+                if held.contains(&name) {
                     return false;
                 }
-                if !few.push(name) {
-                    let mut some: Box<ArrayVec<u32, 15>> = Box::new(few.held().iter().copied().collect());
+                if let Some(place) = names.get_mut(usize::from(*len)) {
+                    *place = name;
+                    *len += 1;
+                } else {
+                    let mut some: Box<ArrayVec<u32, 15>> = Box::new(names.iter().copied().collect());
                     some.push(name);
                     self.0 = Seen::Some(some);
                 }
@@ -139,7 +123,7 @@ impl Distinct {
     #[must_use]
     pub fn count(&self) -> u32 {
         match &self.0 {
-            Seen::Few(few) => u32::from(few.len),
+            Seen::Few(len, _) => u32::from(*len),
             Seen::Some(some) => u32::try_from(some.len()).unwrap_or_default(),
             Seen::Bits(bits) => bits.count(),
         }
@@ -147,7 +131,9 @@ impl Distinct {
 
     fn pour_into(&self, all: &mut Bits) {
         match &self.0 {
-            Seen::Few(few) => few.held().iter().for_each(|name| _ = all.add(*name)),
+            Seen::Few(len, names) => {
+                names.iter().take((*len).into()).for_each(|name| _ = all.add(*name));
+            }
             Seen::Some(some) => some.iter().for_each(|name| _ = all.add(*name)),
             Seen::Bits(bits) => {
                 for (word, other) in all.words.iter_mut().zip(&bits.words) {

@@ -134,7 +134,7 @@ impl Rule for RefreshReuse {
     }
 
     fn when(&self) -> When {
-        When::LOGIN.and(When::SUCCESS)
+        When::SUCCESS
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {
