@@ -151,20 +151,12 @@ impl Detector {
         now: Time,
         out: &mut Report,
     ) {
-        let asked: SmallVec<[TokenUse; 2]> =
-            tokens.iter().filter(|held| held.token.fingerprint == settled).cloned().collect();
         let before = out.len();
-        let Self { seats, routes, roster, knowledge, atlas, who, .. } = self;
-        let route = routes.look_up_late(exchange, tokens);
-        roster.see_late(exchange, tokens, &asked, who);
-        atlas.show(knowledge, exchange.client, who);
-        let object = object::of(&route.name, &exchange.request);
-        let (login, again) = (None, true);
-        let case =
-            Case { exchange, tokens: &asked, all: tokens, route, login, object, who, knowledge, now, again };
-        for seat in seats.iter_mut().filter(|seat| seat.needs == Needs::Verdict) {
-            seat.ask(&case, out);
-        }
+        self.ask_again(exchange, tokens, settled, now, |seat, case| {
+            if seat.needs == Needs::Verdict {
+                seat.ask(case, out);
+            }
+        });
         drop_explained(before, out);
     }
 
@@ -177,8 +169,24 @@ impl Detector {
         now: Time,
         out: &mut Report,
     ) {
+        self.ask_again(exchange, tokens, token, now, |seat, case| {
+            let before = out.len();
+            seat.rule.judge_standing(case, out);
+            seat.settle(before, out);
+        });
+    }
+
+    /// Puts an exchange before every seat again, for what is known of one of its tokens now.
+    fn ask_again(
+        &mut self,
+        exchange: &Exchange,
+        tokens: &[TokenUse],
+        about: Fingerprint,
+        now: Time,
+        mut ask: impl FnMut(&mut Seat, &Case<'_>),
+    ) {
         let asked: SmallVec<[TokenUse; 2]> =
-            tokens.iter().filter(|held| held.token.fingerprint == token).cloned().collect();
+            tokens.iter().filter(|held| held.token.fingerprint == about).cloned().collect();
         let Self { seats, routes, roster, knowledge, atlas, who, .. } = self;
         let route = routes.look_up_late(exchange, tokens);
         roster.see_late(exchange, tokens, &asked, who);
@@ -188,9 +196,7 @@ impl Detector {
         let case =
             Case { exchange, tokens: &asked, all: tokens, route, login, object, who, knowledge, now, again };
         for seat in seats {
-            let before = out.len();
-            seat.rule.judge_standing(&case, out);
-            seat.settle(before, out);
+            ask(seat, &case);
         }
     }
 
