@@ -279,7 +279,7 @@ mod tests {
         assert!(window.count().abs_diff(25) <= 1, "{}", window.count());
         assert_eq!(window.at_most(), 40);
         assert!(!window.add(100, 7), "what is too old is ignored");
-        let [one, two, three] = ["one", "two", "three"].map(|name| stable_hash(name));
+        let [one, two, three] = ["one", "two", "three"].map(stable_hash);
         assert!(window.add(107, one) && !window.add(107, one), "what is late counts");
         assert_eq!(window.at_most(), 41);
         window.add(1000, one);
