@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::detect::roster::stable_hash;
 use crate::detect::statement::{Outcome, Statement, Subject, severity, show};
 use crate::detect::{
     About, Case, Column, Finding, Knowledge, Memory, Report, RouteKind, Rule, Severity, When, text,
@@ -97,7 +98,8 @@ impl Listed {
             brief: format!("login of {} {how}", self.about.id.replace('-', " ")),
             facts: vec![("account", Value::from(shown(account)))],
         };
-        Some(statement.into_address_finding(self.about, case))
+        let name = stable_hash(account.trim().to_lowercase().as_str());
+        Some(statement.into_address_finding(self.about, case).of_account(Some(name)))
     }
 }
 
