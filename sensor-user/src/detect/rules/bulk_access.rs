@@ -67,6 +67,8 @@ struct Taken {
     window: u32,
     most: u32,
     usual: u32,
+    /// The most objects in the five minutes before, while these adjoin them.
+    before: u32,
     /// The newest minute with too much.
     beyond: u32,
     quiet_until_s: u32,
@@ -80,6 +82,8 @@ struct BulkAccess {
 }
 
 impl Taken {
+    /// Learns what is usual from windows that are over, and not from the newest if this one adjoins it: a theft must
+    /// not raise its own limit on the way.
     fn learn(&mut self, minute: u32) {
         let window = minute / 5;
         if window <= self.window {
@@ -87,9 +91,15 @@ impl Taken {
         }
         // What was too much stays in the count for the length of the window.
         if self.beyond + 5 > self.window * 5 {
-            self.usual += self.most.saturating_sub(self.usual) / 8;
-        } else if self.most > 0 {
-            get_used(&mut self.usual, self.most);
+            self.usual += self.most.max(self.before).saturating_sub(self.usual) / 8;
+            self.most = 0;
+        } else if self.before > 0 {
+            get_used(&mut self.usual, self.before);
+        }
+        self.before = self.most;
+        if window > self.window + 1 && self.before > 0 {
+            get_used(&mut self.usual, self.before);
+            self.before = 0;
         }
         (self.window, self.most) = (window, 0);
     }
@@ -207,6 +217,16 @@ mod tests {
             play.ask(&stage.after_ms(i * 10), [held_by("alice")]).len()
         };
         assert_eq!((0..700).map(ask).sum::<usize>(), 1);
+    }
+
+    #[test]
+    fn a_theft_does_not_raise_its_own_limit() {
+        // Wherever the five minutes that are learned from begin.
+        for begin in (0..300).step_by(20) {
+            let mut play = play();
+            take(&mut play, 40, 400, 0);
+            assert_eq!(take(&mut play, 620, 400, 3600 + begin).len(), 1, "{begin}");
+        }
     }
 
     #[test]
