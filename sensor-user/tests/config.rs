@@ -13,6 +13,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use sensor_user::config::{Config, Environment, Format, Loaded, Report, Secrets, docs, load, parse, show};
 use sensor_user::detect::{About, Needs, Severity, Threshold};
+use sensor_user::token::settings::StatusSource;
 
 static BRUTE_FORCE: About = About {
     id: "brute-force",
@@ -231,7 +232,7 @@ fn every_kind_of_error_has_its_words() {
                 "2:24: `issuers.jwks` is `http://x/`, which is not encrypted: http is for loopback only (use https)",
                 "2:50: `issuers.algorithms` holds `none`, which is no signature (RFC 8725 section 2.1) (remove it)",
                 "2:56: `issuers.algorithms` is `rs256`; it must be one of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA (did you mean `RS256`?)",
-                "2:64: unknown key `colour` in `issuers` (known here: issuer, jwks, algorithms, audiences, token_types, introspection, introspection_client, introspection_secret)",
+                "2:64: unknown key `colour` in `issuers` (known here: issuer, jwks, algorithms, audiences, token_types, introspection, introspection_client, introspection_secret, status_lists)",
             ],
         ),
         (
@@ -300,6 +301,34 @@ fn every_kind_of_error_has_its_words() {
     for (text, expected) in cases {
         assert_eq!(wrong(text), *expected, "{text}");
     }
+}
+
+#[test]
+fn reads_where_sessions_certificates_accounts_and_status_lists_are() {
+    let config = config(
+        "issuers: [{issuer: 'https://a/', jwks: 'https://a/k', status_lists: ['https://a/lists', 'file:/l/1']}]
+http: {session_cookies: [shop], certificate_headers: [Client-Cert]}
+lists: {account_domains: [corp.example], files: {directory: [/d/staff]}}
+",
+    );
+    let places = &config.tokens.issuers[0].status_lists;
+    assert_eq!(places[0], StatusSource::Below("https://a/lists".to_owned()));
+    assert_eq!(places[1], StatusSource::File("/l/1".into()));
+    assert_eq!((config.http.session_cookies.len(), config.http.certificate_headers.len()), (1, 1));
+    assert_eq!(config.lists.account_domains, ["corp.example"]);
+    assert_eq!(config.lists.files.directory[0].to_str(), Some("/d/staff"));
+}
+
+#[test]
+fn status_lists_are_fetched_as_carefully_as_keys() {
+    assert_eq!(
+        wrong("issuers: [{issuer: 'https://a/', status_lists: ['http://b/', 'file:', 'https://u:p@b/']}]\n"),
+        [
+            "1:49: `issuers.status_lists` is `http://b/`, which is not encrypted: http is for loopback only (use https)",
+            "1:62: `issuers.status_lists` names no file",
+            "1:71: `issuers.status_lists` holds a user name or password",
+        ]
+    );
 }
 
 #[test]

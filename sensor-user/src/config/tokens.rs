@@ -13,7 +13,7 @@ use crate::config::problem::Problem;
 use crate::config::section::Section;
 use crate::config::word::{Word, Wrong, excerpt, quote};
 use crate::token::settings::{
-    Algorithm, Introspection, Issuer, KeySource, RevocationSettings, Secret, TokenSettings,
+    Algorithm, Introspection, Issuer, KeySource, RevocationSettings, Secret, StatusSource, TokenSettings,
 };
 
 /// Shortest key, in bytes: half of what RFC 2104 section 3 advises for SHA-256, as 128 bits are shown.
@@ -203,6 +203,15 @@ pub(super) fn read_issuer(s: &mut Section<'_, '_>, base: &Path, resolver: Resolv
     let token_types =
         s.words("token_types", Vec::new(), "Values of typ that its access tokens have; empty means any. Add `ID` where ID tokens are accepted on purpose.");
     let introspection = read_introspection(s, resolver);
+    let doc = "Where it publishes the status of its tokens: URLs by https (http on loopback), one of which the \
+               status.status_list.uri of a token must begin with, or file:PATH of a list. A list is signed like a token and \
+               fetched when a verified token names it. Empty: it is not looked at.";
+    let status_lists = s.words::<Jwks>("status_lists", Vec::new(), doc);
+    if status_lists.len() > MAX_STATUS_LISTS {
+        let message = format!("`issuers.status_lists` names more than {MAX_STATUS_LISTS} places");
+        s.report(Problem::error(s.span_of("status_lists"), message));
+    }
+    let status_lists = status_lists.into_iter().map(|place| place.into_status(base)).collect();
     if algorithms.is_empty() {
         s.report(Problem::error(
             s.span_of("algorithms"),
@@ -228,7 +237,7 @@ pub(super) fn read_issuer(s: &mut Section<'_, '_>, base: &Path, resolver: Resolv
             KeySource::Discovery
         }
     };
-    Some(Issuer { issuer: issuer?, keys, algorithms, audiences, token_types, introspection })
+    Some(Issuer { issuer: issuer?, keys, algorithms, audiences, token_types, introspection, status_lists })
 }
 
 fn read_introspection(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<Introspection> {
@@ -283,8 +292,21 @@ enum Jwks {
     Url(String),
 }
 
+/// Most places of status lists of one issuer: each file is read when a list is wanted.
+const MAX_STATUS_LISTS: usize = 32;
+
+impl Jwks {
+    fn into_status(self, base: &Path) -> StatusSource {
+        match self {
+            Self::File(path) => StatusSource::File(base.join(path)),
+            Self::Url(url) => StatusSource::Below(url),
+        }
+    }
+}
+
 impl Word for Jwks {
     const WHAT: &'static str = "an https URL or file:PATH";
+    const WHAT_MANY: &'static str = "https URLs or file:PATH";
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         match text.strip_prefix("file:").map(|path| path.strip_prefix("//").unwrap_or(path)) {

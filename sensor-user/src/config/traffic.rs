@@ -96,6 +96,10 @@ pub struct Http {
     pub trusted_proxies: Vec<IpNet>,
     /// Paths that serve GraphQL, besides those that end in `/graphql`.
     pub graphql: Vec<String>,
+    /// Cookies that name a session, besides those of common frameworks.
+    pub session_cookies: Vec<String>,
+    /// Headers in which a proxy passes on the certificate of the client.
+    pub certificate_headers: Vec<String>,
 }
 
 impl Http {
@@ -103,11 +107,18 @@ impl Http {
         let doc = "Networks of proxies whose Forwarded and X-Forwarded-For headers name the client. Anybody else \
                    can write anything there.";
         let trusted_proxies = s.words("trusted_proxies", Vec::new(), doc);
-        let doc = "Paths that serve GraphQL, besides those that end in /graphql: * and {name} stand for one segment, \
-                   ** for any number of them.";
+        let doc = "Paths that serve GraphQL, by POST and by GET, besides those that end in /graphql: * and {name} stand for \
+                   one segment, ** for any number of them.";
         let graphql =
             s.words::<PathAlone>("graphql", Vec::new(), doc).into_iter().map(|path| path.0).collect();
-        Self { trusted_proxies, graphql }
+        let doc = "Cookies whose value names a session, besides those of common frameworks (JSESSIONID, PHPSESSID, \
+                   connect.sid, sessionid, ...). Of a value no more than a keyed hash is kept.";
+        let session_cookies = s.words("session_cookies", Vec::new(), doc);
+        let doc = "Headers in which the proxy that ends TLS passes on the client's certificate or its SHA-256, and replaces \
+                   what the client sends: X-Forwarded-Client-Cert, X-SSL-Client-Cert, Client-Cert, ... Empty: tokens \
+                   that are bound to a certificate are not judged.";
+        let certificate_headers = s.words("certificate_headers", Vec::new(), doc);
+        Self { trusted_proxies, graphql, session_cookies, certificate_headers }
     }
 }
 
@@ -275,6 +286,8 @@ pub struct Lists {
     pub cluster_networks: Vec<IpNet>,
     /// Addresses of known attackers.
     pub bad_addresses: Vec<IpNet>,
+    /// Domains that our own accounts may be named with or without.
+    pub account_domains: Vec<String>,
     /// Accounts that must not be used.
     pub denied_accounts: Vec<String>,
     /// Accounts of people who have left.
@@ -299,6 +312,8 @@ pub struct ListFiles {
     pub departed_accounts: Vec<PathBuf>,
     /// `jti`, one a line.
     pub revoked_ids: Vec<PathBuf>,
+    /// Every account that there is, one a line.
+    pub directory: Vec<PathBuf>,
 }
 
 impl Lists {
@@ -311,9 +326,12 @@ impl Lists {
         let cluster_networks = s.words("cluster_networks", private_networks(), doc);
         let doc = "Addresses and networks of known attackers.";
         let bad_addresses = s.words("bad_addresses", Vec::new(), doc);
-        let doc = "Accounts that must not be used; case is ignored.";
+        let doc = "Domains of your own accounts: alice@DOMAIN and DOMAIN\\alice are then the same as alice, in these lists \
+                   and in what is compared with them.";
+        let account_domains = s.words("account_domains", Vec::new(), doc);
+        let doc = "Accounts that must not be used. Case, compatible letters of Unicode and invisible ones are ignored.";
         let denied_accounts = s.words("denied_accounts", Vec::new(), doc);
-        let doc = "Accounts of people who have left; case is ignored.";
+        let doc = "Accounts of people who have left, compared likewise.";
         let departed_accounts = s.words("departed_accounts", Vec::new(), doc);
         let revoked_ids = s.words("revoked_ids", Vec::new(), "The jti of tokens that were revoked.");
         let roles = vec!["ADMIN".to_owned(), "SUPER_ADMIN".to_owned()];
@@ -326,6 +344,7 @@ impl Lists {
             trusted_addresses,
             cluster_networks,
             bad_addresses,
+            account_domains,
             denied_accounts,
             departed_accounts,
             revoked_ids,
@@ -353,6 +372,11 @@ impl ListFiles {
             denied_accounts: paths("denied_accounts", "Accounts that must not be used."),
             departed_accounts: paths("departed_accounts", "Accounts of people who have left."),
             revoked_ids: paths("revoked_ids", "The jti of tokens that were revoked."),
+            directory: paths(
+                "directory",
+                "Every account that there is, as your directory tells, named as tokens name them (sub). Left out: unknown \
+                 accounts are not judged.",
+            ),
         }
     }
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::detect::spelling::{Directory, Spelling};
+
 /// Where an address is.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Place {
@@ -130,9 +132,13 @@ pub struct Knowledge {
     pub revision: u32,
     /// Places of addresses; none without a database.
     pub geo: Option<Arc<dyn Geo>>,
-    /// Accounts that must not be used, lower case.
+    /// Which spellings name one account.
+    pub spelling: Spelling,
+    /// Every account that there is; none if nobody has said.
+    pub directory: Option<Directory>,
+    /// Accounts that must not be used, as [`Spelling::of`] writes them.
     pub denied_accounts: BTreeSet<Box<str>>,
-    /// Accounts of people who have left, lower case.
+    /// Accounts of people who have left, likewise.
     pub departed_accounts: BTreeSet<Box<str>>,
     /// `jti` of tokens that were revoked.
     pub revoked_ids: BTreeSet<Box<str>>,
@@ -149,6 +155,7 @@ impl fmt::Debug for Knowledge {
         f.debug_struct("Knowledge")
             .field("revision", &self.revision)
             .field("geo", &self.geo.is_some())
+            .field("directory", &self.directory.as_ref().map(Directory::len))
             .field("denied_accounts", &self.denied_accounts.len())
             .field("departed_accounts", &self.departed_accounts.len())
             .field("revoked_ids", &self.revoked_ids.len())

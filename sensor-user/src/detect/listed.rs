@@ -49,7 +49,7 @@ impl Listed {
     }
 
     fn is_listed(&self, knowledge: &Knowledge, account: &str) -> bool {
-        (self.list)(knowledge).contains(account.trim().to_lowercase().as_str())
+        (self.list)(knowledge).contains(&*knowledge.spelling.of(account))
     }
 
     fn principal(&mut self, case: &Case<'_>) -> Option<Finding> {

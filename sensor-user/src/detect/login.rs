@@ -7,6 +7,7 @@
 
 use std::hash::{Hash, Hasher};
 
+use crate::detect::challenge::asks_for_nonce;
 use crate::detect::holder::holder;
 use crate::detect::roster::stable_hash;
 use crate::detect::{Case, RouteKind, text};
@@ -42,6 +43,9 @@ impl Login {
             return None;
         }
         if named.is_none() && matches!(exchange.request.method(), b"GET" | b"HEAD" | b"OPTIONS") {
+            return None;
+        }
+        if asks_for_nonce(exchange) {
             return None;
         }
         let failed = has_failed(exchange, lax || named.is_some())?;

@@ -16,6 +16,7 @@ use crate::detect::user::UserRules;
 use crate::detect::{Finding, Severity};
 use crate::http::{Coverage, Exchange};
 use crate::token::TokenUse;
+use crate::token::facts::Flaws;
 
 /// When a rule can be asked. A token whose signature is still being checked splits an exchange's judgement in two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ impl When {
     pub const REFUSED: Self = Self(64);
     /// It is an attempt to log in.
     pub const LOGIN: Self = Self(128);
-    /// It is odd: gaps in its capture, or bytes that parsers read in several ways.
+    /// It is odd: gaps in its capture, or bytes, credentials or names that two readers read in several ways.
     pub const ODD: Self = Self(256);
 
     /// Both sets together.
@@ -74,7 +75,11 @@ impl When {
     #[must_use]
     pub fn of(case: &Case<'_>) -> Self {
         let status = case.exchange.status();
-        let odd = case.exchange.coverage == Coverage::Gap || !case.exchange.suspicions.is_empty();
+        let exchange = case.exchange;
+        let odd = exchange.coverage == Coverage::Gap
+            || !exchange.suspicions.is_empty()
+            || exchange.body.as_ref().is_some_and(|body| body.ambiguous)
+            || case.all.iter().any(|held| held.token.flaws.intersects(Flaws::AMBIGUOUS_CARRIER));
         Self::TOKEN
             .if_so(!case.tokens.is_empty())
             .and(Self::NEWS.if_so(!case.who.repeats || case.again))

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::detect::session::SessionKey;
 use crate::detect::{About, RouteKind, Severity, Thresholds};
 use crate::http::route_match::{LOGIN_ROUTES, RouteTable, TOKEN_ROUTES};
 
@@ -87,6 +88,12 @@ pub struct DetectSettings {
     pub trusted_addresses: Vec<IpNet>,
     /// Networks of the nodes and pods that service-account tokens are made for.
     pub cluster_networks: Vec<IpNet>,
+    /// Cookies that name a session, besides those of common frameworks.
+    pub session_cookies: Vec<String>,
+    /// Headers in which a proxy passes on the certificate of the client; empty means that none is seen.
+    pub certificate_headers: Vec<String>,
+    /// The secret under which session cookies are hashed.
+    pub session_key: SessionKey,
     /// Where working hours are measured.
     pub time_zone: jiff::tz::TimeZone,
     /// Principals, and tokens that nobody can check, whose history is remembered.
@@ -125,6 +132,9 @@ impl Default for DetectSettings {
             routes: Vec::new(),
             trusted_addresses: Vec::new(),
             cluster_networks: private_networks(),
+            session_cookies: Vec::new(),
+            certificate_headers: Vec::new(),
+            session_key: SessionKey::default(),
             time_zone: jiff::tz::TimeZone::UTC,
             max_principals: 200_000,
             max_routes: 10_000,

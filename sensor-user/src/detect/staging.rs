@@ -136,6 +136,20 @@ impl Stage {
         self
     }
 
+    /// With these headers of the response.
+    pub(crate) fn answer_headers(mut self, headers: &[(&str, &str)]) -> Self {
+        let answer = self.exchange.response.get_or_insert_default();
+        let mut put = |text: &str| {
+            let start = u32::try_from(answer.bytes.len()).unwrap();
+            answer.bytes.extend(text.as_bytes());
+            start..u32::try_from(answer.bytes.len()).unwrap()
+        };
+        let lines: Vec<Header> =
+            headers.iter().map(|(name, value)| Header { name: put(name), value: put(value) }).collect();
+        answer.headers.extend(lines);
+        self
+    }
+
     /// A login that names this account.
     pub(crate) fn account(mut self, name: &str) -> Self {
         self.exchange.body.get_or_insert_default().account = Some(name.into());

@@ -118,6 +118,8 @@ impl fmt::Debug for BodyKey {
 pub struct Bodies {
     table: RouteTable<BodyUse>,
     graphql: RouteTable<()>,
+    /// Whether all paths of GraphQL are the usual ones.
+    graphql_usual: bool,
     posts_only: bool,
     key: BodyKey,
 }
@@ -151,10 +153,34 @@ impl Bodies {
         for path in graphql {
             paths.push(Some("POST"), path, ());
         }
+        let graphql_usual = paths.is_empty();
         for text in GRAPHQL_ROUTES {
             paths.push_text(text, ());
         }
-        Self { posts_only: table.is_only_for_posts(), table, graphql: paths, key }
+        Self { posts_only: table.is_only_for_posts(), table, graphql: paths, graphql_usual, key }
+    }
+
+    /// The GraphQL operation that a request's query names (GraphQL over HTTP, section 6.2): `GET /graphql?query=...`.
+    /// What serves POST serves GET. A POST may have one too, which some servers obey where its body names none.
+    fn queried(&self, request: &RequestHead) -> Option<Box<str>> {
+        let query = request.query();
+        let is_read = !query.is_empty() && matches!(request.method(), b"GET" | b"HEAD" | b"POST");
+        if !is_read || !self.may_be_graphql(request.path()) {
+            return None;
+        }
+        self.graphql.find(b"POST", request.path())?;
+        graphql::in_query(query)
+    }
+
+    /// A cheap look that spares most requests the comparison by segments.
+    fn may_be_graphql(&self, path: &[u8]) -> bool {
+        const NAME: &[u8] = b"graphql";
+        let bare = path.split(|b| *b == b';').next().unwrap_or_default();
+        let bare = bare.strip_suffix(b"/").unwrap_or(bare);
+        let end = bare.len().checked_sub(NAME.len()).and_then(|at| bare.get(at..));
+        !self.graphql_usual
+            || bare.len() < path.len()
+            || end.is_some_and(|end| end.eq_ignore_ascii_case(NAME))
     }
 
     /// What is to be read of a request. Allocates nothing.
@@ -259,6 +285,9 @@ pub(super) fn begin(
     exchange: &mut Exchange,
     body: Body,
 ) -> Result<Option<Box<Reading>>, Unreadable> {
+    if let Some(operation) = bodies.queried(&exchange.request) {
+        exchange.body.get_or_insert_default().operation = Some(operation);
+    }
     let Some(usage) = bodies.usage(&exchange.request) else { return Ok(None) };
     let question = match &usage {
         Usage::GraphQl => Question::GraphQl,

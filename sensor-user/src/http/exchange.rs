@@ -163,6 +163,12 @@ pub struct ResponseHead {
 }
 
 impl ResponseHead {
+    /// Values of every header called `name` (ASCII case ignored), in order.
+    pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        let named = |h: &&Header| slice(&self.bytes, &h.name).eq_ignore_ascii_case(name.as_bytes());
+        self.headers.iter().filter(named).map(|h| slice(&self.bytes, &h.value))
+    }
+
     /// The first value of a header.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&[u8]> {

@@ -63,6 +63,12 @@ impl<T> RouteTable<T> {
         }
     }
 
+    /// Whether there are no patterns.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether any pattern takes another method than POST.
     #[must_use]
     pub fn is_only_for_posts(&self) -> bool {

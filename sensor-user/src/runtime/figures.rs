@@ -123,6 +123,7 @@ pub(super) fn metrics(pipeline: &Pipeline, losses: &Losses) -> Vec<Metric> {
     let lists = [
         ("denied_accounts", known.denied_accounts.len()),
         ("departed_accounts", known.departed_accounts.len()),
+        ("directory", known.directory.as_ref().map_or(0, crate::detect::spelling::Directory::len)),
         ("revoked_ids", known.revoked_ids.len()),
         ("bad_addresses", known.bad_addresses.len()),
     ];

@@ -16,6 +16,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::config::{Config, Geo, Lists};
 use crate::detect::Knowledge;
+use crate::detect::spelling::{Directory, Spelling};
 use crate::enrich::geo::{self, Database, Databases, GeoError, Kind};
 use crate::enrich::lists::{self, ListError, Passed};
 
@@ -43,6 +44,7 @@ enum Use {
     Denied,
     Departed,
     Revoked,
+    Directory,
     Bad,
     City,
     Asn,
@@ -229,7 +231,8 @@ impl Reader {
     /// Everything, as it was read last.
     pub(super) fn knowledge(&mut self) -> Arc<Knowledge> {
         self.revision = self.revision.wrapping_add(1);
-        let account = |name: &str| name.trim().to_lowercase().into_boxed_str();
+        let spelling = Spelling::new(self.lists.account_domains.iter().map(String::as_str));
+        let account = |name: &str| spelling.of(name).into_owned().into_boxed_str();
         let names = |inline: &[String], use_, as_: &dyn Fn(&str) -> Box<str>| {
             let files = self.names(use_).map(as_);
             inline.iter().map(|name| as_(name)).chain(files).collect()
@@ -240,10 +243,12 @@ impl Reader {
         Arc::new(Knowledge {
             revision: self.revision,
             geo: known.then(|| Arc::new(databases) as Arc<dyn crate::detect::knowledge::Geo>),
+            directory: self.directory(&spelling),
             denied_accounts: names(&lists.denied_accounts, Use::Denied, &account),
             departed_accounts: names(&lists.departed_accounts, Use::Departed, &account),
             revoked_ids: names(&lists.revoked_ids, Use::Revoked, &|id| id.into()),
             privileged_roles: lists.privileged_roles.iter().map(|role| role.to_uppercase().into()).collect(),
+            spelling: spelling.clone(),
             allowed_countries: self.geo.allowed_countries.iter().map(|country| country.0).collect(),
             bad_addresses: lists.bad_addresses.iter().copied().chain(self.bad_addresses()).collect(),
         })
@@ -258,6 +263,13 @@ impl Reader {
             if let Content::Names(names) = content { names } else { &[] }
         };
         self.contents(use_).flat_map(names).map(AsRef::as_ref)
+    }
+
+    /// Every account that there is, once all files of them were read: those in a file that is missing would be unknown.
+    fn directory(&self, spelling: &Spelling) -> Option<Directory> {
+        let mut files = self.contents(Use::Directory).peekable();
+        let whole = files.peek().is_some() && files.all(|content| matches!(content, Content::Names(_)));
+        whole.then(|| Directory::new(self.names(Use::Directory), spelling))
     }
 
     fn bad_addresses<'a>(&'a self) -> impl Iterator<Item = IpNet> + 'a {
@@ -281,6 +293,7 @@ fn watched(lists: &Lists, geo: &Geo) -> Vec<Watched> {
         (&lists.files.denied_accounts, Use::Denied),
         (&lists.files.departed_accounts, Use::Departed),
         (&lists.files.revoked_ids, Use::Revoked),
+        (&lists.files.directory, Use::Directory),
         (&lists.files.bad_addresses, Use::Bad),
     ];
     let files = files.iter().flat_map(|(paths, use_)| paths.iter().map(|path| Watched::new(path, *use_)));
@@ -378,6 +391,39 @@ mod tests {
             assert!(known.bad_addresses.contains(bad.parse().unwrap()), "{bad}");
         }
         assert!(known.geo.is_none() && known.revision == 1);
+    }
+
+    #[test]
+    fn accounts_are_kept_as_they_are_compared() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "left.txt", "CORP\\Alice\nALICE@corp.example\n\u{ff42}ob\ncarol@other.example\n");
+        let text = "lists: {account_domains: [corp.example, CORP], files: {departed_accounts: [left.txt]}}\n";
+        let mut reader = reader(dir.path(), text);
+        assert!(reader.read());
+        let known = reader.knowledge();
+        let all: Vec<&str> = known.departed_accounts.iter().map(AsRef::as_ref).collect();
+        assert_eq!(all, ["alice", "bob", "carol@other.example"]);
+        assert!(known.departed_accounts.contains(&*known.spelling.of("Alice@Corp.Example")));
+    }
+
+    #[test]
+    fn a_directory_counts_only_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "staff", "Alice\nbob@corp.example\n");
+        let text = "lists: {account_domains: [corp.example], files: {directory: [staff, guests]}}\n";
+        let mut reader = reader(dir.path(), text);
+        assert!(reader.read());
+        assert!(reader.knowledge().directory.is_none(), "half of it");
+        write(dir.path(), "guests", "carol\n");
+        assert!(reader.read());
+        let known = reader.knowledge();
+        let directory = known.directory.as_ref().unwrap();
+        for name in ["ALICE", "bob", "Bob@Corp.example", "carol"] {
+            assert!(directory.knows(name, &known.spelling), "{name}");
+        }
+        assert!(directory.len() == 3 && !directory.knows("mallory", &known.spelling));
+        fs::remove_file(dir.path().join("staff")).unwrap();
+        assert!(!reader.read() && reader.knowledge().directory.is_some(), "what it held stays");
     }
 
     #[test]

@@ -133,8 +133,12 @@ struct Asking {
 
 impl Asking {
     /// None if nobody is to be asked.
-    fn start(events: &Handle, settings: &TokenSettings) -> Result<Option<Self>, RuntimeError> {
-        let Some(asker) = Asker::new(settings)? else { return Ok(None) };
+    fn start(
+        events: &Handle,
+        settings: &TokenSettings,
+        keys: watch::Receiver<Arc<KeyRing>>,
+    ) -> Result<Option<Self>, RuntimeError> {
+        let Some(asker) = Asker::new(settings)?.map(|asker| asker.with_keys(keys)) else { return Ok(None) };
         let (inquiries, questions) = mpsc::channel(INQUIRIES);
         let (tell, answers) = mpsc::channel(INQUIRIES);
         let task = events.spawn(asker.run(questions, tell)).abort_handle();
@@ -171,7 +175,7 @@ impl Services {
         };
         let fetching = Fetching::start(&events, &config.tokens)?;
         let knowing = Knowing::start(&events, config);
-        let asking = Asking::start(&events, &config.tokens)?;
+        let asking = Asking::start(&events, &config.tokens, fetching.keys.clone())?;
         let rules = Watching::start(&events, &config.rules_dir.path);
         if let Some(address) = config.metrics.listen {
             events.spawn(serve(address, Arc::clone(&board)));
@@ -253,7 +257,7 @@ impl Services {
     /// Fetches for another configuration from now on.
     pub(super) fn reconfigure(&mut self, settings: &TokenSettings) -> Result<(), RuntimeError> {
         let fetching = Fetching::start(&self.events, settings)?;
-        let asking = Asking::start(&self.events, settings)?;
+        let asking = Asking::start(&self.events, settings, fetching.keys.clone())?;
         std::mem::replace(&mut self.fetching, fetching).task.abort();
         if let Some(old) = std::mem::replace(&mut self.asking, asking) {
             old.task.abort();

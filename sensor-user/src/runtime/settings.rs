@@ -8,6 +8,7 @@ use crate::alert::AlertSettings;
 use crate::alert::risk::RiskSettings;
 use crate::config::{Config, PrincipalSource, Zone};
 use crate::detect::rules::entity_risk;
+use crate::detect::session::SessionKey;
 use crate::detect::{DetectSettings, RouteKind, settings::RouteMatch, settings::RuleSettings};
 use crate::http::{AccountSource, Bodies, BodyKey, BodyUse, HttpLimits};
 use crate::pipeline::Settings;
@@ -116,6 +117,14 @@ fn detect(config: &Config) -> DetectSettings {
         routes: config.routes.iter().map(route).collect(),
         trusted_addresses: config.lists.trusted_addresses.clone(),
         cluster_networks: config.lists.cluster_networks.clone(),
+        session_cookies: config.http.session_cookies.clone(),
+        certificate_headers: config.http.certificate_headers.clone(),
+        session_key: config
+            .tokens
+            .fingerprint_key
+            .as_ref()
+            .map(|key| SessionKey::derived(key))
+            .unwrap_or_default(),
         time_zone: zone(&config.time_zone),
         max_tokens: config.tokens.max_tokens,
         ..DetectSettings::default()

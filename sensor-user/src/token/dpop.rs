@@ -4,7 +4,8 @@
 //! text says ([`Proof::read`]), and whether the key signed it ([`Proof::is_signed`]).
 //!
 //! Paths are compared by their ends, as gateways put prefixes on or take them off; the host is compared and left to
-//! the caller to weigh, as proxies change it. Not checked: the server's nonce, which only the server knows.
+//! the caller to weigh, as proxies change it. Not checked: the server's nonce, which only the server knows; but a proof
+//! with one need not be of this minute, because the nonce tells its age (RFC 9449 section 11.1).
 
 use crate::capture::Time;
 use crate::http::RequestHead;
@@ -66,6 +67,8 @@ pub struct Demand<'a> {
     pub at: Time,
     /// Seconds that `iat` may be off.
     pub window_s: i64,
+    /// Whether the server is known to give nonces: then `iat` of a proof with one may be anything.
+    pub nonces: bool,
 }
 
 /// A proof that fits, as far as reading tells.
@@ -94,6 +97,8 @@ struct Claims {
     url: Option<String>,
     issued: Option<i64>,
     token_hash: Option<Vec<u8>>,
+    /// Whether there is a `nonce`.
+    nonce: bool,
 }
 
 impl Claims {
@@ -104,6 +109,7 @@ impl Claims {
             ("htm", Value::Text(text)) => claims.method = Some(text.into_owned()),
             ("htu", Value::Text(text)) => claims.url = Some(text.into_owned()),
             ("ath", Value::Text(text)) => claims.token_hash = base64::strict(text.as_bytes()),
+            ("nonce", Value::Text(text)) => claims.nonce = !text.is_empty(),
             ("iat", Value::Number(Number::Integer(seconds))) => claims.issued = Some(seconds),
             #[allow(clippy::cast_possible_truncation, reason = "`as` saturates, and a date far off is stale")]
             ("iat", Value::Number(Number::Real(seconds))) => claims.issued = Some(seconds as i64),
@@ -117,6 +123,12 @@ impl Claims {
 #[must_use]
 pub fn parts(text: &[u8]) -> Parts<'_> {
     Parts::of(text, MAX_PROOF)
+}
+
+/// Whether a proof holds a nonce of the server.
+#[must_use]
+pub fn has_nonce(text: &[u8]) -> bool {
+    Claims::read(parts(text).payload()).nonce
 }
 
 impl<'p> Proof<'p> {
@@ -133,7 +145,7 @@ impl<'p> Proof<'p> {
         let (Some(algorithm), Some(jwk), true) = (algorithm, reading.header.jwk, is_proof) else {
             return Err(Fault::NoProof);
         };
-        if jwk::thumbprint_of(jwk).ok_or(Fault::NoProof)? != demand.bound.thumbprint {
+        if jwk::thumbprint_of(jwk).ok_or(Fault::NoProof)? != demand.bound.thumbprint.ok_or(Fault::OtherKey)? {
             return Err(Fault::OtherKey);
         }
         let claims = Claims::read(parts.payload());
@@ -149,7 +161,8 @@ impl<'p> Proof<'p> {
             return Err(Fault::OtherUrl);
         }
         let now = i64::try_from(demand.at.secs()).unwrap_or(i64::MAX);
-        if claims.issued.ok_or(Fault::NoProof)?.saturating_sub(now).saturating_abs() > demand.window_s {
+        let off_s = claims.issued.ok_or(Fault::NoProof)?.saturating_sub(now).saturating_abs();
+        if off_s > demand.window_s && !(demand.nonces && claims.nonce) {
             return Err(Fault::Stale);
         }
         let own = demand.request.value("host").unwrap_or_default().to_ascii_lowercase();
@@ -202,7 +215,11 @@ pub(crate) mod tests {
     pub(crate) const TOKEN: &[u8] = b"the token's text";
 
     pub(crate) fn bound(signer: &Signer) -> KeyBound {
-        KeyBound { thumbprint: thumbprint(&signer.material()), token_hash: sha256(TOKEN) }
+        KeyBound {
+            thumbprint: Some(thumbprint(&signer.material())),
+            certificate: None,
+            token_hash: sha256(TOKEN),
+        }
     }
 
     /// A proof for `GET` at this second, with changes.
@@ -236,7 +253,8 @@ pub(crate) mod tests {
 
     fn fault(text: &str, signer: &Signer, path: &str) -> Option<Fault> {
         let (bound, request) = (bound(signer), request(path));
-        let demand = Demand { bound: &bound, request: &request, at: Time::from_secs(AT), window_s: 300 };
+        let at = Time::from_secs(AT);
+        let demand = Demand { bound: &bound, request: &request, at, window_s: 300, nonces: false };
         let parts = parts(text.as_bytes());
         match Proof::read(&parts, &demand) {
             Ok(proof) if proof.is_signed() => None,

@@ -58,11 +58,21 @@ impl<'a> Credentials<'a> {
                 if other.text == text {
                     return;
                 }
-                self.ambiguous = true;
+                self.ambiguous |= is_singular(carrier, &other.text, &text);
             }
         }
         let credential = Credential { text, carrier: carrier.clone() };
         self.ambiguous |= self.list.try_push(credential).is_err();
+    }
+}
+
+/// Whether of two different credentials in one place one is too many. Browsers send cookies of one name for several
+/// paths (RFC 6265 section 5.4), and parameters may be lists of something else.
+fn is_singular(carrier: &Carrier, one: &[u8], other: &[u8]) -> bool {
+    match carrier {
+        Carrier::Authorization | Carrier::Header(_) => true,
+        Carrier::Query(_) => begins_like_object(one) && begins_like_object(other),
+        Carrier::Cookie(_) => false,
     }
 }
 
@@ -92,12 +102,14 @@ impl Extractor {
     #[must_use]
     pub fn find<'a>(&self, request: &'a RequestHead) -> Credentials<'a> {
         let mut found = Credentials::default();
-        let mut authorizations = 0;
+        let mut authorization_seen: Option<&[u8]> = None;
+        let mut differ = false;
         for header in &request.headers {
             let name = request.slice(&header.name);
             if name.eq_ignore_ascii_case(b"authorization") {
-                authorizations += 1;
-                authorization(request.slice(&header.value), &Carrier::Authorization, &mut found);
+                let value = request.slice(&header.value);
+                differ |= authorization_seen.replace(value).is_some_and(|earlier| earlier != value);
+                authorization(value, &Carrier::Authorization, &mut found);
             } else if name.eq_ignore_ascii_case(b"cookie") {
                 if !self.cookies.is_empty() {
                     self.cookie(request.slice(&header.value), &mut found);
@@ -112,7 +124,7 @@ impl Extractor {
             self.query(request.query(), &mut found);
         }
         // Two headers without a single token are no concern of ours.
-        found.ambiguous |= authorizations > 1 && !found.list.is_empty();
+        found.ambiguous |= differ && !found.list.is_empty();
         found
     }
 
@@ -465,6 +477,8 @@ mod tests {
         assert_eq!(found("/", &two), (vec!["a".into(), "b".into()], true));
         let mixed: [(&str, &[u8]); 2] = [("Authorization", b"Basic x"), ("Authorization", b"Bearer b")];
         assert_eq!(found("/", &mixed), (vec!["b".into()], true));
+        let twice: [(&str, &[u8]); 2] = [("Authorization", b"Bearer a"), ("Authorization", b"Bearer a")];
+        assert_eq!(found("/", &twice), (vec!["a".into()], false), "whichever is read, it is the same");
         let basic: [(&str, &[u8]); 2] = [("Authorization", b"Basic x"), ("Authorization", b"Basic y")];
         assert_eq!(found("/", &basic), (vec![], false));
     }
@@ -479,7 +493,7 @@ mod tests {
             (b"access_token=\"abc\"", &["abc"], false),
             (b"token = Bearer%20abc ", &["abc"], false),
             (b"token=a%2Eb", &["a.b"], false),
-            (b"token=a; token=b", &["a", "b"], true),
+            (b"token=a; token=b", &["a", "b"], false),
             (b"token=a; token=a", &["a"], false),
             (b"Token=a", &[], false),
             (b"token", &[], false),
@@ -503,6 +517,13 @@ mod tests {
         for (target, expected) in targets {
             assert_eq!(found(target, &[]).0, *expected, "{target}");
         }
+    }
+
+    #[test]
+    fn lists_in_queries_are_ambiguous_only_if_they_are_of_tokens() {
+        assert_eq!(found("/?token=ETH&token=BTC", &[]), (vec!["ETH".into(), "BTC".into()], false));
+        let (tokens, ambiguous) = found(&format!("/?token={JWT}&token={JWT}x"), &[]);
+        assert_eq!((tokens.len(), ambiguous), (2, true));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 pub use crate::token::opaque::{Guess, OpaqueFacts};
+pub use crate::token::status::StatusRef;
 
 /// The name of a token everywhere: 128 bits of HMAC-SHA-256 over its text, under the sensor's key.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -133,11 +134,13 @@ pub enum Standing {
     Inactive,
 }
 
-/// The key that a token is bound to (RFC 9449 section 6): whoever shows the token must prove to have it.
+/// The key or certificate that a token is bound to: whoever shows the token must prove to have it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KeyBound {
-    /// `cnf.jkt`: the SHA-256 thumbprint of the key (RFC 7638).
-    pub thumbprint: [u8; 32],
+    /// `cnf.jkt`: the SHA-256 thumbprint of the key (RFC 7638, RFC 9449 section 6).
+    pub thumbprint: Option<[u8; 32]>,
+    /// `cnf.x5t#S256`: the SHA-256 of the client's certificate (RFC 8705 section 3.1).
+    pub certificate: Option<[u8; 32]>,
     /// SHA-256 of the token's text, which a proof repeats as `ath`. Never shown.
     pub token_hash: [u8; 32],
 }
@@ -183,7 +186,7 @@ impl Flaws {
     pub const BAD_SIGNATURE_LENGTH: Self = Self(1 << 13);
     /// JSON nests deeper than the limit.
     pub const TOO_DEEP: Self = Self(1 << 14);
-    /// Several credentials in one request, or an `Authorization` that is not one scheme and one token.
+    /// Two credentials where one belongs, or an `Authorization` that is not one scheme and one token.
     pub const AMBIGUOUS_CARRIER: Self = Self(1 << 15);
     /// The header asks for absurd work: `p2c` over 1,200,000.
     pub const COSTLY: Self = Self(1 << 16);
@@ -290,12 +293,17 @@ pub struct Token {
     /// Roles and scopes that it grants, upper case, sorted, each once, at most 32: `roles`, `role`,
     /// `realm_access.roles`, `scope`, `scp`, `groups`, in this order where there are more.
     pub roles: Arc<[Box<str>]>,
+    /// The login that it goes back to, by a hash of `iss` and `sid` (OpenID Connect Front-Channel Logout section 3); 0 if
+    /// it does not say. The issuer's word, no secret.
+    pub session: u64,
     /// What it is for, where it says so.
     pub purpose: Option<Purpose>,
     /// The key that it is bound to.
     pub bound: Option<Box<KeyBound>>,
     /// What makes it guessable, if it is opaque.
     pub opaque: Option<Box<OpaqueFacts>>,
+    /// Where its issuer publishes its status.
+    pub status: Option<Box<StatusRef>>,
     /// How it stands with those who can revoke it.
     pub standing: Standing,
     /// Whether it was good at some time, as those say.

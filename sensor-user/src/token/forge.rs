@@ -181,6 +181,7 @@ pub(crate) fn issuer(algorithms: &[Algorithm]) -> Issuer {
         audiences: vec!["orders-api".into()],
         token_types: vec!["JWT".into(), "at+jwt".into()],
         introspection: None,
+        status_lists: Vec::new(),
     }
 }
 

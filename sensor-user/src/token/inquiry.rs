@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use zeroize::Zeroizing;
 
 use crate::capture::Time;
-use crate::token::facts::{Fingerprint, Form, Standing, Token};
+use crate::token::facts::{Fingerprint, Form, Standing, StatusRef, Token};
 use crate::token::settings::{Issuer, RevocationSettings};
 use crate::token::verifier::Bucket;
 
@@ -20,6 +20,9 @@ const MAX_WAITING: usize = 1024;
 /// Questions asked and not answered: 64 bytes each. Every question taken is answered sooner or later.
 const MAX_OPEN: usize = 8192;
 
+/// Questions a second that a status list answers: a microsecond each, and what the way there and back takes.
+const NEARBY_PER_S: u32 = 2000;
+
 /// One question.
 pub struct Inquiry {
     /// About which token.
@@ -28,8 +31,21 @@ pub struct Inquiry {
     pub id: Option<Box<str>>,
     /// The issuer's place in the settings and the token's text, if its issuer is to be asked.
     pub introspect: Option<(usize, Zeroizing<Box<[u8]>>)>,
+    /// The place of its status, if its issuer publishes lists.
+    pub status: Option<StatusAsk>,
     /// Whether the issuer's keys vouch for the token, so that "inactive" cannot mean "never heard of it".
     pub verified: bool,
+}
+
+/// A question to a status list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusAsk {
+    /// The issuer's place in the settings.
+    pub issuer: usize,
+    /// The list, and the place in it.
+    pub status: StatusRef,
+    /// Now, in seconds since the epoch.
+    pub at_s: i64,
 }
 
 impl std::fmt::Debug for Inquiry {
@@ -65,16 +81,33 @@ pub struct InquiryCounters {
     pub unanswered: u64,
 }
 
+/// What an issuer can be asked.
+struct Asked {
+    name: String,
+    /// It answers questions.
+    answers: bool,
+    /// It publishes status lists.
+    lists: bool,
+}
+
+impl Asked {
+    fn of(issuer: &Issuer) -> Self {
+        let (answers, lists) = (issuer.introspection.is_some(), !issuer.status_lists.is_empty());
+        Self { name: issuer.issuer.clone(), answers, lists }
+    }
+}
+
 /// The questions of one token stage.
 pub(super) struct Inquiries {
     waiting: VecDeque<Inquiry>,
     /// The cache's key of each token that was asked about.
     open: HashMap<Fingerprint, u128, foldhash::fast::RandomState>,
     budget: Bucket,
+    /// For those that ask nobody but a status list, which is at hand once it was fetched.
+    nearby: Bucket,
     ttl_s: u32,
     by_list: bool,
-    /// For each issuer whether it answers questions.
-    issuers: Vec<(String, bool)>,
+    issuers: Vec<Asked>,
     opaque_issuer: Option<usize>,
     pub(super) counters: InquiryCounters,
 }
@@ -82,17 +115,17 @@ pub(super) struct Inquiries {
 impl Inquiries {
     /// None if nobody is to be asked.
     pub(super) fn new(settings: &RevocationSettings, issuers: &[Issuer]) -> Option<Self> {
-        let asked: Vec<_> =
-            issuers.iter().map(|issuer| (issuer.issuer.clone(), issuer.introspection.is_some())).collect();
-        if settings.list.is_none() && !asked.iter().any(|(_, answers)| *answers) {
+        let asked: Vec<_> = issuers.iter().map(Asked::of).collect();
+        if settings.list.is_none() && !asked.iter().any(|issuer| issuer.answers || issuer.lists) {
             return None;
         }
         let named = settings.opaque_issuer.as_ref();
-        let opaque_issuer = asked.iter().position(|(name, answers)| *answers && Some(name) == named);
+        let opaque_issuer = asked.iter().position(|issuer| issuer.answers && Some(&issuer.name) == named);
         Some(Self {
             waiting: VecDeque::new(),
             open: HashMap::default(),
             budget: Bucket::new(settings.per_s),
+            nearby: Bucket::new(NEARBY_PER_S),
             ttl_s: u32::try_from(settings.cache.as_secs()).unwrap_or(u32::MAX),
             by_list: settings.list.is_some(),
             issuers: asked,
@@ -112,7 +145,9 @@ impl Inquiries {
             Form::Opaque => self.opaque_issuer.is_some(),
             Form::Jws => {
                 (token.is_verified() || (token.policy.is_none() && token.flaws.is_empty()))
-                    && (self.list_knows(token) || self.issuer_of(token).is_some())
+                    && (self.list_knows(token)
+                        || self.issuer_of(token).is_some()
+                        || self.lists_of(token).is_some())
             }
             Form::Jwe | Form::Malformed => false,
         }
@@ -128,10 +163,16 @@ impl Inquiries {
             Form::Opaque => self.opaque_issuer,
             Form::Jws if token.is_verified() => {
                 let name = token.issuer.as_deref()?;
-                self.issuers.iter().position(|(own, answers)| *answers && own == name)
+                self.issuers.iter().position(|issuer| issuer.answers && issuer.name == name)
             }
             _ => None,
         }
+    }
+
+    /// Whose status list says how the token stands: its issuer's, as the issuer has signed it.
+    fn lists_of(&self, token: &Token) -> Option<usize> {
+        let name = token.issuer.as_deref().filter(|_| token.status.is_some() && token.is_verified())?;
+        self.issuers.iter().position(|issuer| issuer.lists && issuer.name == name)
     }
 
     /// Puts a question about a token whose use is worth one; changes the token accordingly. Without the text only the
@@ -142,16 +183,24 @@ impl Inquiries {
             return false;
         }
         let open = self.open.contains_key(&token.fingerprint);
-        if open || self.waiting.len() >= MAX_WAITING || self.open.len() >= MAX_OPEN || !self.budget.has(at) {
+        let full = self.waiting.len() >= MAX_WAITING || self.open.len() >= MAX_OPEN;
+        let remote = issuer.is_some() || self.list_knows(token);
+        let budget = if remote { &mut self.budget } else { &mut self.nearby };
+        if open || full || !budget.has(at) {
             self.counters.skipped += u64::from(!open);
             return false;
         }
-        self.budget.take();
+        budget.take();
         self.counters.asked += 1;
         self.open.insert(token.fingerprint, key);
         self.waiting.push_back(Inquiry {
             fingerprint: token.fingerprint,
             id: token.id.clone().filter(|_| self.by_list),
+            status: self.lists_of(token).zip(token.status.as_deref()).map(|(issuer, status)| StatusAsk {
+                issuer,
+                status: status.clone(),
+                at_s: i64::try_from(at.secs()).unwrap_or(i64::MAX),
+            }),
             introspect: issuer.zip(text.map(|text| Zeroizing::new(text.into()))),
             verified: token.is_verified(),
         });

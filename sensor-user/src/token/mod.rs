@@ -5,6 +5,7 @@
 mod absent;
 pub mod ask;
 pub mod cache;
+pub mod certificate;
 pub mod dpop;
 pub mod extract;
 pub mod facts;
@@ -21,6 +22,7 @@ pub mod opaque;
 mod pending;
 pub mod settings;
 pub mod stage;
+pub mod status;
 #[cfg(test)]
 mod tests;
 pub mod verifier;

@@ -17,6 +17,17 @@ pub struct Issuer {
     pub token_types: Vec<String>,
     /// Where it tells whether a token is active (RFC 7662).
     pub introspection: Option<Introspection>,
+    /// Where it publishes lists of the status of its tokens.
+    pub status_lists: Vec<StatusSource>,
+}
+
+/// Where status lists may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatusSource {
+    /// Below this URL, by https, or http on loopback.
+    Below(String),
+    /// In this file.
+    File(std::path::PathBuf),
 }
 
 /// An introspection endpoint (RFC 7662 section 2).
@@ -207,6 +218,7 @@ impl TokenSettings {
         self.revocation.list = None;
         for issuer in &mut self.issuers {
             issuer.introspection = None;
+            issuer.status_lists.clear();
         }
         self
     }

@@ -454,3 +454,54 @@ fn nothing_secret_is_in_debug_output() {
         assert!(!shown.contains(part));
     }
 }
+
+#[test]
+fn the_status_of_verified_tokens_is_asked_where_their_issuer_publishes_lists() {
+    let signer = Signer::shared(Algorithm::ES256);
+    let claims = |status: &str| {
+        format!(
+            r#"{{"iss":"{}","sub":"a","aud":"orders-api","exp":4000000000,"status":{status}}}"#,
+            forge::ISSUER
+        )
+    };
+    let place = r#"{"status_list":{"idx":7,"uri":"https://idp.example/lists/1"}}"#;
+    let text = signer.token_with(&signer.header(), &claims(place));
+    let stage = |places: &[&str]| {
+        let status_lists =
+            places.iter().map(|place| settings::StatusSource::Below((*place).to_owned())).collect();
+        let mut tokens =
+            in_step(&forge::settings(vec![settings::Issuer { status_lists, ..signer.issuer() }]));
+        tokens.keys_changed(signer.ring(), AT);
+        tokens
+    };
+    let mut tokens = stage(&["https://idp.example/lists/"]);
+    assert_eq!(standing(&mut tokens, &text, 0), Standing::Asked);
+    let inquiry = tokens.next_inquiry().unwrap();
+    let asked = inquiry.status.unwrap();
+    assert_eq!((asked.issuer, &*asked.status.uri, asked.status.index), (0, "https://idp.example/lists/1", 7));
+    assert!(inquiry.introspect.is_none(), "the token stays here");
+    let revoked = answer(inquiry.fingerprint, Some(Standing::Inactive));
+    assert_eq!(tokens.answered(&revoked).unwrap().standing, Standing::Inactive);
+    let forged = format!("{}AAAA", &text[..text.len() - 4]);
+    assert_eq!(standing(&mut tokens, &forged, 1), Standing::Unknown);
+    for odd in [
+        "5",
+        "{}",
+        r#"{"status_list":[]}"#,
+        r#"{"status_list":{"idx":-1,"uri":"https://idp.example/lists/1"}}"#,
+        r#"{"status_list":{"idx":1.5,"uri":"https://idp.example/lists/1"}}"#,
+        r#"{"status_list":{"idx":1}}"#,
+        &format!(r#"{{"status_list":{{"idx":1,"uri":"https://idp.example/lists/{}"}}}}"#, "x".repeat(300)),
+    ] {
+        let text = signer.token_with(&signer.header(), &claims(odd));
+        assert_eq!(standing(&mut tokens, &text, 2), Standing::Unknown, "{odd}");
+    }
+    assert_eq!(standing(&mut stage(&[]), &text, 0), Standing::Unknown, "not configured");
+    let mut tokens = stage(&["https://idp.example/lists/"]);
+    let many = (0..300).filter(|n| {
+        let place = place.replace("\"idx\":7", &format!("\"idx\":{n}"));
+        let text = signer.token_with(&signer.header(), &claims(&place));
+        standing(&mut tokens, &text, 1) == Standing::Asked
+    });
+    assert_eq!(many.count(), 300, "the budget of those who are far away does not count");
+}

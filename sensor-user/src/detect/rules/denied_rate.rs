@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::detect::challenge::asks_for_nonce;
 use crate::detect::crowd::{DAY_S, FadingCrowd};
 use crate::detect::roster::stable_hash;
 use crate::detect::sketch::Crowd;
@@ -23,13 +24,13 @@ pub static ABOUT: About = About {
     attack: &["T1087", "T1069"],
     behavioural: true,
     needs: Needs::Verdict,
-    doc: "Counts answers of 401 and 403 to one principal, or to one token that nobody can check, in a sliding \
-minute. More than 5 are medium, more than 20 high.\n\nWho holds a good token and is refused that often asks for \
-what is not his: he tries objects, functions or tenants one after the other.\n\nBenign source: a page that asks \
-on every visit for what its user may not see. Routes that refused four callers or more within a day or two, and routes that refused \
-this caller on an earlier day or hour, do not count towards the lower number, and never towards the higher one alone: they \
-need twice as many. Login, logout and token routes do not count; nor do expired and forged tokens, which have rules \
-of their own. It costs 40 bytes an actor and 28 a route.",
+    doc: "Counts answers of 401 and 403 to one principal, or to one token that nobody can check, in a sliding minute. \
+More than 5 are medium, more than 20 high.\n\nWho holds a good token and is refused that often asks for what is not \
+his: he tries objects, functions or tenants one after the other.\n\nBenign source: a page that asks on every visit \
+for what its user may not see. Routes that refused four callers or more within a day or two, and routes that refused \
+this caller on an earlier day or hour, do not count towards the lower number, and never towards the higher one alone: \
+they need twice as many. Login, logout and token routes do not count, nor does an answer that only asks for a `DPoP` \
+nonce; nor do expired and forged tokens, which have rules of their own. It costs 40 bytes an actor and 28 a route.",
     cooling_s: 300,
     thresholds: &[
         Threshold {
@@ -106,6 +107,9 @@ impl Rule for DeniedRate {
             return;
         }
         let Some(actor) = case.who.actor else { return };
+        if asks_for_nonce(case.exchange) {
+            return;
+        }
         let (second, route) = (case.second(), case.route.slot);
         let crowd = self.memory.1.of(route);
         crowd.note(actor.known.slot, second);
@@ -178,6 +182,18 @@ mod tests {
         assert_eq!(severities(&mut play(), |i| format!("/x/{i}"), 0, 5), []);
         assert_eq!(severities(&mut play(), |i| format!("/x/{i}"), 0, 6), [Severity::Medium]);
         assert_eq!(severities(&mut play(), |i| format!("/x/{i}"), 0, 21), [Severity::Medium, Severity::High]);
+    }
+
+    #[test]
+    fn a_server_that_asks_for_a_nonce_refuses_nobody() {
+        let signer = crate::token::forge::Signer::shared(crate::token::settings::Algorithm::ES256);
+        let challenge = [("DPoP-Nonce", "n"), ("WWW-Authenticate", "DPoP error=\"use_dpop_nonce\"")];
+        let mut play = play();
+        for i in 0..40 {
+            let proof = crate::token::dpop::tests::proof(signer, &format!("j{i}"), i, &[]);
+            let stage = crate::detect::challenge::tests::answered(&proof, 401, &challenge);
+            assert!(play.ask(&stage.after_ms(i * 500), [held_by("alice")]).is_empty(), "{i}");
+        }
     }
 
     #[test]

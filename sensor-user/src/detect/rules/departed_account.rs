@@ -9,18 +9,20 @@ use crate::detect::{About, DetectSettings, Needs, Rule, Severity};
 pub static ABOUT: About = About {
     id: "departed-account",
     title: "An account of somebody who has left",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::Medium,
     accepted: Some(Severity::High),
     attack: &["T1078"],
     behavioural: false,
     needs: Needs::Verdict,
     doc: "Fires when an account in the leavers' list (`lists.departed_accounts` and its files) is used: by a verified \
-token, or as the name in a login. Case is ignored. A token is medium, high if it is answered 2xx; a login that succeeds \
-is high, one that fails low.\n\nAccounts outlive their people, and former colleagues know passwords. A success says \
-that nobody has closed the account.\n\nBenign source: a list that runs ahead of the last working day, and programs that \
-nobody told. A failed login is anybody's claim and names nobody. One finding a minute of each principal, unless it gets \
-worse. It does not see accounts that tokens and logins call by other names than the list. 16 bytes a principal.",
+token, or as the name in a login. Case, compatible letters of Unicode (full-width ones) and invisible characters are \
+ignored, and the domain if it is one of `lists.account_domains`. A token is medium, high if it is answered 2xx; a \
+login that succeeds is high, one that fails low.\n\nAccounts outlive their people, and former colleagues know \
+passwords. A success says that nobody has closed the account.\n\nBenign source: a list that runs ahead of the last \
+working day, and programs that nobody told. A failed login is anybody's claim and names nobody. One finding a minute \
+of each principal, unless it gets worse. It does not see accounts that tokens and logins call by other names than the \
+list, such as a number; look-alikes from other alphabets are other accounts. 16 bytes a principal.",
     cooling_s: 600,
     thresholds: &[],
 };
@@ -67,6 +69,28 @@ mod tests {
         assert!(severity(&mut play(), &used(0, 200), of("alice2")).is_none());
         let forged = Token { signature: Signature::Invalid, ..token(1) };
         assert!(severity(&mut play(), &used(0, 200), forged).is_none(), "a claim names nobody");
+    }
+
+    #[test]
+    fn one_account_has_many_spellings() {
+        let found = |name: &str, domains: &[&str]| {
+            let mut play = play();
+            play.knowledge.spelling = crate::detect::spelling::Spelling::new(domains.iter().copied());
+            let of = Token { subject: Some(name.into()), ..token(1) };
+            let login = Stage::to("POST", "/login").kind(RouteKind::Login).status(200).account(name);
+            let (used, entered) = (severity(&mut play, &used(0, 200), of), play.ask(&login, []).len());
+            assert_eq!(used.is_some(), entered == 1, "{name}");
+            used.is_some()
+        };
+        for name in [" Alice ", "\u{ff21}\u{ff2c}ICE", "al\u{200b}ice", "BOB@shop\u{ff0e}example"] {
+            assert!(found(name, &[]), "{name}");
+        }
+        for name in ["alice@corp.example", "CORP\\Alice", "Alice@CORP"] {
+            assert!(found(name, &["corp.example", "CORP"]) && !found(name, &[]), "{name}");
+        }
+        for name in ["alice@evil.example", "\u{430}lice", "bob", "alice.corp.example"] {
+            assert!(!found(name, &["corp.example"]), "{name}");
+        }
     }
 
     #[test]

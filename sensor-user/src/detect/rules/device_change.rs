@@ -26,15 +26,15 @@ pub static ABOUT: About = About {
     attack: &["T1550.001", "T1528"],
     behavioural: true,
     needs: Needs::Exchange,
-    doc: "Fires when a token that one client family (Firefox, curl, okhttp, ...; versions do not count) has used is used \
-by another at the same service, however much later. From another network (/16 of IPv4, /32 of IPv6) it is medium, from \
-the same one low.\n\nA token is given to one client. A thief seldom takes the trouble to look like it, above all not \
-with a tool.\n\nBenign sources, which are learned: applications whose parts call themselves differently (a pair of \
-families that five tokens have mixed at a service is its habit), and people who do it again (the same pair of one \
-verified principal is told once). Silent for tokens that live longer than a day, which are credentials of programs, \
-for refusals, for tokens that are wrong in themselves, and for clients that do not say what they are. Within five \
-minutes of the owner's use `token-many-sources` says more, and replaces it. It does not see a thief with the owner's \
-kind of client. 24 bytes a token, 32 a principal, 144 a service.",
+    doc: "Fires when a token that one client family (Firefox, curl, okhttp, ...; versions do not count) has used is \
+used by another at the same service, however much later. From another network (/16 of IPv4, /32 of IPv6) it is \
+medium, from the same one low.\n\nA token is given to one client. A thief seldom takes the trouble to look like it, \
+above all not with a tool.\n\nBenign sources, which are learned: applications whose parts call themselves differently \
+(a pair of families that five tokens have mixed at a service, each in one network, is its habit), and people who do \
+it again (the same pair of one verified principal is told once). Silent for tokens that live longer than a day, which \
+are credentials of programs, for refusals, for tokens that are wrong in themselves, and for clients that do not say \
+what they are. Within five minutes of the owner's use `token-many-sources` says more, and replaces it. It does not \
+see a thief with the owner's kind of client. 24 bytes a token, 32 a principal, 144 a service.",
     cooling_s: 600,
     thresholds: &[
         Threshold {
@@ -111,8 +111,9 @@ impl DeviceChange {
         life <= i64::from(self.max_life_s)
     }
 
-    /// Notes that a token has mixed two families. Whether that is news.
-    fn is_news(&mut self, case: &Case<'_>, token: Slot, pair: Pair) -> bool {
+    /// Notes that a token has mixed two families. Whether that is news. What comes from elsewhere teaches no habit: many
+    /// thefts would look like an application.
+    fn is_news(&mut self, case: &Case<'_>, token: Slot, pair: Pair, elsewhere: bool) -> bool {
         let habits = self.memory.services.of(case.who.service.slot);
         let at = habits.iter().position(|(known, _)| *known == pair);
         let at = at.unwrap_or_else(|| {
@@ -125,7 +126,9 @@ impl DeviceChange {
         });
         let Some((_, crowd)) = habits.get_mut(at) else { return false };
         let is_habit = crowd.size() >= self.habit_after;
-        crowd.note(token, case.second());
+        if !elsewhere {
+            crowd.note(token, case.second());
+        }
         let Some(principal) = case.who.principal() else { return !is_habit };
         let pairs = self.memory.principals.of(principal.slot);
         let is_known = pairs.contains(&pair);
@@ -172,8 +175,9 @@ impl Rule for DeviceChange {
             }
             owner.told = true;
             let owner = *owner;
+            let elsewhere = owner.network != network(case.exchange.client);
             if self.is_short(&held.token, known, case.second())
-                && self.is_news(case, known.slot, Pair::of(owner.family, family))
+                && self.is_news(case, known.slot, Pair::of(owner.family, family), elsewhere)
             {
                 report.push(finding(case, held, owner));
             }
@@ -253,6 +257,17 @@ mod tests {
         let found: Vec<usize> = (0..40).map(|number| told(&mut play, number)).collect();
         let first = found.iter().rposition(|n| *n > 0).unwrap();
         assert!(found.iter().sum::<usize>() <= 8 && first < 12, "{found:?}");
+    }
+
+    #[test]
+    fn many_thefts_are_no_habit() {
+        let mut play = play();
+        for number in 0..40 {
+            let token = || of(&format!("user-{number}"), number);
+            play.ask(&used(number * 600, "10.0.0.1", CHROME), [token()]);
+            let found = play.ask(&used(number * 600 + 400, "203.0.113.5", "curl/8"), [token()]);
+            assert_eq!(found[0].severity, Severity::Medium, "{number}");
+        }
     }
 
     #[test]

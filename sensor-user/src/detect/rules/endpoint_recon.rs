@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::detect::challenge::asks_for_nonce;
 use crate::detect::crowd::{DAY_S, FadingCrowd};
 use crate::detect::roster::stable_hash;
 use crate::detect::sketch::Distinct;
@@ -138,7 +139,10 @@ impl Rule for EndpointRecon {
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
         let Some(status) = case.exchange.status() else { return };
-        let failed = (400..500).contains(&status) && status != 429 && case.route.kind != RouteKind::Login;
+        let failed = (400..500).contains(&status)
+            && status != 429
+            && case.route.kind != RouteKind::Login
+            && !asks_for_nonce(case.exchange);
         let address = case.who.address.slot;
         let second = case.second();
         let bucket = u64::from(second / BUCKET_S);

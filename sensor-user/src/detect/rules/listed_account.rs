@@ -9,18 +9,20 @@ use crate::detect::{About, DetectSettings, Needs, Rule, Severity};
 pub static ABOUT: About = About {
     id: "listed-account",
     title: "An account that must not be used",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::Medium,
     accepted: Some(Severity::Critical),
     attack: &["T1078"],
     behavioural: false,
     needs: Needs::Verdict,
-    doc: "Fires when an account in the deny list (`lists.denied_accounts` and its files) is used: by a verified token, \
-or as the name in a login. Case is ignored. A token is medium, critical if it is answered 2xx; a login that succeeds is \
-critical, one that fails low.\n\nSuch accounts are known to be stolen, locked, or bait that nobody honest touches. A \
-success says that the application does not know.\n\nBenign source: an owner who does not know of the list yet. A failed \
-login is anybody's claim and names nobody. One finding a minute of each principal, unless it gets worse. It does not \
-see accounts that tokens and logins call by other names than the list. 16 bytes a principal.",
+    doc: "Fires when an account in the deny list (`lists.denied_accounts` and its files) is used: by a verified \
+token, or as the name in a login. Case, compatible letters of Unicode (full-width ones) and invisible characters are \
+ignored, and the domain if it is one of `lists.account_domains`. A token is medium, critical if it is answered 2xx; a \
+login that succeeds is critical, one that fails low.\n\nSuch accounts are known to be stolen, locked, or bait that \
+nobody honest touches. A success says that the application does not know.\n\nBenign source: an owner who does not \
+know of the list yet. A failed login is anybody's claim and names nobody. One finding a minute of each principal, \
+unless it gets worse. It does not see accounts that tokens and logins call by other names than the list, such as a \
+number; look-alikes from other alphabets are other accounts. 16 bytes a principal.",
     cooling_s: 600,
     thresholds: &[],
 };

@@ -1,29 +1,36 @@
-//! `request-smuggling`: a request that two parsers may end in different places.
+//! `request-smuggling`: a request that two parsers may end in different places, or take for somebody else's.
 
 use std::sync::Arc;
 
 use crate::detect::statement::Statement;
 use crate::detect::{About, Case, DetectSettings, Needs, Report, Rule, Severity, When};
-use crate::http::Suspicions;
+use crate::http::{Exchange, Suspicions};
+use crate::token::facts::Flaws;
+use crate::token::{Carrier, Form, TokenUse};
 
 /// The card.
 pub static ABOUT: About = About {
     id: "request-smuggling",
     title: "A request that two parsers read differently",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::Medium,
     accepted: Some(Severity::High),
     attack: &["T1190"],
     behavioural: false,
     needs: Needs::Exchange,
-    doc: "Fires on requests whose end is a matter of opinion (RFC 9112 sections 6.3 and 11.2). Both `Content-Length` and \
-`Transfer-Encoding`, several lengths, a length that is no number, an encoding that is not exactly `chunked`, a broken \
-chunk size, or two versions of the same TCP bytes are medium, and high when the server answered 2xx or 3xx, that is, \
-took it. A chunked HTTP/1.0 request, and a field name with white space or bytes that no name has, are medium. A folded \
-header or a bare CR, LF or NUL alone are low: old clients send them.\n\nWhere a proxy and the server behind it disagree on \
-where a request ends, the rest becomes somebody else's next request.\n\nBenign sources: home-made clients. Legal traffic \
-has none of it: equal lengths in two headers count for nothing. It does not see what a proxy has repaired before it \
-reached the host, nor anything in HTTP/2.",
+    doc: "Fires on requests whose end is a matter of opinion (RFC 9112 sections 6.3 and 11.2). Both `Content-Length` \
+and `Transfer-Encoding`, several lengths, a length that is no number, an encoding that is not exactly `chunked`, a \
+broken chunk size, or two versions of the same TCP bytes are medium, and high when the server answered 2xx or 3xx, \
+that is, took it. A chunked HTTP/1.0 request, and a field name with white space or bytes that no name has, are \
+medium. A folded header or a bare CR, LF or NUL alone are low: old clients send them.\n\nFires too where readers may \
+differ on who asks. Two different tokens in `Authorization`, in one header for tokens, or in one parameter are \
+medium; an `Authorization` that is not one scheme and one token, or several of them, is low. A login body that names \
+two accounts (`username` twice, or a batch) is low, and medium when it succeeds: the limit on failures counts one \
+account, the application tries the other.\n\nWhere a proxy and the server behind it disagree on where a request ends, \
+the rest becomes somebody else's next request.\n\nBenign sources: home-made clients. Legal traffic has none of it: \
+equal lengths in two headers count for nothing, nor does one token twice, nor do two cookies of one name, which \
+browsers send for several paths. It does not see what a proxy has repaired before it reached the host, nor anything \
+in HTTP/2.",
     cooling_s: 600,
     thresholds: &[],
 };
@@ -59,14 +66,17 @@ impl Rule for RequestSmuggling {
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
         let suspicions = case.exchange.suspicions;
-        if suspicions.is_empty() {
+        let others = [credentials(case), accounts(case.exchange)];
+        if suspicions.is_empty() && others.iter().all(Option::is_none) {
             return;
         }
         let taken = case.exchange.status().is_some_and(|status| (200..400).contains(&status));
-        let found = || KINDS.iter().filter(|(kind, ..)| suspicions.contains(*kind));
-        let severity = found().map(|(_, _, tried, accepted)| if taken { *accepted } else { *tried }).max();
-        let Some(severity) = severity else { return };
-        let words: Vec<&str> = found().map(|(_, word, ..)| *word).collect();
+        let framing = KINDS.iter().filter(|(kind, ..)| suspicions.contains(*kind));
+        let framing =
+            framing.map(|(_, word, tried, accepted)| (*word, if taken { *accepted } else { *tried }));
+        let found: Vec<(&str, Severity)> = framing.chain(others.into_iter().flatten()).collect();
+        let Some(severity) = found.iter().map(|(_, severity)| *severity).max() else { return };
+        let words: Vec<&str> = found.iter().map(|(word, _)| *word).collect();
         let told = words.join(", ");
         let answer = match case.exchange.status() {
             Some(status) => format!("was answered {status}"),
@@ -86,10 +96,38 @@ impl Rule for RequestSmuggling {
     }
 }
 
+/// What is ambiguous about the credentials of a request.
+fn credentials(case: &Case<'_>) -> Option<(&'static str, Severity)> {
+    let ambiguous = |held: &&TokenUse| held.token.flaws.intersects(Flaws::AMBIGUOUS_CARRIER);
+    let first = case.all.iter().find(ambiguous)?;
+    // Two of one place follow one another or not: there are eight at most.
+    let singular = |held: &TokenUse| match held.carrier {
+        Carrier::Authorization | Carrier::Header(_) => true,
+        Carrier::Query(_) => held.token.form != Form::Opaque,
+        Carrier::Cookie(_) => false,
+    };
+    let differs = |one: &TokenUse, other: &TokenUse| {
+        one.carrier == other.carrier && one.token.fingerprint != other.token.fingerprint && singular(other)
+    };
+    let two = case.all.iter().any(|one| singular(one) && case.all.iter().any(|other| differs(one, other)));
+    if two {
+        return Some(("two tokens where one belongs", Severity::Medium));
+    }
+    let plain = matches!(first.carrier, Carrier::Cookie(_) | Carrier::Query(_));
+    (!plain).then_some(("a credential that is not one scheme and one token", Severity::Low))
+}
+
+/// What is ambiguous about the account that a login names.
+fn accounts(exchange: &Exchange) -> Option<(&'static str, Severity)> {
+    let severity = if exchange.is_success() { Severity::Medium } else { Severity::Low };
+    exchange.body.as_ref()?.ambiguous.then_some(("two accounts where one belongs", severity))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::staging::Stage;
+    use crate::detect::staging::{Stage, token};
+    use crate::detect::{Knowledge, RouteKind, Who};
 
     fn severity(suspicions: Suspicions, status: u16) -> Option<Severity> {
         let mut stage = Stage::to("POST", "/orders").status(status);
@@ -126,6 +164,66 @@ mod tests {
         let mut both = Suspicions::FOLDED_HEADER;
         both.insert(Suspicions::LENGTH_AND_CHUNKED);
         assert_eq!(severity(both, 200), Some(Severity::High));
+    }
+
+    fn told(carriers: &[(u64, Carrier)], flaws: Flaws) -> Option<(Severity, String)> {
+        let held: Vec<TokenUse> = carriers
+            .iter()
+            .map(|(number, carrier)| {
+                let token = crate::token::Token { flaws, ..token(*number) };
+                TokenUse { token: Arc::new(token), carrier: carrier.clone() }
+            })
+            .collect();
+        let stage = Stage::new().status(200);
+        let found = stage.ask_as(&mut *rule(&Arc::default()), &held, &Who::default(), &Knowledge::default());
+        found.first().map(|f| (f.severity, f.brief.clone()))
+    }
+
+    #[test]
+    fn two_tokens_in_one_place_are_told_and_two_places_are_not() {
+        use Carrier::{Authorization, Cookie, Header, Query};
+        let two = "ambiguous request: two tokens where one belongs".to_owned();
+        for place in [Authorization, Header("x-auth-token".into()), Query("token".into())] {
+            let both = [(1, place.clone()), (2, place.clone())];
+            assert_eq!(told(&both, Flaws::AMBIGUOUS_CARRIER), Some((Severity::Medium, two.clone())));
+            assert_eq!(told(&[(1, place), (2, Cookie("jwt".into()))], Flaws::default()), None);
+        }
+        let hidden = [(1, Authorization), (2, Cookie("jwt".into())), (3, Authorization)];
+        assert_eq!(told(&hidden, Flaws::AMBIGUOUS_CARRIER).unwrap().0, Severity::Medium);
+        let odd = told(&[(1, Authorization), (2, Cookie("jwt".into()))], Flaws::AMBIGUOUS_CARRIER).unwrap();
+        assert_eq!(odd.0, Severity::Low);
+        assert_eq!(told(&[(1, Cookie("a".into())), (2, Cookie("a".into()))], Flaws::AMBIGUOUS_CARRIER), None);
+    }
+
+    #[test]
+    fn a_login_of_two_accounts_is_worse_when_it_succeeds() {
+        let severity = |status, ambiguous| {
+            let mut stage = Stage::to("POST", "/login").kind(RouteKind::Login).status(status).account("bob");
+            stage.exchange.body.get_or_insert_default().ambiguous = ambiguous;
+            stage.ask(&mut *rule(&Arc::default()), []).first().map(|f| f.severity)
+        };
+        assert_eq!([severity(401, true), severity(200, true)], [Some(Severity::Low), Some(Severity::Medium)]);
+        assert_eq!([severity(401, false), severity(200, false)], [None; 2]);
+    }
+
+    #[test]
+    fn the_detector_asks_about_what_two_readers_read_differently() {
+        let asked = |stage: &Stage, flaws| {
+            let held = [1, 2].map(|number| {
+                let token = crate::token::Token { flaws, ..token(number) };
+                TokenUse { token: Arc::new(token), carrier: Carrier::Authorization }
+            });
+            let mut detector = crate::detect::Detector::new(DetectSettings::default());
+            let mut found = Vec::new();
+            detector.judge(&stage.exchange, &held, stage.exchange.ended_at, &mut found);
+            found.iter().any(|finding| finding.rule.id == ABOUT.id)
+        };
+        let plain = Stage::new().status(200);
+        assert!(asked(&plain, Flaws::AMBIGUOUS_CARRIER) && !asked(&plain, Flaws::default()));
+        let mut login = Stage::to("POST", "/login").status(200).account("bob");
+        assert!(!asked(&login, Flaws::default()));
+        login.exchange.body.get_or_insert_default().ambiguous = true;
+        assert!(asked(&login, Flaws::default()));
     }
 
     #[test]

@@ -18,22 +18,24 @@ use crate::token::{Form, Standing, Token};
 pub static ABOUT: About = About {
     id: "revoked-token",
     title: "Revoked token",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::High,
     accepted: Some(Severity::Critical),
     attack: &["T1550.001"],
     behavioural: false,
     needs: Needs::Verdict,
     doc: "Fires when a token is used whose `jti` is in `lists.revoked_ids` or in the deny list in Redis, that its \
-issuer calls inactive before its time (RFC 7662), or that was accepted after a logout with it was seen to \
-succeed.\n\nSomebody took the token back, and somebody still uses it: often a thief. An application that accepts it \
-does not check. An answer of 2xx counts as accepted, and is critical, where the route is known to refuse \
-strangers.\n\nAfter a logout, requests within the grace are benign (they were on their way), and so are refused ones \
-(another tab has not noticed); one that is accepted from the same address and client is medium: the application \
-forgets nothing at logout. An opaque token that was never seen to be active is told only if it was accepted, because it \
-may be nothing but old. Lists and issuers are asked in the background: a token's first use waits two seconds for the \
-answer, and a later use is judged by the newest. Whoever is down or not credible tells nothing. Remembers logouts by 8 \
-bytes a token, and the newest 20,000 in full (60 bytes).",
+issuer calls inactive before its time (RFC 7662) or revoked or suspended in its status list \
+(draft-ietf-oauth-status-list), or that was accepted after a logout with it was seen to succeed.\n\nSomebody took the \
+token back, and somebody still uses it: often a thief. An application that accepts it does not check. An answer of \
+2xx counts as accepted, and is critical, where the route is known to refuse strangers.\n\nAfter a logout, requests \
+within the grace are benign (they were on their way), and so are refused ones (another tab has not noticed); one that \
+is accepted from the same address and client is medium: the application forgets nothing at logout. An opaque token \
+that was never seen to be active is told only if it was accepted, because it may be nothing but old. Lists and \
+issuers are asked in the background: a token's first use waits two seconds for the answer, and a later use is judged \
+by the newest. A status list is fetched once for all tokens and holds for its `ttl`; one that cannot be fetched again \
+still tells who was revoked for good, until it expires. Whoever is down or not credible tells nothing. Remembers \
+logouts by 8 bytes a token, and the newest 20,000 in full (60 bytes).",
     cooling_s: 600,
     thresholds: &[Threshold {
         key: "grace_s",

@@ -7,33 +7,44 @@ use serde::{Deserialize, Serialize};
 use crate::capture::SocketId;
 use crate::detect::crowd::FadingCrowd;
 use crate::detect::roster::stable_hash;
+use crate::detect::session::{Session, Sessions};
+use crate::detect::spelling::Directory;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::table::Table;
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Slot, Threshold,
     When,
 };
-use crate::http::Exchange;
+use crate::token::TokenUse;
 
 /// The card.
 pub static ABOUT: About = About {
     id: "subject-switch",
     title: "A session turns into somebody else",
-    version: "1.0.0",
+    version: "2.0.0",
     severity: Severity::Medium,
     accepted: None,
     attack: &["T1550.001", "T1563"],
     behavioural: true,
     needs: Needs::Verdict,
-    doc: "Fires when one connection, or one session cookie, has carried the verified tokens of one principal, and then \
-carries a token of another that was issued before the first one's last use: nobody has logged in anew in between. It is \
-high if that token was in use elsewhere before.\n\nWho tries out stolen tokens does it over one connection; who takes \
-over a session keeps its cookie and brings a token.\n\nProxies, gateways and load balancers carry many people over one \
-connection. So a connection is judged only if the client is direct (no Forwarded, X-Forwarded-For or Via, not in \
-`lists.trusted_addresses`), its address is known for ten minutes and twenty exchanges with one principal only, and the \
-switch comes within five seconds. An address that ever carried three principals is shared for good. A connection and \
-a session are told once. Benign sources: people with two accounts that are both logged in, tests. It does not see a \
-switch without verified tokens. 48 bytes a connection and a session (65,536 of each), 40 an address.",
+    doc: "Fires when one connection, one session cookie, or one token family (the `sid` that issuers put into the \
+tokens of one login) has carried the verified tokens of one principal, and then carries a token of another that was \
+issued before the first one's last use: nobody has logged in anew in between. It is high if that token was in use \
+elsewhere before. Also fires when a verified token names a `sub` that the directory (`lists.files.directory`) does \
+not know.\n\nWho tries out stolen tokens does it over one connection; who takes over a session keeps its cookie and \
+brings a token; who has stolen an issuer's key makes accounts up.\n\nSession cookies are those of common frameworks \
+(`JSESSIONID`, `PHPSESSID`, `connect.sid`, `sessionid`, ...) and `http.session_cookies`, and only values that can \
+have been drawn at random; of a value a keyed hash is kept. A cookie or `sid` that more than two principals, and one \
+more for each eight that kept theirs, have mixed within an hour or two is no session, and is silent.\n\nProxies, \
+gateways and load balancers carry many people over one connection. So a connection is judged only if the client is \
+direct (no Forwarded, X-Forwarded-For or Via, not in `lists.trusted_addresses`), its address is known for ten minutes \
+and twenty exchanges with one principal only, and the switch comes within five seconds. An address that ever carried \
+three principals is shared for good. A connection and a session are told once.\n\nThe directory is held against an \
+issuer's accounts once it knows ten of them, as long as it knows four of five; an unknown account is told of once a \
+day. Without the file nobody is unknown.\n\nBenign sources: people with two accounts that are both logged in, tests; \
+accounts made since the directory was written, and programs that it leaves out. It does not see a switch without \
+verified tokens. 48 bytes a connection and a session (65,536 of each), 56 an address, 16 a principal, 8 an account of \
+the directory.",
     cooling_s: 600,
     thresholds: &[
         Threshold {
@@ -64,6 +75,13 @@ switch without verified tokens. 48 bytes a connection and a session (65,536 of e
             max: 1_000.0,
             doc: "Exchanges of the first principal on the connection or in the session.",
         },
+        Threshold {
+            key: "directory_known",
+            default: 10.0,
+            min: 1.0,
+            max: 100_000.0,
+            doc: "Accounts of an issuer that the directory must know before another is unknown to it.",
+        },
     ],
 };
 
@@ -73,24 +91,17 @@ const MAX_LINES: usize = 65_536;
 /// Principals at one address that make it shared for good.
 const SHARED: u32 = 3;
 
-/// Cookies that hold a session, of common frameworks.
-const SESSION_COOKIES: [&[u8]; 12] = [
-    b"sid",
-    b"session",
-    b"sessionid",
-    b"session_id",
-    b"_session",
-    b"_session_id",
-    b"JSESSIONID",
-    b"PHPSESSID",
-    b"connect.sid",
-    b"ASP.NET_SessionId",
-    b"laravel_session",
-    b"SESSION",
-];
+/// Kinds of sessions: names of cookies, of which a site uses a handful, and `sid`.
+const MAX_KINDS: usize = 128;
 
-/// Shortest value that can be a session's name: 64 bits as base64. Shorter ones are states (`sid=1`).
-const MIN_SESSION: usize = 11;
+/// Issuers whose accounts are held against the directory.
+const MAX_ISSUERS: usize = 64;
+
+/// Principals whose sessions may be mixed although their kind is trusted, and one more for so many that kept theirs.
+const MIXED: (u32, u32) = (2, 8);
+
+/// An unknown account is told again after so many seconds of use.
+const AGAIN_S: u32 = 86_400;
 
 pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     Box::new(SubjectSwitch {
@@ -98,8 +109,10 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
         address_known_s: settings.count(&ABOUT, "address_known_s"),
         address_uses: settings.count(&ABOUT, "address_uses"),
         min_uses: settings.count(&ABOUT, "min_uses"),
+        sessions: Sessions::new(&settings.session_cookies, &settings.session_key),
         connections: Table::new(MAX_LINES),
-        memory: (Table::new(MAX_LINES), Column::default()),
+        accounts: Accounts::new(settings.count(&ABOUT, "directory_known")),
+        memory: Memories::default(),
     })
 }
 
@@ -120,34 +133,226 @@ struct Door {
     shared: bool,
 }
 
+/// What is known of one kind of session: how many principals kept theirs, and how many came into another's. A cookie
+/// that names a tenant or an experiment mixes everybody.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct Custom {
+    kept: FadingCrowd,
+    mixed: FadingCrowd,
+}
+
+impl Custom {
+    const fn is_trusted(&self) -> bool {
+        self.mixed.size() <= MIXED.0 + self.kept.size() / MIXED.1
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(from = "SavedMemories")]
+struct Memories {
+    /// Sessions by the hash of their cookie or `sid`.
+    sessions: Table<u64, Line>,
+    kinds: Table<u64, Custom>,
+    addresses: Column<Door>,
+}
+
+#[derive(Deserialize)]
+struct SavedMemories {
+    sessions: Table<u64, Line>,
+    kinds: Table<u64, Custom>,
+    addresses: Column<Door>,
+}
+
+impl From<SavedMemories> for Memories {
+    fn from(SavedMemories { mut sessions, mut kinds, addresses }: SavedMemories) -> Self {
+        sessions.limit(MAX_LINES);
+        kinds.limit(MAX_KINDS);
+        Self { sessions, kinds, addresses }
+    }
+}
+
+impl Default for Memories {
+    fn default() -> Self {
+        Self { sessions: Table::new(MAX_LINES), kinds: Table::new(MAX_KINDS), addresses: Column::default() }
+    }
+}
+
 struct SubjectSwitch {
     within_s: u32,
     address_known_s: u32,
     address_uses: u32,
     min_uses: u32,
+    sessions: Sessions,
     /// Connections do not outlive a restart.
     connections: Table<SocketId, Line>,
-    /// Sessions by the hash of their cookie, and addresses.
-    memory: (Table<u64, Line>, Column<Door>),
+    accounts: Accounts,
+    memory: Memories,
+}
+
+/// Who spoke now.
+enum Spoke {
+    /// Whoever spoke before, for the so manieth time.
+    Same(u16),
+    /// Somebody else, for the first time; the other one's last use.
+    Another(u32),
+    /// Nothing is to be made of it.
+    Unclear,
 }
 
 impl Line {
-    /// Notes a use. The second of the last use of somebody else, the first time that there is one.
-    fn speak(&mut self, subject: Slot, at_s: u32, min_uses: u32) -> Option<u32> {
+    /// Notes a use.
+    fn speak(&mut self, subject: Slot, at_s: u32, min_uses: u32) -> Spoke {
         if self.uses == 0 {
             self.subject = subject;
         }
         if self.mixed {
-            return None;
+            return Spoke::Unclear;
         }
         if self.subject == subject {
             self.uses = self.uses.saturating_add(1);
             self.last_s = self.last_s.max(at_s);
-            return None;
+            return Spoke::Same(self.uses);
         }
         self.mixed = true;
-        (u32::from(self.uses) >= min_uses).then_some(self.last_s)
+        if u32::from(self.uses) >= min_uses { Spoke::Another(self.last_s) } else { Spoke::Unclear }
     }
+}
+
+impl SubjectSwitch {
+    /// Notes a use of a connection. The last use of another principal, if it may be told.
+    fn on_connection(&mut self, case: &Case<'_>, subject: Slot) -> Option<u32> {
+        let (at_s, address) = (case.second(), case.who.address);
+        let door = self.memory.addresses.of(address.slot);
+        let others = door.crowd.size() > 1 || door.shared;
+        door.crowd.note(subject, at_s);
+        door.shared |= door.crowd.size() >= SHARED;
+        let line = self.connections.get_or(case.exchange.socket, Line::default)?;
+        let Spoke::Another(last_s) = line.speak(subject, at_s, self.min_uses) else { return None };
+        let settled =
+            address.uses >= self.address_uses && at_s.saturating_sub(address.first_s) >= self.address_known_s;
+        let told = !others && settled && at_s.abs_diff(last_s) <= self.within_s && is_direct(case);
+        told.then_some(last_s)
+    }
+
+    /// Notes a use of a session, likewise.
+    fn in_session(
+        &mut self,
+        case: &Case<'_>,
+        session: Session,
+        subject: Slot,
+        held: &TokenUse,
+    ) -> Option<u32> {
+        let (sessions, kinds) = (&mut self.memory.sessions, &mut self.memory.kinds);
+        let at_s = case.second();
+        let line = sessions.get_or(session.name, Line::default)?;
+        match line.speak(subject, at_s, self.min_uses) {
+            Spoke::Same(uses) if u32::from(uses) == self.min_uses => {
+                kinds.get_or(session.kind, Custom::default)?.kept.note(subject, at_s);
+                None
+            }
+            Spoke::Another(last_s) if is_older(held, last_s) => {
+                let kind = kinds.get_or(session.kind, Custom::default)?;
+                kind.mixed.note(subject, at_s);
+                (kind.is_trusted() && !case.who.trusted_address).then_some(last_s)
+            }
+            Spoke::Same(_) | Spoke::Another(_) | Spoke::Unclear => None,
+        }
+    }
+
+    fn switch(&mut self, case: &Case<'_>, subject: Slot, held: &TokenUse) -> Option<Finding> {
+        let mut switched = self.on_connection(case, subject).map(|last_s| (last_s, "connection"));
+        if let Some(session) = self.sessions.of(&case.exchange.request) {
+            let in_session = self.in_session(case, session, subject, held);
+            switched = in_session.map(|last_s| (last_s, "session cookie")).or(switched);
+        }
+        if held.token.session != 0 {
+            let family = Session { kind: FAMILIES, name: held.token.session };
+            let in_family = self.in_session(case, family, subject, held);
+            switched = in_family.map(|last_s| (last_s, "token family")).or(switched);
+        }
+        let (last_s, what) = switched?;
+        finding(case, held, last_s, what)
+    }
+}
+
+/// The kind of sessions that issuers name in tokens (`sid`).
+const FAMILIES: u64 = 0;
+
+/// Accounts against the directory. Not kept over a restart, which only costs looking again.
+struct Accounts {
+    /// Principals of an issuer that the directory must know.
+    known: u32,
+    revision: u32,
+    principals: Column<Account>,
+    /// By issuer: principals that the directory knows, and that it does not.
+    issuers: Table<u64, (u32, u32)>,
+}
+
+/// A principal as the directory has it: 12 bytes.
+#[derive(Clone, Copy, Default)]
+struct Account {
+    /// The knowledge that it was looked up in, plus one.
+    revision: u32,
+    unknown: bool,
+    told_s: u32,
+}
+
+impl Accounts {
+    fn new(known: u32) -> Self {
+        Self { known, revision: 0, principals: Column::default(), issuers: Table::new(MAX_ISSUERS) }
+    }
+
+    fn judge(
+        &mut self,
+        case: &Case<'_>,
+        directory: &Directory,
+        subject: Slot,
+        held: &TokenUse,
+    ) -> Option<Finding> {
+        let revision = case.knowledge.revision.wrapping_add(1);
+        if self.revision != revision {
+            self.revision = revision;
+            self.issuers = Table::new(MAX_ISSUERS);
+        }
+        let account = self.principals.of(subject);
+        let fresh = account.revision != revision;
+        if !fresh && !account.unknown {
+            return None;
+        }
+        let name = held.token.subject.as_deref()?;
+        let issuer = stable_hash(held.token.issuer.as_deref().unwrap_or_default());
+        let counts = self.issuers.get_or(issuer, <(u32, u32)>::default)?;
+        if fresh {
+            (account.revision, account.unknown) =
+                (revision, !directory.knows(name, &case.knowledge.spelling));
+            *(if account.unknown { &mut counts.1 } else { &mut counts.0 }) += 1;
+        }
+        // A directory that does not know a quarter of an issuer's accounts does not speak of them.
+        let (known, unknown) = *counts;
+        let speaks = known >= self.known && unknown <= (known / 4).max(1);
+        let at_s = case.second();
+        let due = account.told_s == 0 || at_s.saturating_sub(account.told_s) >= AGAIN_S;
+        if !account.unknown || !speaks || !due {
+            return None;
+        }
+        account.told_s = at_s;
+        Some(unknown_account(case, held))
+    }
+}
+
+fn unknown_account(case: &Case<'_>, held: &TokenUse) -> Finding {
+    let subject = Subject::new(case, held);
+    let statement = Statement {
+        severity: ABOUT.severity,
+        confidence: 70,
+        message: format!(
+            "A token of an account that the directory does not know, signed by its issuer's key, {}.",
+            subject.told()
+        ),
+        brief: "token of an account unknown to the directory".to_owned(),
+        facts: vec![("switched", "directory".into())],
+    };
+    statement.into_finding(&ABOUT, &subject)
 }
 
 impl Rule for SubjectSwitch {
@@ -168,30 +373,19 @@ impl Rule for SubjectSwitch {
         if case.exchange.is_refused() {
             return;
         }
-        let (subject, at_s) = (actor.slot, case.second());
-        let (sessions, doors) = &mut self.memory;
-        let door = doors.of(case.who.address.slot);
-        let others = door.crowd.size() > 1 || door.shared;
-        door.crowd.note(subject, at_s);
-        door.shared |= door.crowd.size() >= SHARED;
-        let line = self.connections.get_or(case.exchange.socket, Line::default);
-        let mut before = line.and_then(|line| line.speak(subject, at_s, self.min_uses));
-        let address = case.who.address;
-        let settled =
-            address.uses >= self.address_uses && at_s.saturating_sub(address.first_s) >= self.address_known_s;
-        before = before
-            .filter(|last| !others && settled && at_s.abs_diff(*last) <= self.within_s && is_direct(case));
-        let mut what = "connection";
-        if let Some(name) = session(case.exchange) {
-            sessions.keep_to(MAX_LINES);
-            let line = sessions.get_or(name, Line::default);
-            let switched = line.and_then(|line| line.speak(subject, at_s, self.min_uses));
-            if let Some(last) = switched.filter(|_| !case.who.trusted_address) {
-                (before, what) = (Some(last), "session cookie");
-            }
+        // Of one token it is known that it names the principal.
+        let held = if let [only] = case.tokens { Some(only) } else { case.acting() };
+        let Some(held) = held else { return };
+        report.extend(self.switch(case, actor.slot, held));
+        if let Some(directory) = &case.knowledge.directory {
+            report.extend(self.accounts.judge(case, directory, actor.slot, held));
         }
-        report.extend(before.and_then(|last| finding(case, last, what)));
     }
+}
+
+/// Whether the token was issued before the other principal's last use: nobody has logged in anew in between.
+fn is_older(held: &TokenUse, last_s: u32) -> bool {
+    held.token.issued.is_some_and(|issued| issued < i64::from(last_s))
 }
 
 /// Whether the peer is the client itself, as far as a request tells.
@@ -202,21 +396,8 @@ fn is_direct(case: &Case<'_>) -> bool {
         && ["forwarded", "x-forwarded-for", "via", "x-real-ip"].iter().all(|name| head.value(name).is_none())
 }
 
-/// The name of the session that a request belongs to: a hash, as cookies are not kept.
-fn session(exchange: &Exchange) -> Option<u64> {
-    let cookies = exchange.request.value("cookie")?;
-    cookies.split(|b| *b == b';').find_map(|pair| {
-        let at = memchr::memchr(b'=', pair)?;
-        let (name, value) = pair.split_at_checked(at)?;
-        let name = name.trim_ascii();
-        let known = value.len() > MIN_SESSION && SESSION_COOKIES.contains(&name);
-        known.then(|| stable_hash(&(name, value)))
-    })
-}
-
-fn finding(case: &Case<'_>, last_s: u32, what: &str) -> Option<Finding> {
-    let held = case.acting()?;
-    if held.token.issued.is_none_or(|issued| issued >= i64::from(last_s)) {
+fn finding(case: &Case<'_>, held: &TokenUse, last_s: u32, what: &str) -> Option<Finding> {
+    if !is_older(held, last_s) {
         return None;
     }
     let subject = Subject::new(case, held);
@@ -322,6 +503,135 @@ mod tests {
             play.ask(&with(402, "10.0.0.3", "sid=1"), [of("alice", 1)]).is_empty(),
             "a state, no session"
         );
+    }
+
+    #[test]
+    fn a_cookie_that_everybody_shares_is_no_session() {
+        let mut play = Play::new(rule(&Arc::default()));
+        let mut told = 0;
+        for tenant in 0..30_u64 {
+            for user in 0..4 {
+                let who = tenant * 4 + user;
+                for s in 0..3 {
+                    let stage = on(who, tenant * 60 + user * 10 + s, &format!("10.0.{tenant}.{user}"))
+                        .header("Cookie", &format!("sid=0123456789abcd{tenant:02}"));
+                    told += play.ask(&stage, [of(&format!("user-{who}"), who)]).len();
+                }
+            }
+        }
+        assert!(told <= 2, "{told}");
+    }
+
+    #[test]
+    fn one_thief_among_many_honest_sessions_is_told() {
+        let mut play = Play::new(rule(&Arc::default()));
+        let with = |s: u64, who: u64| {
+            on(who, s, &format!("10.0.0.{who}"))
+                .header("Cookie", &format!("PHPSESSID=q7h2m9c4v1b8n3x6z5l0k2{who:02}"))
+        };
+        for who in 1..40 {
+            for s in 0..3 {
+                assert!(play.ask(&with(who * 3 + s, who), [of(&format!("user-{who}"), who)]).is_empty());
+            }
+        }
+        let mut thief = with(200, 7).client("203.0.113.9");
+        thief.exchange.socket = SocketId(99);
+        assert_eq!(play.ask(&thief, [of("mallory", 99)]).len(), 1);
+    }
+
+    #[test]
+    fn people_who_take_turns_at_one_browser_leave_its_cookie_trusted() {
+        let mut play = Play::new(rule(&Arc::default()));
+        let with =
+            |s: u64, n: u64| on(s, s, "10.0.0.1").header("Cookie", &format!("sid=0123456789abcd{n:02}"));
+        for n in 0..20 {
+            for (s, name) in [(0, "alice"), (1, "alice"), (2, "alice"), (3, "bob")] {
+                let at_s = n * 10 + s;
+                let issued = Some(i64::try_from(NOW_S + at_s).unwrap());
+                let fresh = Token { issued, ..of(&format!("{name}-{n}"), at_s) };
+                assert!(play.ask(&with(at_s, n), [fresh]).is_empty());
+            }
+        }
+        for s in 300..303 {
+            play.ask(&with(s, 50), [of("alice", 1050)]);
+        }
+        assert_eq!(play.ask(&with(303, 50), [of("mallory", 1051)]).len(), 1);
+    }
+
+    #[test]
+    fn a_token_family_keeps_its_principal() {
+        let of_family = |name: &str, number| Token { session: 77, ..of(name, number) };
+        let mut play = Play::new(rule(&Arc::default()));
+        for s in 0..3 {
+            assert!(play.ask(&on(s, s, "10.0.0.1"), [of_family("alice", s)]).is_empty());
+        }
+        let found = play.ask(&on(9, 9, "10.0.0.2"), [of_family("bob", 9)]);
+        assert!(found[0].brief.starts_with("token family"));
+        assert!(play.ask(&on(10, 10, "10.0.0.3"), [of("carol", 10)]).is_empty(), "no family");
+    }
+
+    fn directory(names: &[&str]) -> Directory {
+        Directory::new(names.iter().copied(), &crate::detect::spelling::Spelling::default())
+    }
+
+    /// A dozen people of the directory have come.
+    fn staff() -> Play {
+        let mut play = Play::new(rule(&Arc::default()));
+        let names: Vec<String> = (0..12).map(|n| format!("Worker-{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        play.knowledge.directory = Some(directory(&names));
+        play.knowledge.revision = 1;
+        for n in 0..12 {
+            let worker = of(&format!("worker-{n}"), n);
+            assert!(play.ask(&on(n, n, &format!("10.0.0.{n}")), [worker]).is_empty());
+        }
+        play
+    }
+
+    #[test]
+    fn an_account_that_the_directory_does_not_know_is_told_once_a_day() {
+        let mut play = staff();
+        let mut told = |s| play.ask(&on(50, s, "10.0.0.50"), [of("ghost", 50)]).len();
+        assert_eq!([told(20), told(21), told(3000)], [1, 0, 0]);
+        let refused = on(51, 30, "10.0.0.51").status(401);
+        assert!(play.ask(&refused, [of("phantom", 51)]).is_empty());
+        let years = Token { expires: Some(i64::MAX), ..of("ghost", 50) };
+        assert_eq!(play.ask(&on(50, 90_000, "10.0.0.50"), [years]).len(), 1);
+    }
+
+    #[test]
+    fn without_a_directory_or_with_one_of_other_names_nobody_is_unknown() {
+        let mut play = Play::new(rule(&Arc::default()));
+        let others = directory(&["alice@corp.example", "bob@corp.example"]);
+        for list in [None, Some(directory(&[])), Some(others)] {
+            play.knowledge.directory = list;
+            play.knowledge.revision += 1;
+            for n in 0..50 {
+                let worker = of(&format!("worker-{n}"), n);
+                assert!(play.ask(&on(n, n, &format!("10.0.0.{n}")), [worker]).is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn programs_of_another_issuer_that_nobody_lists_are_not_told() {
+        let mut play = staff();
+        for n in 0..50 {
+            let program = Token {
+                issuer: Some("https://machines.example/".into()),
+                ..of(&format!("job-{n}"), 100 + n)
+            };
+            assert!(play.ask(&on(100 + n, 20 + n, "10.0.1.1"), [program]).is_empty());
+        }
+    }
+
+    #[test]
+    fn another_directory_is_read_anew() {
+        let mut play = staff();
+        assert_eq!(play.ask(&on(50, 20, "10.0.0.50"), [of("ghost", 50)]).len(), 1);
+        play.knowledge.directory = Some(directory(&["ghost"]));
+        play.knowledge.revision = 2;
+        assert!(play.ask(&on(50, 100_000, "10.0.0.50"), [of("ghost", 50)]).is_empty());
     }
 
     #[test]

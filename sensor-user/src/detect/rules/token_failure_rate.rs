@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::detect::challenge::asks_for_nonce;
 use crate::detect::rule::RouteKind;
 use crate::detect::statement::Statement;
 use crate::detect::unusual_share::{Capped, Excess, Limits, UnusualShare};
@@ -22,12 +23,12 @@ pub static ABOUT: About = About {
     doc: "Medium when more than 5 % of a service's requests with a token are refused with 401, high above 15 %, over \
 five minutes with at least 200 such requests, and only if that is more than twice what is usual there and more than \
 chance (three standard deviations). Of one token at most three refusals count within five minutes, and requests \
-beyond these not at all.\n\nMany tokens refused at once are many forged or stolen ones being tried, or keys that \
-were rotated and not published: both want somebody to look.\n\nBenign sources: clients that find out by a 401 that \
-their token has expired, which is usual where it happens, and one that goes on for ever with a dead token, which \
-counts three times. What is usual is learned from the first 200 requests on, before which only the higher limit \
-counts. 403 does not count: the token was good and its owner not entitled. Said again after half an hour. 100 bytes \
-a service and 8 a token that was refused.",
+beyond these not at all.\n\nMany tokens refused at once are many forged or stolen ones being tried, or keys that were \
+rotated and not published: both want somebody to look.\n\nBenign sources: clients that find out by a 401 that their \
+token has expired, which is usual where it happens, and one that goes on for ever with a dead token, which counts \
+three times. What is usual is learned from the first 200 requests on, before which only the higher limit counts. 403 \
+does not count: the token was good and its owner not entitled. Nor does an answer that only asks for a `DPoP` nonce. \
+Said again after half an hour. 100 bytes a service and 8 a token that was refused.",
     cooling_s: 300,
     thresholds: &[
         Threshold {
@@ -84,6 +85,9 @@ impl Rule for TokenFailureRate {
         let at_s = case.exchange.at.secs();
         if status != 401 {
             service.add(at_s, false);
+            return;
+        }
+        if asks_for_nonce(case.exchange) {
             return;
         }
         // A wrong password beside an old token is the password's failure.

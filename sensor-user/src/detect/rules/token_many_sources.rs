@@ -11,6 +11,7 @@ use crate::detect::crowd::FadingCrowd;
 use crate::detect::family::Family;
 use crate::detect::holder::egress;
 use crate::detect::learning::day;
+use crate::detect::pairs::Pairs;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, Rule, Severity, Slot, Threshold,
@@ -22,7 +23,7 @@ use crate::token::{Form, TokenUse};
 pub static ABOUT: About = About {
     id: "token-many-sources",
     title: "One token from several places",
-    version: "2.0.0",
+    version: "3.0.0",
     severity: Severity::Medium,
     accepted: None,
     attack: &["T1550.001", "T1528"],
@@ -30,17 +31,19 @@ pub static ABOUT: About = About {
     needs: Needs::Exchange,
     doc: "Fires when one token is used at one service by two or more clients within five minutes: by two client \
 families (Firefox, curl, okhttp, ...; versions do not count), or from different networks (autonomous systems with \
-`geo.asn`, else /16 of IPv4 and /32 of IPv6).\n\nA stolen token is used beside its owner. Two families are medium, and \
-high from two networks. One family from two countries, or from three networks, is medium. One family from two networks \
-of a country is told, high, when they take turns: the token has come back to a network within a minute for the third \
-time. A telephone that leaves the house changes its network once, and comes home later.\n\nSilent for \
+`geo.asn`, else /16 of IPv4 and /32 of IPv6).\n\nA stolen token is used beside its owner. Two families are medium, \
+and high from two networks. One family from two countries, or from three networks, is medium. One family from two \
+networks of a country is told, high, when they take turns: the token has come back to a network within a minute for \
+the third time. A telephone that leaves the house changes its network once, and comes home later.\n\nSilent for \
 `lists.trusted_addresses`, for addresses at which eight or more tokens have been seen (NAT, gateways: they are \
 learned), for networks that the same principal or key used on two earlier days, for an IPv4 and an IPv6 network \
-(browsers use both at once) unless both systems are known and differ, and for requests that were refused or carry a \
-token that is wrong in itself. A gateway that passes tokens on to other services is no second place: only uses at one \
-server address are compared.\n\nIt does not see a thief with the owner's kind of client in the owner's country who \
-does not use the token while the owner does. It compares the newest four places of a token. 56 bytes a token, 28 an \
-address, 40 a principal.",
+(browsers use both at once) unless both systems are known and differ, for two families that are one application (a \
+native client and its web view: learned at a service when five callers at three addresses have used both, each from \
+one address; their networks still count), and for requests that were refused or carry a token that is wrong in \
+itself. A gateway that passes tokens on to other services is no second place: only uses at one server address are \
+compared.\n\nIt does not see a thief with the owner's kind of client in the owner's country who does not use the \
+token while the owner does. It compares the newest four places of a token. 56 bytes a token, 28 an address, 40 a \
+principal, 120 a service.",
     cooling_s: 600,
     thresholds: &[
         Threshold {
@@ -71,6 +74,13 @@ address, 40 a principal.",
             max: 64.0,
             doc: "Tokens seen at one address after which it counts as shared by many callers.",
         },
+        Threshold {
+            key: "app_after",
+            default: 5.0,
+            min: 2.0,
+            max: 48.0,
+            doc: "Callers that used the same two families from one address, after which these are one application.",
+        },
     ],
 };
 
@@ -87,6 +97,7 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
         return_s: settings.count(&ABOUT, "return_s"),
         returns: settings.count(&ABOUT, "returns"),
         shared_after: settings.count(&ABOUT, "shared_after"),
+        app_after: settings.count(&ABOUT, "app_after"),
         memory: Memories::default(),
     })
 }
@@ -162,6 +173,8 @@ struct Memories {
     /// From where each actor comes.
     /// At most [`MAX_NETWORKS`] of each.
     actors: Column<SmallVec<[Known; 1]>>,
+    /// Which families are one application at each service.
+    services: Column<Pairs>,
 }
 
 struct TokenManySources {
@@ -169,6 +182,7 @@ struct TokenManySources {
     return_s: u32,
     returns: u32,
     shared_after: u32,
+    app_after: u32,
     memory: Memories,
 }
 
@@ -192,7 +206,7 @@ impl Differs {
 impl TokenManySources {
     /// Notes a use; how it differs if it is not where the newest use was.
     fn visit(&mut self, token: Slot, actor: Option<Slot>, place: Place, at_s: u32) -> Option<Differs> {
-        let Memories { tokens, addresses, actors } = &mut self.memory;
+        let Memories { tokens, addresses, actors, services } = &mut self.memory;
         let visits = tokens.of(token);
         let newest = visits.visits.get_mut(usize::from(visits.newest));
         if let Some(same) = newest.filter(|v| v.place == place) {
@@ -217,9 +231,16 @@ impl TokenManySources {
             return None;
         }
         let mut differs = Differs::default();
+        let pairs = services.of(place.service);
         let mut seen = ArrayVec::<u32, MAX_PLACES>::new();
         for other in others.iter().filter(|other| !shared(other)) {
-            differs.families += u32::from(other.family.differs(place.family));
+            if other.family.differs(place.family) {
+                let known = pairs.are_one(other.family, place.family, self.app_after);
+                differs.families += u32::from(!known);
+                if !known && other.address == place.address {
+                    pairs.note(other.family, place.family, actor.unwrap_or(token), place.address);
+                }
+            }
             let (here, there) = (place.network, other.network);
             let is_usual = is_own(own, here.egress, day(at_s)) && is_own(own, there.egress, day(at_s));
             if here.differs(there) && !is_usual && !seen.contains(&there.egress) {
@@ -465,6 +486,45 @@ mod tests {
         for (day, found) in [(0, 1), (1, 1), (2, 0), (3, 0)] {
             told(day * 86_400_000, "10.0.0.1");
             assert_eq!(told(day * 86_400_000 + 5000, "203.0.113.5"), found, "{day}");
+        }
+    }
+
+    const OKHTTP: &str = "okhttp/4.12.0";
+
+    /// What is told of a client at an address that uses one token with both families.
+    fn mixed(play: &mut Play, number: u64, addresses: [&str; 2], agents: [&str; 2]) -> Vec<Severity> {
+        let mut found = Vec::new();
+        for (ms, address, agent) in [(0, addresses[0], agents[0]), (1000, addresses[1], agents[1])] {
+            let stage = used(number * 10_000 + ms, address, agent);
+            found.extend(play.ask(&stage, [held_by(&format!("user-{number}"))]));
+        }
+        found.iter().map(|f| f.severity).collect()
+    }
+
+    #[test]
+    fn a_native_client_and_its_web_view_are_learned() {
+        let mut play = Play::new(rule(&Arc::default()));
+        let mut told = Vec::new();
+        for n in 0..200 {
+            let address = format!("198.51.{n}.7");
+            told.push(mixed(&mut play, n, [&address, &address], [OKHTTP, FIREFOX]).len());
+            if n == 100 {
+                play.restart(rule(&Arc::default()));
+            }
+        }
+        let last = told.iter().rposition(|n| *n > 0).unwrap();
+        assert!(last < 8 && told.iter().sum::<usize>() <= 8, "{told:?}");
+        assert_eq!(mixed(&mut play, 300, ["10.0.0.1", "203.0.113.5"], [OKHTTP, FIREFOX]), [], "roaming");
+        let other = mixed(&mut play, 301, ["10.0.0.1", "10.0.0.1"], ["curl/8", FIREFOX]);
+        assert_eq!(other, [Severity::Medium]);
+    }
+
+    #[test]
+    fn many_thefts_are_no_application() {
+        let mut play = Play::new(rule(&Arc::default()));
+        for n in 0..100 {
+            let (owner, thief) = (format!("198.51.{n}.7"), format!("203.0.113.{n}"));
+            assert_eq!(mixed(&mut play, n, [&owner, &thief], [FIREFOX, "curl/8"]), [Severity::High], "{n}");
         }
     }
 

@@ -2,10 +2,13 @@
 //!
 //! Only the outermost level of a document is read; what stands in braces, parentheses, strings and comments is passed
 //! over. A batch is named by its first operation and how many follow: `query Orders +2`. A request that names its
-//! document by a hash is `persisted Orders`.
+//! document by a hash is `persisted Orders`. Queries of URLs hold the same members as JSON does (GraphQL over
+//! HTTP, section 6.2).
 
 use std::fmt::Write;
 
+use super::MAX_BODY;
+use super::form;
 use super::scan::{self, Scalar, unescaped};
 
 /// Longest operation name that is kept.
@@ -40,6 +43,27 @@ pub(super) fn operation(text: &[u8], bare: bool) -> Option<Box<str>> {
         let _ = write!(found, " +{}", elements - 1);
     }
     Some(found.into_boxed_str())
+}
+
+/// The operation that the query of a URL names. Of a name that comes twice the last counts, as in JSON.
+pub(super) fn in_query(query: &[u8]) -> Option<Box<str>> {
+    let (mut document, mut name, mut persisted) = (None, None, false);
+    for (key, value) in form::pairs(query) {
+        match key.as_slice() {
+            // A cut may split an escape, which then stands at the end and names nothing.
+            b"query" => document = Some(form::decoded(value.get(..MAX_BODY).unwrap_or(value))),
+            b"operationName" => name = Some(form::decoded(value)).filter(|name| is_name(name)),
+            b"id" | b"documentId" | b"extensions" => persisted |= !value.is_empty(),
+            _ => {}
+        }
+    }
+    let name = name.as_ref().map(|name| name.as_slice());
+    let found = match document.filter(|document| !document.is_empty()) {
+        Some(document) => in_document(&document, name),
+        None if persisted || name.is_some() => Some(titled("persisted", name)),
+        None => None,
+    };
+    found.map(String::into_boxed_str)
 }
 
 fn is_name(text: &[u8]) -> bool {
@@ -234,11 +258,40 @@ mod tests {
     }
 
     #[test]
+    fn queries_of_urls_name_operations() {
+        for (query, found) in [
+            ("query=query+Orders%7Borders%7Bid%7D%7D", Some("query Orders")),
+            ("query={me{name}}&variables={}", Some("query")),
+            (
+                "variables=%7B%22query%22:1%7D&query=query%20A%7Ba%7D%20mutation%20B%7Bb%7D&operationName=B",
+                Some("mutation B"),
+            ),
+            ("%71uery=mutation%20M%7Bm%7D", Some("mutation M")),
+            ("query={a}&query=mutation M{m}", Some("mutation M")),
+            ("operationName=Orders&extensions=%7B%22persistedQuery%22%3A%7B%7D%7D", Some("persisted Orders")),
+            ("id=9f2c", Some("persisted")),
+            ("operationName=%3Cscript%3E&query=", None),
+            ("q=query", None),
+            ("page=2", None),
+        ] {
+            assert_eq!(in_query(query.as_bytes()).as_deref(), found, "{query}");
+        }
+        let long = format!("query=query+Big{{{}}}", "%20".repeat(60_000));
+        assert_eq!(in_query(long.as_bytes()).as_deref(), Some("query Big"));
+    }
+
+    #[test]
     fn a_cut_query_still_has_its_name() {
         assert_eq!(operation(br#"{"query":"query Big($x: I) { a b"#, false).as_deref(), Some("query Big"));
     }
 
     proptest! {
+        #[test]
+        fn any_query_is_survived_and_its_operation_short(text in "(query=|operationName=|&|%7B|%|[a-z{}()+=#\"])+") {
+            let found = in_query(text.as_bytes());
+            prop_assert!(found.is_none_or(|found| found.len() <= 128 && found.is_ascii()));
+        }
+
         #[test]
         fn any_document_is_survived_and_its_name_short(text in "(query|mutation|fragment|[a-z{}()\"#\\\\\n ,]){0,60}") {
             let found = operation(text.as_bytes(), true);

@@ -201,6 +201,44 @@ fn absurd_bodies_are_read_to_the_limit() {
     );
 }
 
+fn operation_of(head: &str, body: &[u8], limits: &HttpLimits) -> Option<String> {
+    facts_in(head, body, 1000, limits).0?.operation.map(String::from)
+}
+
+#[test]
+fn graphql_comes_by_get_too() {
+    let usual = HttpLimits::default();
+    let got = |target: &str| operation_of(&format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"), b"", &usual);
+    for target in [
+        "/graphql?query=query+Orders%7Ba%7D",
+        "/api/GraphQL/?query=query+Orders%7Ba%7D",
+        "/graphql;v=1?query=query+Orders%7Ba%7D",
+        "http://h/graphql?operationName=Orders&query=query+Orders%7Ba%7D",
+    ] {
+        assert_eq!(got(target).as_deref(), Some("query Orders"), "{target}");
+    }
+    for target in ["/graphql", "/graphql?", "/search?query=query+Orders%7Ba%7D", "/graphql/x?query={a}"] {
+        assert_eq!(got(target), None, "{target}");
+    }
+    let own = HttpLimits { bodies: Bodies::new([], ["/q/*"], BodyKey::default()), ..HttpLimits::default() };
+    let head = "GET /q/shop?query={a} HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert_eq!(operation_of(head, b"", &own).as_deref(), Some("query"));
+    let head = "DELETE /graphql?query={a} HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert_eq!(operation_of(head, b"", &usual), None);
+}
+
+#[test]
+fn the_body_of_a_post_counts_before_its_url() {
+    let limits = HttpLimits::default();
+    let body = br#"{"query":"mutation Pay { pay }"}"#;
+    let head = |length: usize| {
+        format!("POST /graphql?query=query+A%7Ba%7D HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n")
+    };
+    assert_eq!(operation_of(&head(body.len()), body, &limits).as_deref(), Some("mutation Pay"));
+    assert_eq!(operation_of(&head(0), b"", &limits).as_deref(), Some("query A"));
+    assert_eq!(operation_of(&head(2), b"{}", &limits).as_deref(), Some("query A"));
+}
+
 #[test]
 fn an_answer_ends_the_reading() {
     let head = "POST /login HTTP/1.1\r\nContent-Length: 1000\r\n\r\n";

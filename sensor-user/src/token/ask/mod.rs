@@ -1,28 +1,37 @@
-//! Asks those who can revoke tokens: a deny list in Redis, and issuers by introspection (RFC 7662).
+//! Asks those who can revoke tokens: a deny list in Redis, issuers by introspection (RFC 7662), and the status lists
+//! that issuers publish.
 //!
 //! Bias: towards silence. Whoever is down, slow or not credible tells nothing, and nothing is what the rules hear;
 //! each such answer is counted. A question is asked once, never repeated here: the token's next use puts it again.
-//! Both are asked at the same time, a handful of questions at once, each within its time.
+//! A handful of questions is asked at once, each within its time; those about a status list that is being fetched wait
+//! for it.
 
 mod introspect;
 mod list;
+mod status;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::token::facts::Standing;
 use crate::token::fetch::{FetchError, all, http};
 use crate::token::inquiry::{Answer, Inquiry};
+use crate::token::keys::KeyRing;
 use crate::token::settings::{Introspection, TokenSettings};
 use list::List;
+use status::{Fetch, Known, Lists};
 
 /// Questions asked at once. Enough for 8,000 a second of a list that answers in a millisecond, and a load that no
 /// issuer minds.
 const AT_ONCE: usize = 8;
+
+/// Questions that wait for a status list; one beyond them is answered without it, and asked again later.
+const MAX_WAITING: usize = 1024;
 
 /// Longest pause after failures.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
@@ -122,6 +131,9 @@ pub struct Asker {
     issuers: Vec<Option<(Introspection, String, Source)>>,
     client: Option<reqwest::Client>,
     timeout: Duration,
+    lists: Option<Lists>,
+    /// For each issuer whether its lists are believed.
+    credit: Vec<Source>,
 }
 
 impl Asker {
@@ -145,32 +157,95 @@ impl Asker {
             })
             .collect();
         let remote = issuers.iter().any(Option::is_some);
-        if list.is_none() && !remote {
+        let fetches = settings.issuers.iter().any(|issuer| !issuer.status_lists.is_empty());
+        if list.is_none() && !remote && !fetches {
             return Ok(None);
         }
-        let client = if remote { Some(http::client()?) } else { None };
-        Ok(Some(Self { list, issuers, client, timeout: revocation.timeout }))
+        let client = if remote || fetches { Some(http::client()?) } else { None };
+        let lists = Lists::new(&settings.issuers, client.clone());
+        let credit = settings.issuers.iter().map(|issuer| Source::new(&issuer.issuer)).collect();
+        Ok(Some(Self { list, issuers, client, timeout: revocation.timeout, lists, credit }))
+    }
+
+    /// Verifies status lists with these keys; without any it believes none.
+    #[must_use]
+    pub fn with_keys(mut self, keys: watch::Receiver<Arc<KeyRing>>) -> Self {
+        if let Some(lists) = &mut self.lists {
+            lists.verify_with(keys);
+        }
+        self
     }
 
     /// Answers questions until nobody asks or listens any more. To be spawned by the runtime.
     pub async fn run(mut self, mut inquiries: mpsc::Receiver<Inquiry>, answers: mpsc::Sender<Answer>) {
         let mut batch = Vec::with_capacity(AT_ONCE);
-        while inquiries.recv_many(&mut batch, AT_ONCE).await > 0 {
-            for answer in self.answer(&batch).await {
-                if answers.send(answer).await.is_err() {
-                    return;
+        let mut waiting: Vec<Inquiry> = Vec::new();
+        let mut fetch: Option<Fetch> = None;
+        loop {
+            tokio::select! {
+                count = inquiries.recv_many(&mut batch, AT_ONCE) => {
+                    if count == 0 {
+                        return;
+                    }
+                }
+                fetched = on_its_way(&mut fetch), if fetch.is_some() => {
+                    fetch = None;
+                    // The newest question knows the time best.
+                    let now_s = waiting.iter().filter_map(|inquiry| Some(inquiry.status.as_ref()?.at_s)).max();
+                    if let Some(lists) = &mut self.lists {
+                        lists.take(fetched, Instant::now(), now_s.unwrap_or_default());
+                    }
+                    batch.append(&mut waiting);
+                }
+            }
+            self.put_off(&mut batch, &mut waiting);
+            if let (None, Some(lists), Some(first)) = (&fetch, &mut self.lists, waiting.first()) {
+                fetch = first.status.as_ref().map(|ask| lists.fetch(ask, Instant::now()));
+            }
+            for some in batch.chunks(AT_ONCE) {
+                for answer in self.answer(some).await {
+                    if answers.send(answer).await.is_err() {
+                        return;
+                    }
                 }
             }
             batch.clear();
         }
     }
 
+    /// Sets those questions apart whose status list has to be fetched first.
+    fn put_off(&mut self, batch: &mut Vec<Inquiry>, waiting: &mut Vec<Inquiry>) {
+        let Some(lists) = &mut self.lists else { return };
+        let now = Instant::now();
+        let mut room = MAX_WAITING.saturating_sub(waiting.len());
+        waiting.extend(batch.extract_if(.., |inquiry| {
+            let wanted = inquiry.status.as_ref().is_some_and(|ask| lists.look(ask, now) == Known::Wanted);
+            let waits = wanted && room > 0;
+            room -= usize::from(waits);
+            waits
+        }));
+    }
+
+    /// What the status lists say.
+    fn look_up(&mut self, batch: &[Inquiry]) -> Vec<Option<Word>> {
+        let Some(lists) = &mut self.lists else { return vec![None; batch.len()] };
+        let now = Instant::now();
+        let looked = batch.iter().map(|inquiry| {
+            let ask = inquiry.status.as_ref()?;
+            let Known::Said(Some(word)) = lists.look(ask, now) else { return None };
+            self.credit.get_mut(ask.issuer)?.hear(Ok(word), inquiry.verified, now)
+        });
+        looked.collect()
+    }
+
     /// Answers every question of a batch.
     async fn answer(&mut self, batch: &[Inquiry]) -> Vec<Answer> {
         let listed = self.ask_list(batch).await;
         let introspected = self.ask_issuers(batch).await;
-        let both = listed.into_iter().zip(introspected);
-        batch.iter().zip(both).map(|(inquiry, (list, issuer))| combined(inquiry, list, issuer)).collect()
+        let looked = self.look_up(batch);
+        let words = listed.into_iter().zip(introspected).zip(looked);
+        let each = batch.iter().zip(words);
+        each.map(|(inquiry, ((list, issuer), status))| combined(inquiry, [list, issuer, status])).collect()
     }
 
     async fn ask_list(&mut self, batch: &[Inquiry]) -> Vec<Option<Word>> {
@@ -219,12 +294,27 @@ impl Asker {
     }
 }
 
-/// One answer of two words: what either says against the token counts; it is good if all who were asked say so.
-fn combined(inquiry: &Inquiry, list: Option<Word>, issuer: Option<Word>) -> Answer {
-    let asked = [(inquiry.id.is_some(), list), (inquiry.introspect.is_some(), issuer)];
-    let standing = if list.is_some_and(|word| !word.good) {
+/// What has come of a fetch; only asked where there is one.
+async fn on_its_way(fetch: &mut Option<Fetch>) -> status::Fetched {
+    match fetch {
+        Some(fetch) => fetch.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// One answer of the words of the deny list, the issuer and its status list: what any says against the token counts;
+/// it is good if all who were asked say so.
+fn combined(inquiry: &Inquiry, words: [Option<Word>; 3]) -> Answer {
+    let [list, issuer, status] = words;
+    let asked = [
+        (inquiry.id.is_some(), list),
+        (inquiry.introspect.is_some(), issuer),
+        (inquiry.status.is_some(), status),
+    ];
+    let against = |word: Option<Word>| word.is_some_and(|word| !word.good);
+    let standing = if against(list) {
         Some(Standing::Listed)
-    } else if issuer.is_some_and(|word| !word.good) {
+    } else if against(issuer) || against(status) {
         Some(Standing::Inactive)
     } else {
         let silent = asked.iter().any(|(asked, word)| *asked && word.is_none());

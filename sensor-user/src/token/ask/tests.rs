@@ -5,9 +5,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 use super::*;
-use crate::token::facts::Fingerprint;
+use crate::token::facts::{Fingerprint, StatusRef};
 use crate::token::forge::{self, Signer};
-use crate::token::settings::{Algorithm, DenyList, Introspection, RevocationSettings, Secret};
+use crate::token::inquiry::StatusAsk;
+use crate::token::settings::{Algorithm, DenyList, Introspection, RevocationSettings, Secret, StatusSource};
+use crate::token::status::tests::list as status_list;
 
 /// A Redis server on a port of its own, in a directory of its own; ends with the test.
 struct Redis {
@@ -90,6 +92,7 @@ fn about(number: u8, id: Option<&str>, text: Option<&str>) -> Inquiry {
         fingerprint: Fingerprint([number; 16]),
         id: id.map(Into::into),
         introspect: text.map(|text| (0, zeroize::Zeroizing::new(text.as_bytes().into()))),
+        status: None,
         verified: true,
     }
 }
@@ -241,7 +244,96 @@ fn what_either_says_against_a_token_counts() {
         (None, word(false), Some(Standing::Inactive)),
         (word(false), None, LISTED),
     ] {
-        assert_eq!(combined(&both, list, issuer).standing, expected);
+        assert_eq!(combined(&both, [list, issuer, None]).standing, expected);
     }
-    assert_eq!(combined(&about(1, Some("a"), None), word(true), None).standing, GOOD);
+    assert_eq!(combined(&about(1, Some("a"), None), [word(true), None, None]).standing, GOOD);
+    let place = StatusRef { uri: "https://idp.example/1".into(), index: 0 };
+    let status = Some(StatusAsk { issuer: 0, status: place, at_s: 0 });
+    let third = Inquiry { status, ..about(1, Some("a"), None) };
+    assert_eq!(combined(&third, [word(true), None, None]).standing, None);
+    assert_eq!(combined(&third, [word(true), None, word(true)]).standing, GOOD);
+    assert_eq!(combined(&third, [None, None, word(false)]).standing, Some(Standing::Inactive));
+}
+
+/// What a server that lies makes of its own address.
+type Lie = Box<dyn Fn(&str) -> String + Send>;
+
+/// Answers of a running asker, as they come.
+fn asked(settings: &TokenSettings, keys: Arc<KeyRing>, questions: Vec<Inquiry>) -> Vec<Option<Standing>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let asker = Asker::new(settings).unwrap().unwrap().with_keys(watch::channel(keys).1);
+        let (put, inquiries) = mpsc::channel(64);
+        let (tell, mut answers) = mpsc::channel(64);
+        let count = questions.len();
+        let task = tokio::spawn(asker.run(inquiries, tell));
+        for question in questions {
+            put.send(question).await.unwrap();
+        }
+        let mut all = Vec::new();
+        for _ in 0..count {
+            all.push(answers.recv().await.unwrap());
+        }
+        drop(put);
+        task.await.unwrap();
+        all.sort_by_key(|answer| answer.fingerprint);
+        all.into_iter().map(|answer| answer.standing).collect()
+    })
+}
+
+fn with_lists(base: &str) -> TokenSettings {
+    let status_lists = vec![StatusSource::Below(base.to_owned())];
+    let issuer = crate::token::settings::Issuer { status_lists, ..forge::issuer(&[Algorithm::ES256]) };
+    forge::settings(vec![issuer])
+}
+
+fn at_place(number: u8, uri: &str, index: u64) -> Inquiry {
+    let status = StatusRef { uri: uri.into(), index };
+    let status = Some(StatusAsk { issuer: 0, status, at_s: 1_795_284_245 });
+    Inquiry { status, ..about(number, None, None) }
+}
+
+#[test]
+fn a_status_list_is_fetched_once_for_all_who_wait() {
+    let signer = Signer::shared(Algorithm::ES256);
+    let fetches = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = Arc::clone(&fetches);
+    let address = serve(move |asked, stream| {
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        assert!(asked.starts_with("GET /lists/1 HTTP/1.1\r\n"), "{asked}");
+        assert!(asked.contains("accept: application/statuslist+jwt"), "{asked}");
+        let host = asked.split("host: ").nth(1).unwrap().split("\r\n").next().unwrap();
+        let list = status_list(signer, &format!("http://{host}/lists/1"), 1, &[0b10], &[]);
+        stream.write_all(http(&list).as_bytes()).unwrap();
+    });
+    let uri = format!("http://{address}/lists/1");
+    let questions = (0..40).map(|n| at_place(n, &uri, u64::from(n % 3))).collect();
+    let all = asked(&with_lists(&format!("http://{address}/lists/")), signer.ring(), questions);
+    for (n, standing) in all.iter().enumerate() {
+        let expected = if n % 3 == 1 { Some(Standing::Inactive) } else { GOOD };
+        assert_eq!(*standing, expected, "{n}");
+    }
+    assert_eq!(fetches.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_status_list_that_lies_or_is_elsewhere_tells_nothing() {
+    let signer = Signer::shared(Algorithm::ES256);
+    let other = Signer::new(Algorithm::ES256);
+    let forged = move |host: &str| status_list(&other, &format!("http://{host}/"), 1, &[1], &[]);
+    let moved = move |_: &str| status_list(signer, "http://127.0.0.1:1/", 1, &[1], &[]);
+    let nonsense = |_: &str| "{}".to_owned();
+    let lies: [Lie; 3] = [Box::new(forged), Box::new(moved), Box::new(nonsense)];
+    for lie in lies {
+        let address = serve(move |asked, stream| {
+            let host = asked.split("host: ").nth(1).unwrap().split("\r\n").next().unwrap();
+            drop(stream.write_all(http(&lie(host)).as_bytes()));
+        });
+        let uri = format!("http://{address}/");
+        assert_eq!(asked(&with_lists(&uri), signer.ring(), vec![at_place(1, &uri, 0)]), [None]);
+    }
+    let address = serve(|_, _| panic!("nobody may be asked there"));
+    let elsewhere = with_lists("https://idp.example/");
+    let uri = format!("http://{address}/");
+    assert_eq!(asked(&elsewhere, signer.ring(), vec![at_place(1, &uri, 0)]), [None]);
 }

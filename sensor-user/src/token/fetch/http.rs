@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, HeaderMap, LOCATION};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, HeaderMap, LOCATION};
 use reqwest::{Client, Response, Url};
 
 use super::FetchError;
@@ -55,14 +55,29 @@ pub(in crate::token) fn client() -> Result<Client, FetchError> {
 
 /// Fetches a URL.
 pub(super) async fn get(client: &Client, url: &str, limits: Limits) -> Result<Body, FetchError> {
-    let fetched = tokio::time::timeout(limits.total, follow(client, url, limits)).await;
+    get_as(client, url, "*/*", limits).await
+}
+
+/// Fetches a URL as a media type.
+pub(in crate::token) async fn get_as(
+    client: &Client,
+    url: &str,
+    accept: &'static str,
+    limits: Limits,
+) -> Result<Body, FetchError> {
+    let fetched = tokio::time::timeout(limits.total, follow(client, url, accept, limits)).await;
     fetched.unwrap_or(Err(FetchError::Timeout(limits.total)))
 }
 
-async fn follow(client: &Client, url: &str, limits: Limits) -> Result<Body, FetchError> {
+async fn follow(
+    client: &Client,
+    url: &str,
+    accept: &'static str,
+    limits: Limits,
+) -> Result<Body, FetchError> {
     let mut url = checked(url)?;
     for _ in 0..=limits.redirects {
-        let request = client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
+        let request = client.get(url.clone()).header(ACCEPT, accept).header(ACCEPT_ENCODING, "identity");
         let response = request.send().await.map_err(|error| FetchError::Connection(reason(error)))?;
         if !response.status().is_redirection() {
             return body(response, limits.bytes).await;

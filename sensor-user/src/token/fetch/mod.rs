@@ -218,7 +218,7 @@ fn keys_url(text: &[u8], issuer: &str) -> Result<String, FetchError> {
 }
 
 /// Reads a regular file up to a limit. Blocks, as a local disk does; a pipe or device would block for good.
-fn read_file(path: &Path, max_bytes: usize) -> Result<Vec<u8>, FetchError> {
+pub(in crate::token) fn read_file(path: &Path, max_bytes: usize) -> Result<Vec<u8>, FetchError> {
     let failed = |error: std::io::Error| FetchError::File(format!("{}: {error}", path.display()));
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
         return Err(FetchError::File(format!("{}: not a regular file", path.display())));

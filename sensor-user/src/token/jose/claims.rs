@@ -24,6 +24,10 @@ pub struct Claims<'p> {
     pub audiences: Vec<Cow<'p, str>>,
     /// `jti`
     pub id: Option<Cow<'p, str>>,
+    /// `sid`
+    pub session: Option<Cow<'p, str>>,
+    /// `status.status_list`: the list's URI, and the place in it.
+    pub status: Option<(Cow<'p, str>, u64)>,
     /// `exp`, seconds since the epoch, fractions cut.
     pub expires: Option<i64>,
     /// `nbf`, likewise.
@@ -32,6 +36,8 @@ pub struct Claims<'p> {
     pub issued: Option<i64>,
     /// `cnf.jkt`: the thumbprint of the key that the token is bound to (RFC 9449 section 6.1).
     pub bound_to: Option<[u8; 32]>,
+    /// `cnf.x5t#S256`: the hash of the certificate that it is bound to (RFC 8705 section 3.1).
+    pub certificate: Option<[u8; 32]>,
     grants: Grants<'p>,
     signs: Signs,
 }
@@ -63,13 +69,15 @@ impl<'p> Claims<'p> {
             "iss" => self.issuer = string(value, noted, "iss is not a string"),
             "sub" => self.subject = string(value, noted, "sub is not a string"),
             "jti" => self.id = string(value, noted, "jti is not a string"),
+            "sid" => self.session = text(value),
             "client_id" => self.client = text(value).or(self.client.take()),
             "azp" => self.client = self.client.take().or(text(value)),
             "aud" => self.audience(value, noted),
             "exp" => self.expires = date(&value, noted, "exp is not a number in range"),
             "nbf" => self.not_before = date(&value, noted, "nbf is not a number in range"),
             "iat" => self.issued = date(&value, noted, "iat is not a number in range"),
-            "cnf" => self.bound_to = thumbprint(&value),
+            "status" => self.status = status(&value),
+            "cnf" => (self.bound_to, self.certificate) = confirmation(&value),
             _ => {}
         }
     }
@@ -89,16 +97,33 @@ impl<'p> Claims<'p> {
     }
 }
 
-/// `jkt` of a `cnf` object, if it is one.
-fn thumbprint(value: &Value<'_>) -> Option<[u8; 32]> {
+/// `jkt` and `x5t#S256` of a `cnf` object, if it is one.
+fn confirmation(value: &Value<'_>) -> (Option<[u8; 32]>, Option<[u8; 32]>) {
+    let Value::Object(members) = value else { return (None, None) };
+    let (mut key, mut certificate) = (None, None);
+    let hash = |text: &str| base64::strict(text.as_bytes()).and_then(|bytes| bytes.try_into().ok());
+    json::members(members, &mut |name, value| match (&*name, value) {
+        ("jkt", Value::Text(text)) => key = hash(&text),
+        ("x5t#S256", Value::Text(text)) => certificate = hash(&text),
+        _ => {}
+    });
+    (key, certificate)
+}
+
+/// `uri` and `idx` of the `status_list` in a `status` object, if it is one.
+fn status<'p>(value: &Value<'p>) -> Option<(Cow<'p, str>, u64)> {
     let Value::Object(members) = value else { return None };
-    let mut thumbprint = None;
+    let (mut uri, mut index) = (None, None);
     json::members(members, &mut |name, value| {
-        if let ("jkt", Value::Text(text)) = (&*name, value) {
-            thumbprint = base64::strict(text.as_bytes()).and_then(|bytes| bytes.try_into().ok());
+        if let ("status_list", Value::Object(list)) = (&*name, value) {
+            json::members(list, &mut |name, value| match (&*name, value) {
+                ("uri", Value::Text(text)) => uri = Some(text),
+                ("idx", Value::Number(Number::Integer(number))) => index = u64::try_from(number).ok(),
+                _ => {}
+            });
         }
     });
-    thumbprint
+    uri.zip(index)
 }
 
 fn text(value: Value<'_>) -> Option<Cow<'_, str>> {

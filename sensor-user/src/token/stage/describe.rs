@@ -1,11 +1,14 @@
 //! What reading alone tells of a token: everything but whether it is good.
 
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::Tokens;
-use crate::token::facts::{Fingerprint, Flaws, Form, KeyBound, Seat, Signature, Standing, Token, Unchecked};
+use crate::token::facts::{
+    Fingerprint, Flaws, Form, KeyBound, MAX_TEXT, Seat, Signature, Standing, StatusRef, Token, Unchecked,
+};
 use crate::token::hash::sha256;
 use crate::token::jose::text::printable;
 use crate::token::jose::{Parts, Reading};
@@ -44,9 +47,16 @@ impl Tokens {
             id: show(&claims.id),
             roles: self.names.roles(claims.roles()),
             purpose: reading.purpose(),
-            bound: claims
-                .bound_to
-                .map(|thumbprint| Box::new(KeyBound { thumbprint, token_hash: sha256(text) })),
+            session: claims.session.as_deref().map_or(0, |sid| session(claims.issuer.as_deref(), sid)),
+            bound: (claims.bound_to.is_some() || claims.certificate.is_some()).then(|| {
+                let (thumbprint, certificate) = (claims.bound_to, claims.certificate);
+                Box::new(KeyBound { thumbprint, certificate, token_hash: sha256(text) })
+            }),
+            status: claims
+                .status
+                .as_ref()
+                .filter(|(uri, _)| uri.len() <= MAX_TEXT)
+                .map(|(uri, index)| Box::new(StatusRef { uri: self.names.of(uri), index: *index })),
             expires: claims.expires,
             not_before: claims.not_before,
             issued: claims.issued,
@@ -58,6 +68,17 @@ impl Tokens {
             ..blank(reading.form)
         }
     }
+}
+
+/// Shortest `sid` that can be a session's own: 64 bits in hexadecimal digits. Shorter ones name shops and stores.
+const MIN_SID: usize = 16;
+
+/// The hash of a session, the same in every run; never 0.
+fn session(issuer: Option<&str>, sid: &str) -> u64 {
+    if sid.len() < MIN_SID {
+        return 0;
+    }
+    foldhash::quality::FixedState::with_seed(0x7369_6420_6f66_2074).hash_one((issuer, sid)).max(1)
 }
 
 /// A token of which nothing is known but its form.
@@ -75,9 +96,11 @@ pub(crate) fn blank(form: Form) -> Token {
         audiences: SmallVec::new(),
         id: None,
         roles: Arc::default(),
+        session: 0,
         purpose: None,
         bound: None,
         opaque: None,
+        status: None,
         standing: Standing::Unknown,
         was_good: false,
         asked_s: 0,
