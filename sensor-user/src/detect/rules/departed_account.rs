@@ -9,7 +9,7 @@ use crate::detect::{About, DetectSettings, Needs, Rule, Severity};
 pub static ABOUT: About = About {
     id: "departed-account",
     title: "An account of somebody who has left",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::Medium,
     accepted: Some(Severity::High),
     attack: &["T1078"],
@@ -20,7 +20,9 @@ token, or as the name in a login. Case is ignored. A token is medium, high if it
 is high, one that fails low.\n\nAccounts outlive their people, and former colleagues know passwords. A success says \
 that nobody has closed the account.\n\nBenign source: a list that runs ahead of the last working day, and programs that \
 nobody told. A failed login is anybody's claim and names nobody. One finding a minute of each principal, unless it gets \
-worse. It does not see accounts that tokens and logins call by other names than the list. 16 bytes a principal.",
+worse. It does not see accounts that tokens and logins call by other names than the list.\n\nWith `tokens.learn_issued` it \
+knows which login a token came of: an opaque token, or one that calls its owner by another name, is told of as well. \
+20 bytes a principal and token.",
     cooling_s: 600,
     thresholds: &[],
 };
@@ -34,7 +36,7 @@ mod tests {
     use super::*;
     use crate::detect::RouteKind;
     use crate::detect::staging::{Play, Stage, token};
-    use crate::token::{Signature, Token};
+    use crate::token::{Form, Signature, Token, Unchecked};
 
     fn play() -> Play {
         let mut play = Play::new(rule(&Arc::default()));
@@ -80,6 +82,30 @@ mod tests {
         assert_eq!(play().ask(&login(401), [])[0].severity, Severity::Low);
         let elsewhere = Stage::to("POST", "/orders").status(200).account("alice");
         assert!(play().ask(&elsewhere, []).is_empty());
+    }
+
+    /// A token that nobody can read, issued to this account in second 0.
+    fn issued_to(play: &mut Play, account: &str) -> Token {
+        let signature = Signature::Unchecked(Unchecked::Unreadable);
+        let opaque = Token { form: Form::Opaque, signature, subject: None, policy: None, ..token(7) };
+        let login = Stage::to("POST", "/login").status(200).issuing(None, Some(1)).account(account);
+        play.ask_issuing(&login, [], [opaque.clone()]);
+        opaque
+    }
+
+    #[test]
+    fn an_opaque_token_is_known_by_the_login_that_it_came_of() {
+        let mut play = play();
+        let opaque = issued_to(&mut play, "Bob@shop.example");
+        assert_eq!(severity(&mut play, &used(5, 403), opaque.clone()), Some(Severity::Medium));
+        assert_eq!(severity(&mut play, &used(6, 403), opaque.clone()), None);
+        assert!(severity(&mut play, &used(90, 200), opaque.clone()).is_some());
+        play.knowledge.departed_accounts = ["carol".into()].into();
+        play.knowledge.revision = 1;
+        assert_eq!(severity(&mut play, &used(200, 200), opaque), None);
+        let mut other = self::play();
+        let opaque = issued_to(&mut other, "dave");
+        assert_eq!(severity(&mut other, &used(5, 200), opaque), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::detect::{About, DetectSettings, Needs, Rule, Severity};
 pub static ABOUT: About = About {
     id: "listed-account",
     title: "An account that must not be used",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::Medium,
     accepted: Some(Severity::Critical),
     attack: &["T1078"],
@@ -20,7 +20,9 @@ or as the name in a login. Case is ignored. A token is medium, critical if it is
 critical, one that fails low.\n\nSuch accounts are known to be stolen, locked, or bait that nobody honest touches. A \
 success says that the application does not know.\n\nBenign source: an owner who does not know of the list yet. A failed \
 login is anybody's claim and names nobody. One finding a minute of each principal, unless it gets worse. It does not \
-see accounts that tokens and logins call by other names than the list. 16 bytes a principal.",
+see accounts that tokens and logins call by other names than the list.\n\nWith `tokens.learn_issued` it \
+knows which login a token came of: an opaque token, or one that calls its owner by another name, is told of as well. \
+20 bytes a principal and token.",
     cooling_s: 600,
     thresholds: &[],
 };

@@ -19,7 +19,7 @@ use crate::http::Exchange;
 pub static ABOUT: About = About {
     id: "subject-switch",
     title: "A session turns into somebody else",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::Medium,
     accepted: None,
     attack: &["T1550.001", "T1563"],
@@ -33,7 +33,11 @@ connection. So a connection is judged only if the client is direct (no Forwarded
 `lists.trusted_addresses`), its address is known for ten minutes and twenty exchanges with one principal only, and the \
 switch comes within five seconds. An address that ever carried three principals is shared for good. A connection and \
 a session are told once. Benign sources: people with two accounts that are both logged in, tests. It does not see a \
-switch without verified tokens. 48 bytes a connection and a session (65,536 of each), 40 an address.",
+switch without verified tokens.\n\nWith `tokens.learn_issued` it knows which tokens come from one login, by the \
+refresh tokens that they were had for. If two of them, for one audience, name two principals, the issuer has given \
+somebody the token of somebody else: that is high, whatever the connection and however long it took. Benign source: \
+issuers that let an administrator act as another by a refresh. Audiences are told apart because some issuers give \
+each its own name of a person.\n\n48 bytes a connection, a session and a family (65,536 of each), 40 an address.",
     cooling_s: 600,
     thresholds: &[
         Threshold {
@@ -99,7 +103,7 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
         address_uses: settings.count(&ABOUT, "address_uses"),
         min_uses: settings.count(&ABOUT, "min_uses"),
         connections: Table::new(MAX_LINES),
-        memory: (Table::new(MAX_LINES), Column::default()),
+        memory: (Table::new(MAX_LINES), Column::default(), Table::new(MAX_LINES)),
     })
 }
 
@@ -127,8 +131,8 @@ struct SubjectSwitch {
     min_uses: u32,
     /// Connections do not outlive a restart.
     connections: Table<SocketId, Line>,
-    /// Sessions by the hash of their cookie, and addresses.
-    memory: (Table<u64, Line>, Column<Door>),
+    /// Sessions by the hash of their cookie, addresses, and families by their names and audiences.
+    memory: (Table<u64, Line>, Column<Door>, Table<u64, Line>),
 }
 
 impl Line {
@@ -169,7 +173,7 @@ impl Rule for SubjectSwitch {
             return;
         }
         let (subject, at_s) = (actor.slot, case.second());
-        let (sessions, doors) = &mut self.memory;
+        let (sessions, doors, _) = &mut self.memory;
         let door = doors.of(case.who.address.slot);
         let others = door.crowd.size() > 1 || door.shared;
         door.crowd.note(subject, at_s);
@@ -190,7 +194,35 @@ impl Rule for SubjectSwitch {
                 (before, what) = (Some(last), "session cookie");
             }
         }
-        report.extend(before.and_then(|last| finding(case, last, what)));
+        let changed = self.changed_family(case, subject, at_s);
+        report.extend(changed.or_else(|| before.and_then(|last| finding(case, last, what))));
+    }
+}
+
+impl SubjectSwitch {
+    /// What there is to say of the family of the acting token.
+    fn changed_family(&mut self, case: &Case<'_>, subject: Slot, at_s: u32) -> Option<Finding> {
+        if case.lineage.is_empty() {
+            return None;
+        }
+        let held = case.acting()?;
+        let family = case.birth(held.token.fingerprint)?.family;
+        let families = &mut self.memory.2;
+        families.keep_to(MAX_LINES);
+        let name = stable_hash(&(family, &held.token.issuer, &held.token.audiences));
+        families.get_or(name, Line::default)?.speak(subject, at_s, 1)?;
+        let subject = Subject::new(case, held);
+        let statement = Statement {
+            severity: Severity::High,
+            confidence: 90,
+            message: format!(
+                "A token of this principal was issued for the refresh token of another one: {}.",
+                subject.told()
+            ),
+            brief: "token family changed its principal".to_owned(),
+            facts: vec![("switched", "token family".into())],
+        };
+        Some(statement.into_finding(&ABOUT, &subject))
     }
 }
 
@@ -322,6 +354,47 @@ mod tests {
             play.ask(&with(402, "10.0.0.3", "sid=1"), [of("alice", 1)]).is_empty(),
             "a state, no session"
         );
+    }
+
+    /// Alice logs in and refreshes once; both tokens are used.
+    fn family() -> Play {
+        let mut play = Play::new(rule(&Arc::default()));
+        let answer = |s: u64| Stage::to("POST", "/oauth/token").status(200).after_ms(s * 1000);
+        play.ask_issuing(&answer(0).issuing(None, Some(1)), [], [of("alice", 1)]);
+        assert!(play.ask(&on(1, 1, "10.0.0.1"), [of("alice", 1)]).is_empty());
+        play.ask_issuing(&answer(900).issuing(Some(1), Some(2)), [], [of("alice", 2)]);
+        assert!(play.ask(&on(2, 901, "10.0.0.2"), [of("alice", 2)]).is_empty());
+        play.ask_issuing(&answer(1800).issuing(Some(2), Some(3)), [], [of("bob", 3)]);
+        play
+    }
+
+    #[test]
+    fn a_refresh_that_gives_the_token_of_another_is_high_once() {
+        let mut play = family();
+        let found = play.ask(&on(3, 1801, "10.0.0.3"), [of("bob", 3)]);
+        assert_eq!((found.len(), found[0].severity), (1, Severity::High));
+        assert!(found[0].brief.starts_with("token family"));
+        assert!(play.ask(&on(3, 1802, "10.0.0.3"), [of("bob", 3)]).is_empty());
+    }
+
+    #[test]
+    fn families_are_kept_over_a_restart() {
+        let mut play = family();
+        play.restart(rule(&Arc::default()));
+        assert_eq!(play.ask(&on(3, 1801, "10.0.0.3"), [of("bob", 3)]).len(), 1);
+    }
+
+    #[test]
+    fn another_login_and_another_audience_are_other_families() {
+        let mut play = family();
+        let answer = Stage::to("POST", "/oauth/token").status(200).after_ms(1_900_000);
+        play.ask_issuing(&answer.clone().issuing(None, Some(9)), [], [of("carol", 4)]);
+        assert!(play.ask(&on(4, 1901, "10.0.0.3"), [of("carol", 4)]).is_empty());
+        let pairwise = || Token { audiences: ["stock-api".into()].into_iter().collect(), ..of("x-17", 5) };
+        play.ask_issuing(&answer.issuing(Some(9), Some(10)), [], [pairwise()]);
+        assert!(play.ask(&on(5, 1902, "10.0.0.3"), [pairwise()]).is_empty());
+        let forged = Token { signature: crate::token::Signature::Invalid, ..of("bob", 3) };
+        assert!(play.ask(&on(3, 1903, "10.0.0.3"), [forged]).is_empty());
     }
 
     #[test]
