@@ -10,7 +10,7 @@ use sensor_user::capture::{
     Endpoints, Event, Frame, Input, Origin, Progress, Segment, Side, SocketId, Source, Time,
 };
 use sensor_user::http::parse::{Chunks, Step};
-use sensor_user::http::{Connection, Exchanges, HttpLimits};
+use sensor_user::http::{Bodies, BodyKey, Connection, Exchanges, HttpLimits};
 use sensor_user::reassembly::{FlowLimits, Flows};
 
 /// Packets of any link type in a capture file. The first byte chooses the link type; of the rest, each packet begins with
@@ -40,7 +40,7 @@ pub fn packet(data: &[u8]) {
 fn read(file: Vec<u8>) {
     let Ok(mut source) = PcapSource::from_reader("fuzz", Box::new(Cursor::new(file))) else { return };
     let mut flows = Flows::<Connection>::new(FlowLimits { max_flows: 16, ..FlowLimits::default() });
-    let mut exchanges = Exchanges::new(HttpLimits::default());
+    let mut exchanges = Exchanges::new(limits());
     let mut grants = Vec::new();
     loop {
         let progress = source.poll(Duration::ZERO, &mut |input| match input {
@@ -54,6 +54,13 @@ fn read(file: Vec<u8>) {
     }
     flows.finish(source.now(), &mut exchanges);
     assert_eq!(flows.held_bytes(), 0, "what was held must be given back");
+}
+
+/// Everything that can be read is read.
+fn limits() -> HttpLimits {
+    let bodies =
+        Bodies::new([], [], BodyKey::default()).with_issued(["access_token", "refresh_token", "token"]);
+    HttpLimits { bodies, ..HttpLimits::default() }
 }
 
 /// A client's bytes, and a server that answers. The first two bytes say where to cut.
@@ -79,7 +86,7 @@ pub fn head(data: &[u8]) {
 /// The heads that come out, and whether each was whole.
 fn converse(requests: &[&[u8]], responses: &[&[u8]]) -> Vec<(Vec<u8>, bool)> {
     let mut flows = Flows::<Connection>::new(FlowLimits::default());
-    let limits = HttpLimits { max_head_bytes: 4096, ..HttpLimits::default() };
+    let limits = HttpLimits { max_head_bytes: 4096, ..limits() };
     let mut exchanges = Exchanges::new(limits);
     let mut next = [1_u32, 1];
     let mut push = |event: Event<'_>| {

@@ -113,6 +113,8 @@ pub(crate) struct Flow {
     pub(crate) suspect: Word<u8>,
     /// What `sensor_ebpf::ends` has found in the running request turn.
     pub(crate) ends: Word<u8>,
+    /// 1 if the last turn that began with a known method began with POST; kept only if [`crate::maps::ANSWERS_ON`].
+    pub(crate) posts: Word<u8>,
 }
 
 const _: () = assert!(size_of::<Flow>() <= 64, "a flow must fit a cache line");

@@ -50,6 +50,10 @@ pub(crate) static COUNTS: PerCpuArray<[u64; COUNTERS]> = PerCpuArray::with_max_e
 #[unsafe(no_mangle)]
 pub(crate) static PORTS_ON: Global<u8> = Global::new(0);
 
+/// Whether the agent wants the start of the bodies that answer POST: tokens are issued in them.
+#[unsafe(no_mangle)]
+pub(crate) static ANSWERS_ON: Global<u8> = Global::new(0);
+
 /// Whether `bpf_get_current_pid_tgid` exists here and tells the truth at egress (>= 6.12).
 #[unsafe(no_mangle)]
 pub(crate) static PID_TRUE: Global<u8> = Global::new(0);

@@ -17,7 +17,7 @@ use crate::flow::{
     MODE_MUTED, ROLE_CLIENT, ROLE_SERVER, ROLE_UNKNOWN, TURN_REQUEST,
 };
 use crate::listener;
-use crate::maps::{GRANTS, count, count_bytes, fuller_than, watched};
+use crate::maps::{ANSWERS_ON, GRANTS, count, count_bytes, fuller_than, watched};
 use crate::packet::{self, FIN, Packet, RST, URG};
 
 /// Request bytes that a turn may forward before the agent says more: twice the largest head, so that a head
@@ -112,6 +112,9 @@ fn on_payload(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Pack
         return;
     }
     let turn = start_turn(flow, rcv_nxt);
+    if turn && ANSWERS_ON.load() != 0 {
+        note_method(skb, flow, packet);
+    }
     let mut piece = Piece { at: packet.payload, seq: packet.seq, len: packet.len, rcv_nxt, turn };
     flow.identify(skb);
     if trim_granted(flow, &mut piece) && trim_credit(flow, &mut piece) {
@@ -191,6 +194,17 @@ fn start_turn(flow: &Flow, rcv_nxt: u32) -> bool {
     flow.ends.set(0);
     flow.credit_from.set(rcv_nxt);
     true
+}
+
+/// Notes whether a turn is a POST. The body that a client sends once it was told to continue begins a turn as well,
+/// and is the same request's.
+#[inline(always)]
+fn note_method(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) {
+    if let Some(start) = packet::load::<[u8; 4]>(skb, packet.payload)
+        && is_method(start)
+    {
+        flow.posts.set(u8::from(start == *b"POST"));
+    }
 }
 
 /// Cuts off what the agent does not want; false if that is all of it.

@@ -14,7 +14,7 @@ use crate::flow::{
     self, Flow, MARK_BURST, MARK_EMITTED, MODE_DOUBT, MODE_HTTP1, MODE_MUTED, MODE_PROBE, ROLE_CLIENT,
     ROLE_SERVER, ROLE_UNKNOWN, TURN_NONE, TURN_REQUEST, TURN_RESPONSE,
 };
-use crate::maps::{PID_TRUE, RESPONSE_GRANTS, count, count_bytes, fuller_than, watched};
+use crate::maps::{ANSWERS_ON, PID_TRUE, RESPONSE_GRANTS, count, count_bytes, fuller_than, watched};
 use crate::packet::{self, ACK, FIN, Packet, RST};
 use crate::request::{end_flags, is_method, rcv_nxt, settle};
 
@@ -23,6 +23,10 @@ const HEAD: u32 = 512;
 
 /// A segment of this size that starts a response is taken whole: two heads' worth, one small record.
 const WHOLE: u32 = 1024;
+
+/// Bytes that are forwarded of a response to POST if the agent wants them: a token response is two to four thousand
+/// bytes, and the agent reads no more than this of a body.
+const ANSWER: u32 = 8 << 10;
 
 /// Most bytes of one packet that are forwarded.
 const MOST: u32 = 128 << 10;
@@ -66,7 +70,7 @@ extern "C" fn tokenscope_answer(skb: *mut __sk_buff) -> u32 {
         return 0;
     }
     match flow.mode.get() {
-        MODE_HTTP1 if bursts(skb, flow, &packet) && !fuller_than(1) => return 1,
+        MODE_HTTP1 if (bursts(skb, flow, &packet) || answers(flow, &packet)) && !fuller_than(1) => return 1,
         MODE_HTTP1 => respond(skb, sk, flow, &packet),
         MODE_PROBE => on_early(flow, &packet),
         MODE_DOUBT if ahead(rcv_nxt(sk, 0), flow.first_seq.get()) > 0 => settle(flow),
@@ -148,7 +152,17 @@ fn bursts(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) -> bool {
     flow.marked(MARK_BURST)
 }
 
-/// Forwards all of a packet but what the agent does not want. The result says nothing.
+/// Whether a packet with payload is, or may be, among the first [`ANSWER`] bytes of a response to POST that the agent
+/// wants.
+#[inline(always)]
+fn answers(flow: &Flow, packet: &Packet) -> bool {
+    ANSWERS_ON.load() != 0
+        && packet.len != 0
+        && flow.posts.get() != 0
+        && (flow.turn.get() != TURN_RESPONSE || packet.seq.wrapping_sub(flow.reply_from.get()) < ANSWER)
+}
+
+/// Forwards all of a packet but what the agent does not want, or does not want yet. The result says nothing.
 ///
 /// Verifier: a global function is verified once, for any arguments, and not once for every state in which it is called.
 /// This one and [`tokenscope_part`] would take 5.10 beyond a million instructions. Each finds everything anew, because
@@ -160,8 +174,13 @@ extern "C" fn tokenscope_whole(skb: *mut __sk_buff) -> u32 {
     let Some(flow) = flow::existing(sk) else { return 0 };
     let Some(packet) = packet::parse(skb) else { return 0 };
     let mut piece = fresh(flow, &packet);
+    let burst = flow.marked(MARK_BURST);
     if piece.len != 0 {
-        pass_granted(flow, &mut piece);
+        if burst {
+            pass_granted(flow, &mut piece);
+        } else {
+            pass_answer(flow, &mut piece);
+        }
     }
     let commits =
         packet.flags & ACK != 0 && flow.ack_owed.get() != 0 && ahead(packet.ack, flow.forwarded.get()) >= 0;
@@ -169,7 +188,7 @@ extern "C" fn tokenscope_whole(skb: *mut __sk_buff) -> u32 {
     if piece.want == 0 && !commits && !ends {
         return 0;
     }
-    let mut flags = FLAG_WHOLE | if piece.turn { FLAG_TURN } else { 0 };
+    let mut flags = if burst { FLAG_WHOLE } else { 0 } | if piece.turn { FLAG_TURN } else { 0 };
     for _ in 0..MOST / LARGE {
         if piece.want <= LARGE {
             break;
@@ -250,6 +269,19 @@ fn snapshot(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) -> Piece {
         piece.want = if piece.len < left { piece.len } else { left };
     }
     piece
+}
+
+/// Wants of a response to POST what [`ANSWER`] allows.
+#[inline(always)]
+fn pass_answer(flow: &Flow, piece: &mut Piece) {
+    if piece.turn {
+        flow.reply_from.set(piece.seq);
+    }
+    let used = piece.seq.wrapping_sub(flow.reply_from.get());
+    if used < ANSWER {
+        let left = ANSWER - used;
+        piece.want = if piece.len < left { piece.len } else { left };
+    }
 }
 
 /// Wants all of a segment but what the agent does not.

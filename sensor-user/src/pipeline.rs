@@ -97,9 +97,10 @@ impl Pipeline {
     }
 
     /// Judges one exchange, its tokens and its history; what its tokens lack is judged when it comes.
-    fn judge(&mut self, exchange: Exchange, out: &mut Output) {
+    fn judge(&mut self, mut exchange: Exchange, out: &mut Output) {
+        let issued = self.tokens.name_issued(&mut exchange);
         let tokens = self.tokens.find(&exchange, self.now);
-        self.detect.judge(&exchange, &tokens, self.now, &mut self.findings);
+        self.detect.judge_issuing(&exchange, &tokens, &issued, self.now, &mut self.findings);
         self.admit(out);
         self.park(exchange, tokens);
     }

@@ -13,6 +13,7 @@
 )]
 
 mod kernel {
+    pub(crate) mod answers;
     pub(crate) mod cost;
     pub(crate) mod forgery;
     pub(crate) mod lab;

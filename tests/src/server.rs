@@ -39,6 +39,8 @@ pub enum Kind {
     WeakPython,
     /// Gin with the same holes.
     WeakGin,
+    /// Python that issues tokens.
+    Issuer,
 }
 
 impl Kind {
@@ -46,7 +48,7 @@ impl Kind {
     #[must_use]
     pub const fn process(self) -> &'static str {
         match self {
-            Self::Python | Self::WeakPython => "python3",
+            Self::Python | Self::WeakPython | Self::Issuer => "python3",
             Self::Node => "node",
             Self::Java => "java",
             Self::Go => "nethttp",
@@ -61,7 +63,7 @@ impl Kind {
     #[must_use]
     pub const fn needs(self) -> (&'static str, &'static str) {
         match self {
-            Self::Python | Self::WeakPython => ("python3", "python3"),
+            Self::Python | Self::WeakPython | Self::Issuer => ("python3", "python3"),
             Self::Node => ("node", "nodejs"),
             Self::Java => ("java", "openjdk-17-jdk-headless"),
             Self::Go => ("go", "golang-go"),
@@ -215,6 +217,7 @@ fn command(
         Kind::Go => vec![text(&compiled("nethttp")?), port_text, jwks_text],
         Kind::Gin => vec![text(&compiled("gin")?), port_text, jwks_text],
         Kind::WeakPython => vec![program("python3")?, text(&service("weak.py")), port_text, jwks_text],
+        Kind::Issuer => vec![program("python3")?, text(&service("issuer.py")), port_text],
         Kind::WeakGin => vec![text(&compiled("weak")?), port_text, jwks_text],
         Kind::Nginx => {
             let config = nginx(dir, port, proxy, options)?;

@@ -1,6 +1,7 @@
 //! The sample services do what they promise, without any sensor: otherwise the other tests would prove nothing.
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 use tests::attack::Attack;
 use tests::client::{Client, get, login, post};
 use tests::clock;
@@ -77,4 +78,35 @@ fn nginx() -> Result<()> {
 #[test]
 fn uring() -> Result<()> {
     keeps_its_promises(Kind::Uring)
+}
+
+/// What it issues is good, what it did not issue is not, and an old refresh token stays good: its hole.
+#[test]
+fn issuer() -> Result<()> {
+    if let Some(missing) = Kind::Issuer.missing() {
+        tests::skip("services::issuer", &missing);
+        return Ok(());
+    }
+    let mint = Mint::at(clock::now())?;
+    let server = Server::start(Kind::Issuer, &mint, &Options::default())?;
+    let ask = |request: &[u8]| -> Result<Value> {
+        let answer = Client::connect(server.address)?.ask(request)?;
+        ensure!(answer.status == 200, "answered {}", answer.status);
+        Ok(serde_json::from_slice(&answer.body)?)
+    };
+    let text =
+        |answer: &Value, name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    ensure!(status(&server, &login("alice", "wrong"))? == 401, "a wrong password");
+    let first = ask(&login("alice", "correct horse"))?;
+    let refresh =
+        post("/oauth/token", None, format!("refresh_token={}", text(&first, "refresh_token")).as_bytes());
+    let second = ask(&refresh)?;
+    ensure!(text(&first, "refresh_token") != text(&second, "refresh_token"), "it rotates");
+    ask(&refresh)?;
+    for answer in [first, second] {
+        ensure!(status(&server, &get("/orders/7", Some(&text(&answer, "access_token"))))? == 200, "issued");
+    }
+    ensure!(status(&server, &get("/orders/7", Some("shop-1")))? == 401, "not issued");
+    ensure!(status(&server, &post("/oauth/token", None, b"refresh_token=x"))? == 400, "no refresh token");
+    Ok(())
 }

@@ -62,6 +62,8 @@ pub struct Options {
     pub ports: Vec<u16>,
     /// Bytes of the ring: a power of two, and of pages. 16 MiB lost nothing under load where 1 MiB lost heavily.
     pub ring_bytes: u32,
+    /// Whether the first 8 KiB of what answers POST are captured, and not only the head: tokens are issued there.
+    pub answers: bool,
 }
 
 /// Ports that [`Options::ports`] may name: the size of the kernel's map.
@@ -69,7 +71,7 @@ pub const MAX_PORTS: usize = 1024;
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cgroup: None, ports: Vec::new(), ring_bytes: 16 << 20 }
+        Self { cgroup: None, ports: Vec::new(), ring_bytes: 16 << 20, answers: false }
     }
 }
 

@@ -115,6 +115,13 @@ pub(super) fn read(s: &mut Section<'_, '_>) -> TokenSettings {
     }
     let cookies = s.words("cookies", shipped.cookies, "Cookies that carry a token.");
     let query = s.words("query", shipped.query, "Query parameters that carry a token.");
+    let doc = "Read the first 8 KiB of what login and token routes answer to POST, and note which tokens were issued, \
+               when, where, and in exchange for which refresh token; never their text. The kernel half then forwards as \
+               much of every answer to POST. Changed by a restart only.";
+    let learn_issued = s.word("learn_issued", shipped.learn_issued, doc);
+    let doc = "Members of such an answer that hold tokens: of the outermost object, or of one in it. Case, _ and - are \
+               ignored. One with `refresh` in its name holds a refresh token.";
+    let issued_fields = s.words("issued_fields", shipped.issued_fields, doc);
     let doc = "Longest token that is read; a longer one is itself a finding.";
     let max_token_bytes = size(s, "max_token_bytes", shipped.max_token_bytes, 256..=65_536, doc);
     let doc = "Distinct tokens remembered. A flood of forgeries cannot push out verified ones.";
@@ -131,6 +138,8 @@ pub(super) fn read(s: &mut Section<'_, '_>) -> TokenSettings {
         headers,
         cookies,
         query,
+        learn_issued,
+        issued_fields,
         max_token_bytes,
         max_tokens,
         max_pending_bytes,

@@ -11,10 +11,11 @@ use crate::detect::roster::Roster;
 use crate::detect::routes::Routes;
 use crate::detect::user::{Engine, UserRules};
 use crate::detect::{
-    Case, DetectSettings, Finding, Knowledge, Needs, Report, Rule, Severity, When, Who, object, rules,
+    Case, DetectSettings, Finding, Issue, Knowledge, Lineage, Needs, Report, Rule, Severity, When, Who,
+    object, rules,
 };
 use crate::http::Exchange;
-use crate::token::{Fingerprint, TokenUse};
+use crate::token::{Fingerprint, IssuedToken, TokenUse};
 
 /// A rule as it runs here.
 pub(super) struct Seat {
@@ -30,6 +31,7 @@ pub struct Detector {
     seats: Vec<Seat>,
     routes: Routes,
     roster: Roster,
+    lineage: Lineage,
     knowledge: Arc<Knowledge>,
     atlas: Atlas,
     climate: Climate,
@@ -56,6 +58,7 @@ impl Detector {
             seats: seats.collect(),
             routes: Routes::new(&settings),
             roster: Roster::new(&settings),
+            lineage: Lineage::new(settings.max_tokens),
             knowledge: Arc::default(),
             atlas: Atlas::default(),
             climate: Climate::default(),
@@ -75,6 +78,10 @@ impl Detector {
 
     pub(super) const fn roster_mut(&mut self) -> &mut Roster {
         &mut self.roster
+    }
+
+    pub(super) const fn lineage_mut(&mut self) -> &mut Lineage {
+        &mut self.lineage
     }
 
     pub(super) const fn routes_mut(&mut self) -> &mut Routes {
@@ -114,18 +121,44 @@ impl Detector {
     /// Judges a new exchange with its tokens as they are now. Rules that need a verdict see the settled ones;
     /// [`Self::judge_late`] shows them the others.
     pub fn judge(&mut self, exchange: &Exchange, tokens: &[TokenUse], now: Time, out: &mut Report) {
-        let Self { seats, routes, roster, knowledge, atlas, climate, who, .. } = self;
+        self.judge_issuing(exchange, tokens, &[], now, out);
+    }
+
+    /// The same for an exchange that issued tokens.
+    pub fn judge_issuing(
+        &mut self,
+        exchange: &Exchange,
+        tokens: &[TokenUse],
+        issued: &[IssuedToken],
+        now: Time,
+        out: &mut Report,
+    ) {
+        let Self { seats, routes, roster, lineage, knowledge, atlas, climate, who, .. } = self;
         let before = out.len();
         let route = routes.look_up(exchange, tokens);
         roster.see(exchange, tokens, route, knowledge.revision, who);
+        lineage.learn_owners(tokens, who);
+        let issue = lineage.see(exchange, issued, who, roster);
         atlas.show(knowledge, exchange.client, who);
         let login = climate.see(exchange, route.kind, who.service.slot);
         let login = login.as_ref();
         let object = object::of(&route.name, &exchange.request);
-        let every =
-            Case { exchange, tokens, all: tokens, route, login, object, who, knowledge, now, again: false };
+        let every = Case {
+            exchange,
+            tokens,
+            all: tokens,
+            route,
+            login,
+            object,
+            who,
+            knowledge,
+            lineage,
+            issue,
+            now,
+            again: false,
+        };
         if tokens.iter().all(|held| held.token.is_settled()) {
-            let holds = When::of(&every);
+            let holds = if issued.is_empty() { When::of(&every) } else { When::ALL };
             for seat in seats.iter_mut().filter(|seat| holds.meets(seat.when)) {
                 seat.ask(&every, out);
             }
@@ -187,14 +220,26 @@ impl Detector {
     ) {
         let asked: SmallVec<[TokenUse; 2]> =
             tokens.iter().filter(|held| held.token.fingerprint == about).cloned().collect();
-        let Self { seats, routes, roster, knowledge, atlas, who, .. } = self;
+        let Self { seats, routes, roster, lineage, knowledge, atlas, who, .. } = self;
         let route = routes.look_up_late(exchange, tokens);
         roster.see_late(exchange, tokens, &asked, who);
+        lineage.learn_owners(&asked, who);
         atlas.show(knowledge, exchange.client, who);
         let object = object::of(&route.name, &exchange.request);
-        let (login, again) = (None, true);
-        let case =
-            Case { exchange, tokens: &asked, all: tokens, route, login, object, who, knowledge, now, again };
+        let case = Case {
+            exchange,
+            tokens: &asked,
+            all: tokens,
+            route,
+            login: None,
+            object,
+            who,
+            knowledge,
+            lineage,
+            issue: Issue::default(),
+            now,
+            again: true,
+        };
         for seat in seats {
             ask(seat, &case);
         }

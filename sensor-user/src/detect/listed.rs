@@ -1,17 +1,20 @@
 //! The frame of rules that look an account up in a list: who left, who is denied.
 //!
-//! An account is a verified principal's subject, or the name in a login. A name in a login that fails is anybody's
+//! An account is a verified principal's subject, the name in a login, or the name in the login that a token came of, if
+//! that was seen. A name in a login that fails is anybody's
 //! claim: it is told of as low, and names nobody.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::detect::roster::stable_hash;
-use crate::detect::statement::{Outcome, Statement, Subject, severity, show};
+use crate::detect::cause::must_refuse;
+use crate::detect::lineage;
+use crate::detect::statement::{Outcome, Statement, Subject, VERIFIERS_LEEWAY_S, severity, show};
 use crate::detect::{
     About, Case, Column, Finding, Knowledge, Memory, Report, RouteKind, Rule, Severity, When, text,
 };
+use crate::token::TokenUse;
 
 /// Seconds for which one account is told of once, unless it gets worse. The desk counts repeats; this keeps a busy
 /// account from costing more than others.
@@ -35,6 +38,10 @@ pub struct Listed {
     list: fn(&Knowledge) -> &BTreeSet<Box<str>>,
     /// Looked up once a principal and list; a restart only costs looking again.
     principals: Column<Entry>,
+    /// The list by [`lineage::account`], sorted, and the knowledge that it is of, plus one.
+    names: (u32, Vec<u64>),
+    /// When each token was told of that came of a listed account's login.
+    told_s: Column<u32>,
 }
 
 impl Listed {
@@ -45,7 +52,14 @@ impl Listed {
         what: &'static str,
         list: fn(&Knowledge) -> &BTreeSet<Box<str>>,
     ) -> Self {
-        Self { about, what, list, principals: Column::default() }
+        Self {
+            about,
+            what,
+            list,
+            principals: Column::default(),
+            names: (0, Vec::new()),
+            told_s: Column::default(),
+        }
     }
 
     fn is_listed(&self, knowledge: &Knowledge, account: &str) -> bool {
@@ -83,6 +97,54 @@ impl Listed {
         Some(statement.into_finding(self.about, &subject))
     }
 
+    /// A token that came of the login of a listed account, whatever it says itself.
+    fn issued(&mut self, case: &Case<'_>) -> Option<Finding> {
+        if case.lineage.is_empty() {
+            return None;
+        }
+        let known = case.who.principal().and_then(|principal| self.principals.peek(principal.slot));
+        if known.is_some_and(|entry| entry.listed) {
+            return None;
+        }
+        let good =
+            |held: &&TokenUse| must_refuse(&held.token, case.exchange.at, VERIFIERS_LEEWAY_S).is_none();
+        let held = case.tokens.iter().filter(good).find(|held| {
+            let account = case.birth(held.token.fingerprint).map_or(0, |birth| birth.account);
+            account != 0 && self.holds(case.knowledge, account)
+        })?;
+        let told_s = self.told_s.of(case.who.token(held.token.fingerprint)?.slot);
+        let at_s = case.second();
+        if *told_s != 0 && at_s.abs_diff(*told_s) < REPEAT_S {
+            return None;
+        }
+        *told_s = at_s;
+        let subject = Subject::new(case, held);
+        let outcome = subject.outcome();
+        let statement = Statement {
+            severity: severity(self.about, outcome),
+            confidence: 90,
+            message: format!(
+                "A token that came of the login of an account {} {}.",
+                self.what,
+                subject.told()
+            ),
+            brief: format!("{} {}", self.about.id.replace('-', " "), outcome.verb()),
+            facts: vec![("by_login", true.into())],
+        };
+        Some(statement.into_finding(self.about, &subject))
+    }
+
+    fn holds(&mut self, knowledge: &Knowledge, account: u64) -> bool {
+        let revision = knowledge.revision.wrapping_add(1);
+        if self.names.0 != revision {
+            let mut names: Vec<u64> =
+                (self.list)(knowledge).iter().map(|name| lineage::account(name)).collect();
+            names.sort_unstable();
+            self.names = (revision, names);
+        }
+        self.names.1.binary_search(&account).is_ok()
+    }
+
     fn login(&self, case: &Case<'_>) -> Option<Finding> {
         if case.again || !matches!(case.route.kind, RouteKind::Login | RouteKind::Token) {
             return None;
@@ -98,8 +160,7 @@ impl Listed {
             brief: format!("login of {} {how}", self.about.id.replace('-', " ")),
             facts: vec![("account", Value::from(shown(account)))],
         };
-        let name = stable_hash(account.trim().to_lowercase().as_str());
-        Some(statement.into_address_finding(self.about, case).of_account(Some(name)))
+        Some(statement.into_address_finding(self.about, case))
     }
 }
 
@@ -123,6 +184,7 @@ impl Rule for Listed {
             return;
         }
         report.extend(self.principal(case));
+        report.extend(self.issued(case));
         report.extend(self.login(case));
     }
 

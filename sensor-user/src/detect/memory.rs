@@ -6,12 +6,12 @@
 
 use crate::detect::roster::Roster;
 use crate::detect::routes::Learned;
-use crate::detect::{About, Detector, Memory};
+use crate::detect::{About, Detector, Lineage, Memory};
 
 /// One part of what is remembered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remembered {
-    /// Whose it is: a rule's id, [`ROSTER`], [`ROUTES`] or [`CLIMATE`].
+    /// Whose it is: a rule's id, [`ROSTER`], [`ROUTES`], [`CLIMATE`] or [`LINEAGE`].
     pub name: &'static str,
     /// Version of its layout.
     pub version: u32,
@@ -28,7 +28,10 @@ pub const ROUTES: &str = "routes";
 /// Who has logged in from where, and how logins went of late.
 pub const CLIMATE: &str = "climate";
 
-/// Raised when the layout of the roster, the routes or the climate changes.
+/// Where tokens come from.
+pub const LINEAGE: &str = "lineage";
+
+/// Raised when the layout of one of these changes.
 const VERSION: u32 = 2;
 
 /// Why nothing, or not everything, was remembered.
@@ -43,7 +46,7 @@ impl Detector {
     /// How many parts there are.
     #[must_use]
     pub fn parts(&self) -> usize {
-        self.seats().len() + 3
+        self.seats().len() + 4
     }
 
     /// Saves one part: none for a rule without history, and for one whose history cannot be written.
@@ -56,8 +59,9 @@ impl Detector {
             0 => saved(ROSTER, VERSION, self.roster_mut().save()),
             1 => saved(ROUTES, VERSION, self.routes_mut().save()),
             2 => saved(CLIMATE, VERSION, self.climate_mut().save()),
+            3 => saved(LINEAGE, VERSION, self.lineage_mut().save()),
             _ => {
-                let rule = self.seats_mut().get_mut(part - 3)?.rule_mut();
+                let rule = self.seats_mut().get_mut(part - 4)?.rule_mut();
                 let about = rule.about();
                 saved(about.id, layout(about), rule.memory()?.save())
             }
@@ -94,6 +98,12 @@ impl Detector {
             && (version != VERSION || self.climate_mut().load(bytes).is_err())
         {
             forgotten.push(Forgotten { name: "all logins".to_owned() });
+        }
+        if let Some((version, bytes)) = part(LINEAGE) {
+            match postcard::from_bytes::<Lineage>(bytes) {
+                Ok(lineage) if version == VERSION => self.lineage_mut().resume(lineage),
+                _ => forgotten.push(Forgotten { name: "where tokens come from".to_owned() }),
+            }
         }
         for seat in self.seats_mut() {
             let rule = seat.rule_mut();

@@ -15,6 +15,7 @@ pub mod holder;
 pub mod knowledge;
 pub mod lasting_share;
 pub mod learning;
+pub mod lineage;
 pub mod listed;
 pub mod login;
 pub mod memory;
@@ -49,6 +50,7 @@ pub(crate) mod staging;
 pub use detector::Detector;
 pub use finding::{Finding, Principal, Scene, Severity};
 pub use knowledge::{Knowledge, Networks, Place};
+pub use lineage::{Birth, Issue, Lineage};
 pub use roster::{Column, Known, Slot, Who};
 pub use rule::{
     About, Case, Guard, Memory, Needs, Report, Route, RouteKind, Rule, Threshold, Thresholds, When,

@@ -224,11 +224,27 @@ impl<K: Hash + Eq> Kind<K> {
     #[inline]
     fn sight(&mut self, at: usize, at_s: u32) -> Known {
         let Some(entry) = self.table.at(at) else { return Known::default() };
+        if entry.uses == 0 {
+            // It may have been expected.
+            (entry.first_s, entry.last_s) = (at_s, at_s);
+        }
         let slot = Slot { at: u32::try_from(at).unwrap_or(u32::MAX), life: entry.life };
         let known = Known { slot, first_s: entry.first_s, last_s: entry.last_s, uses: entry.uses };
         entry.last_s = entry.last_s.max(at_s);
         entry.uses = entry.uses.saturating_add(1);
         known
+    }
+
+    /// The place of an entity that will be seen, if ever, later.
+    fn expect(&mut self, key: K, at_s: u32) -> Slot {
+        let hash = self.table.hash_of(&key);
+        let at = self.table.position(hash, |k| *k == key).unwrap_or_else(|| {
+            self.lives = self.lives.wrapping_add(1).max(1);
+            let entry = Entry { life: self.lives, first_s: at_s, last_s: at_s, uses: 0 };
+            self.table.place(hash, key, entry).0
+        });
+        let life = self.table.at(at).map_or(0, |entry| entry.life);
+        Slot { at: u32::try_from(at).unwrap_or(u32::MAX), life }
     }
 
     /// An entity as it is, without a sight of it.
@@ -323,6 +339,11 @@ impl Roster {
         }
         who.actor = self.actor(exchange, tokens.iter().filter(|held| held.token.is_settled()), at_s, who);
         who.repeats = self.repeats(exchange, tokens, route, revision, who);
+    }
+
+    /// The place of a token that was issued and may come to be used.
+    pub fn expect(&mut self, name: Fingerprint, at_s: u32) -> Slot {
+        self.tokens.expect(name, at_s)
     }
 
     /// Who takes part in an exchange that is judged again, for a token whose verdict has come.

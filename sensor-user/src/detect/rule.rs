@@ -9,14 +9,15 @@ use crate::capture::{Loss, Time};
 use crate::detect::cause::must_refuse;
 use crate::detect::climate::LoginSeen;
 use crate::detect::knowledge::{Knowledge, Place};
+use crate::detect::lineage::{Birth, Issue, Lineage};
 use crate::detect::object::Object;
 use crate::detect::roster::{Slot, Who};
 use crate::detect::statement::VERIFIERS_LEEWAY_S;
 use crate::detect::user::UserRules;
 use crate::detect::{Finding, Severity};
 use crate::http::{Coverage, Exchange};
-use crate::token::TokenUse;
 use crate::token::facts::Flaws;
+use crate::token::{Fingerprint, TokenUse};
 
 /// When a rule can be asked. A token whose signature is still being checked splits an exchange's judgement in two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct When(u16);
 impl When {
     /// Every exchange.
     pub const EVERY: Self = Self(0);
+    /// Whatever a rule may ask for: of an exchange that issues tokens.
+    pub const ALL: Self = Self(u16::MAX);
     /// It has tokens.
     pub const TOKEN: Self = Self(1);
     /// It does not repeat what the same client did with the same token a moment ago ([`Who::repeats`]).
@@ -225,6 +228,10 @@ pub struct Case<'a> {
     pub who: &'a Who,
     /// What is known from outside.
     pub knowledge: &'a Knowledge,
+    /// Where tokens come from.
+    pub lineage: &'a Lineage,
+    /// What this exchange says of that; nothing when it is judged again.
+    pub issue: Issue<'a>,
     /// Now, in the time of the data.
     pub now: Time,
     /// Whether the exchange was judged before, without the verdict that has come now: what is not about `tokens` was
@@ -244,6 +251,12 @@ impl<'a> Case<'a> {
     #[must_use]
     pub const fn place(&self) -> Option<&Place> {
         self.who.place.as_ref()
+    }
+
+    /// How a token of this case came to be, if that was seen.
+    #[must_use]
+    pub fn birth(&self, token: Fingerprint) -> Option<&Birth> {
+        self.lineage.birth(self.who.token(token)?.slot)
     }
 
     /// The token by which the actor is known, chosen as the roster chooses it: the first with a verdict that a verifier

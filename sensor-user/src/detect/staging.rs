@@ -11,11 +11,12 @@ use crate::detect::climate::Climate;
 use crate::detect::holder::holder;
 use crate::detect::roster::{Roster, stable_hash};
 use crate::detect::{
-    Case, DetectSettings, Finding, Guard, Knowledge, Known, Route, RouteKind, Rule, Severity, Slot, Who,
+    Case, DetectSettings, Finding, Guard, Issue, Knowledge, Known, Lineage, Route, RouteKind, Rule, Severity,
+    Slot, Who,
 };
-use crate::http::{Exchange, Header, RequestHead, ResponseHead};
+use crate::http::{Exchange, Header, Issued, RequestHead, ResponseHead};
 use crate::token::stage::describe::blank;
-use crate::token::{Carrier, Fingerprint, Form, Policy, Signature, Token, TokenUse};
+use crate::token::{Carrier, Fingerprint, Form, IssuedToken, Policy, Signature, Token, TokenUse};
 
 /// The second at which everything happens unless said otherwise.
 pub(crate) const NOW_S: u64 = 1_795_284_245;
@@ -150,6 +151,14 @@ impl Stage {
         self
     }
 
+    /// A token request with this refresh token, and an answer that issues that one.
+    pub(crate) fn issuing(mut self, given: Option<u128>, gained: Option<u128>) -> Self {
+        let body = self.exchange.body.get_or_insert_default();
+        body.refresh_token = given;
+        body.issued = Some(Box::new(Issued { refresh_token: gained, ..Issued::default() }));
+        self
+    }
+
     /// A login that names this account.
     pub(crate) fn account(mut self, name: &str) -> Self {
         self.exchange.body.get_or_insert_default().account = Some(name.into());
@@ -231,7 +240,8 @@ impl Stage {
         who: &Who,
         knowledge: &Knowledge,
     ) -> Vec<Finding> {
-        self.ask_in(rule, tokens, who, knowledge, &mut Climate::default())
+        let (climate, lineage) = (&mut Climate::default(), &Lineage::new(1));
+        self.ask_in(rule, tokens, who, knowledge, climate, (lineage, Issue::default()))
     }
 
     fn ask_in(
@@ -241,6 +251,7 @@ impl Stage {
         who: &Who,
         knowledge: &Knowledge,
         climate: &mut Climate,
+        (lineage, issue): (&Lineage, Issue<'_>),
     ) -> Vec<Finding> {
         let login = climate.see(&self.exchange, self.route.kind, who.service.slot);
         let mut report = Vec::new();
@@ -253,6 +264,8 @@ impl Stage {
             object: crate::detect::object::of(&self.route.name, &self.exchange.request),
             who,
             knowledge,
+            lineage,
+            issue,
             now: self.exchange.ended_at,
             again: false,
         };
@@ -267,6 +280,7 @@ pub(crate) struct Play {
     pub(crate) knowledge: Knowledge,
     roster: Roster,
     climate: Climate,
+    lineage: Lineage,
 }
 
 impl Play {
@@ -280,16 +294,35 @@ impl Play {
             knowledge: Knowledge::default(),
             roster: Roster::new(settings),
             climate: Climate::default(),
+            lineage: Lineage::new(settings.max_tokens),
         }
     }
 
     /// What the rule says of the next exchange.
     pub(crate) fn ask(&mut self, stage: &Stage, tokens: impl IntoIterator<Item = Token>) -> Vec<Finding> {
+        self.ask_issuing(stage, tokens, [])
+    }
+
+    /// The same for an exchange that issues tokens: those that will come with these.
+    pub(crate) fn ask_issuing(
+        &mut self,
+        stage: &Stage,
+        tokens: impl IntoIterator<Item = Token>,
+        issued: impl IntoIterator<Item = Token>,
+    ) -> Vec<Finding> {
         let tokens = uses(tokens);
+        let name = |token: Token| IssuedToken {
+            fingerprint: token.fingerprint,
+            opaque: token.opaque.map(|facts| *facts),
+        };
+        let issued: Vec<IssuedToken> = issued.into_iter().map(name).collect();
         let mut who = Who::default();
         self.roster.see(&stage.exchange, &tokens, &Route::default(), 0, &mut who);
         Atlas::default().show(&self.knowledge, stage.exchange.client, &mut who);
-        stage.ask_in(&mut *self.rule, &tokens, &who, &self.knowledge, &mut self.climate)
+        self.lineage.learn_owners(&tokens, &who);
+        let issue = self.lineage.see(&stage.exchange, &issued, &who, &mut self.roster);
+        let Self { rule, knowledge, climate, lineage, .. } = self;
+        stage.ask_in(&mut **rule, &tokens, &who, knowledge, climate, (lineage, issue))
     }
 
     /// Saves and restores the rule's memory, as a restart does.

@@ -1,4 +1,5 @@
-//! Request bodies, where a route asks for them: who logs in, which GraphQL operation, which refresh token.
+//! Bodies, where a route asks for them: who logs in, which GraphQL operation, which refresh token; and which tokens are
+//! issued in answer ([`issued`]).
 //!
 //! A body holds passwords. It is kept only where one of three questions is asked of it, at most [`MAX_BODY`] bytes,
 //! only until it ends or is answered, and is wiped before its memory is given back. What remains of it is
@@ -6,6 +7,7 @@
 
 mod form;
 mod graphql;
+pub(super) mod issued;
 mod names;
 mod scan;
 
@@ -56,7 +58,9 @@ pub enum AccountSource {
 pub enum BodyUse {
     /// Nothing, whatever later patterns say.
     Ignored,
-    /// The account.
+    /// The account that a request is about, where nobody logs in.
+    Named(AccountSource),
+    /// The account that logs in.
     Account(AccountSource),
     /// The account, and the refresh token by its hash.
     Token(AccountSource),
@@ -122,6 +126,8 @@ pub struct Bodies {
     graphql_usual: bool,
     posts_only: bool,
     key: BodyKey,
+    /// What token responses are read for; none if they are not.
+    issued: Option<issued::Members>,
 }
 
 impl Default for Bodies {
@@ -157,7 +163,14 @@ impl Bodies {
         for text in GRAPHQL_ROUTES {
             paths.push_text(text, ());
         }
-        Self { posts_only: table.is_only_for_posts(), table, graphql: paths, graphql_usual, key }
+        Self {
+            posts_only: table.is_only_for_posts(),
+            table,
+            graphql: paths,
+            graphql_usual,
+            key,
+            issued: None,
+        }
     }
 
     /// The GraphQL operation that a request's query names (GraphQL over HTTP, section 6.2): `GET /graphql?query=...`.
@@ -183,6 +196,19 @@ impl Bodies {
             || end.is_some_and(|end| end.eq_ignore_ascii_case(NAME))
     }
 
+    /// Reads the answers of login and token routes as well: for tokens, in members of these names.
+    #[must_use]
+    pub fn with_issued<'a>(self, members: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { issued: Some(issued::Members::new(members)), ..self }
+    }
+
+    /// Whether the answer to a request may issue tokens: it is a POST, as the kernel half forwards no other's body.
+    fn issues(&self, request: &RequestHead) -> bool {
+        let usage = self.table.find(request.method(), request.path());
+        request.method().eq_ignore_ascii_case(b"POST")
+            && matches!(usage, Some(BodyUse::Account(_) | BodyUse::Token(_)))
+    }
+
     /// What is to be read of a request. Allocates nothing.
     fn usage(&self, request: &RequestHead) -> Option<Usage<'_>> {
         let method = request.method();
@@ -192,7 +218,9 @@ impl Bodies {
         }
         let path = request.path();
         match self.table.find(method, path) {
-            Some(BodyUse::Account(source)) => return Some(Usage::Account(source, false)),
+            Some(BodyUse::Named(source) | BodyUse::Account(source)) => {
+                return Some(Usage::Account(source, false));
+            }
             Some(BodyUse::Token(source)) => return Some(Usage::Account(source, true)),
             Some(BodyUse::Ignored) | None => {}
         }

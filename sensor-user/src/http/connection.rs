@@ -153,10 +153,21 @@ impl Connection {
     fn drain(&mut self, view: View<'_>, at: Time, out: &mut Exchanges) {
         let Some(work) = self.work.as_mut() else { return };
         work.end_body(&out.limits.bodies, &mut out.counters);
+        if let Some(reply) = work.reply.take() {
+            out.emit_reply(view, *reply, true);
+        }
         for pending in work.pending.drain(..) {
             if let Some(exchange) = pending.exchange {
                 out.emit(view, exchange, at);
             }
+        }
+    }
+
+    /// Hands on the exchange that waits for the body of its answer, if there is one; `cut` says that not all of the body
+    /// was seen.
+    pub(super) fn end_reply(&mut self, view: View<'_>, cut: bool, out: &mut Exchanges) {
+        if let Some(reply) = self.work.as_mut().and_then(|work| work.reply.take()) {
+            out.emit_reply(view, *reply, cut);
         }
     }
 
@@ -247,6 +258,7 @@ impl Conversation for Connection {
     fn tick(&mut self, view: View<'_>, now: Time, out: &mut Exchanges) {
         // A response of which the status was seen is an answer, even if the rest of its head never comes.
         self.end_answer(view, now, out);
+        self.end_reply(view, true, out);
         // A long upload may leave the connection silent, because its body is not captured.
         let uploading = matches!(self.requests, Requests::Body { .. } | Requests::Chunked(_));
         let patience = out.limits.exchange_timeout * if uploading { 10 } else { 1 };
@@ -256,6 +268,9 @@ impl Conversation for Connection {
 
     fn close(&mut self, view: View<'_>, at: Time, out: &mut Exchanges) {
         self.end_answer(view, at, out);
+        // Where nothing tells the length of a body, the end of the connection is its end.
+        let ended = matches!(self.responses, Responses::ToTheEnd);
+        self.end_reply(view, !ended, out);
         self.drain(view, at, out);
         if let Some(asking) = self.work.as_mut().and_then(|work| work.asking.take()) {
             self.end_request(view, at, asking, Coverage::Truncated, out);
@@ -276,6 +291,9 @@ impl Conversation for Connection {
     }
 
     fn skippable_response(&self) -> u64 {
+        if self.work.as_ref().is_some_and(|work| work.reply.is_some()) {
+            return 0;
+        }
         match &self.responses {
             Responses::Body(left) => *left,
             Responses::Chunked(chunks) => chunks.skippable(),
@@ -286,7 +304,9 @@ impl Conversation for Connection {
 
     fn waiting(&self) -> bool {
         self.work.as_ref().is_some_and(|work| {
-            work.answering.is_some() || work.pending.iter().any(|pending| pending.exchange.is_some())
+            work.answering.is_some()
+                || work.reply.is_some()
+                || work.pending.iter().any(|pending| pending.exchange.is_some())
         })
     }
 

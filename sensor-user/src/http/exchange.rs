@@ -4,6 +4,9 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
+use zeroize::Zeroizing;
+
 use crate::capture::{Endpoints, Origin, SocketId, Time};
 
 /// How much of the exchange was captured. Ordered from best to worst.
@@ -176,7 +179,31 @@ impl ResponseHead {
     }
 }
 
-/// What was read of the bodies, where a route asks for it. Holds no password and no token.
+/// Tokens that are kept of one answer: access and ID token, and two more for gateways that answer for several services.
+pub const MAX_ISSUED: usize = 4;
+
+/// A token that was issued, as it was sent. Wiped when dropped; never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IssuedText(pub Zeroizing<Vec<u8>>);
+
+impl std::fmt::Debug for IssuedText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IssuedText").field("bytes", &self.0.len()).finish()
+    }
+}
+
+/// What a token response issued (RFC 6749 section 5.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Issued {
+    /// Access and ID tokens, until the token stage has named them.
+    pub tokens: ArrayVec<IssuedText, MAX_ISSUED>,
+    /// The refresh token, by the same keyed hash as in requests.
+    pub refresh_token: Option<u128>,
+    /// For how many seconds they are said to be good.
+    pub expires_in_s: Option<u32>,
+}
+
+/// What was read of the bodies, where a route asks for it. Holds no password, and a token only until it is named.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BodyFacts {
     /// The account that a login names, as it was sent: printable, at most 256 bytes.
@@ -187,6 +214,8 @@ pub struct BodyFacts {
     pub operation: Option<Box<str>>,
     /// A keyed hash of the refresh token that a token request holds (RFC 6749 section 6).
     pub refresh_token: Option<u128>,
+    /// What the answer issued, where the configuration asks for it.
+    pub issued: Option<Box<Issued>>,
 }
 
 /// One request and its response.
@@ -260,6 +289,12 @@ impl Exchange {
     #[must_use]
     pub fn account(&self) -> Option<&str> {
         self.body.as_ref()?.account.as_deref()
+    }
+
+    /// What the answer issued.
+    #[must_use]
+    pub fn issued(&self) -> Option<&Issued> {
+        self.body.as_ref()?.issued.as_deref()
     }
 
     /// Whether the application accepted the request: 2xx.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::body::Bodies;
+use super::body::issued::Reply;
 use super::exchange::{Coverage, Exchange, RequestHead, ResponseHead};
 use super::work::Work;
 use crate::capture::Time;
@@ -71,6 +72,14 @@ pub struct HttpCounters {
     pub bodies_ambiguous: u64,
     /// Bodies that would have been read but for their encoding.
     pub bodies_unreadable: u64,
+    /// Answers that were read for the tokens that they issue.
+    pub answers_read: u64,
+    /// Of these, those that were longer than what is kept, or of which bytes were missed.
+    pub answers_cut: u64,
+    /// Of these, those that issued tokens.
+    pub answers_issuing: u64,
+    /// Answers that would have been read but for their encoding or type.
+    pub answers_unreadable: u64,
 }
 
 impl HttpCounters {
@@ -91,6 +100,10 @@ impl HttpCounters {
             ("bodies_cut", self.bodies_cut),
             ("bodies_ambiguous", self.bodies_ambiguous),
             ("bodies_unreadable", self.bodies_unreadable),
+            ("answers_read", self.answers_read),
+            ("answers_cut", self.answers_cut),
+            ("answers_issuing", self.answers_issuing),
+            ("answers_unreadable", self.answers_unreadable),
         ]
         .into_iter()
     }
@@ -188,6 +201,15 @@ impl Exchanges {
             work.shrink();
             self.spare_work.push(work);
         }
+    }
+
+    /// Hands on an exchange that has waited for the body of its answer.
+    pub(super) fn emit_reply(&mut self, view: View<'_>, reply: Reply, cut: bool) {
+        let (exchange, at, long) = reply.end(&self.limits.bodies);
+        self.counters.answers_read += 1;
+        self.counters.answers_cut += u64::from(cut || long);
+        self.counters.answers_issuing += u64::from(exchange.issued().is_some());
+        self.emit(view, exchange, at);
     }
 
     /// Hands a finished exchange on.

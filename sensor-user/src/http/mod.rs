@@ -19,7 +19,9 @@ mod work;
 
 pub use body::{AccountSource, Bodies, BodyKey, BodyUse};
 pub use connection::Connection;
-pub use exchange::{BodyFacts, Coverage, Exchange, Header, RequestHead, ResponseHead, Suspicions};
+pub use exchange::{
+    BodyFacts, Coverage, Exchange, Header, Issued, IssuedText, RequestHead, ResponseHead, Suspicions,
+};
 pub use exchanges::{Exchanges, HttpCounters, HttpLimits};
 
 /// Parsers by themselves, for the fuzz targets and benchmarks.

@@ -3,6 +3,7 @@
 //! Live, only the start of a response is captured. The status is what matters; a body that cannot be followed is
 //! passed over until a segment begins with the next response.
 
+use super::body::issued::{self, Reply};
 use super::chunk::{Chunks, Step};
 use super::connection::{Connection, Responses};
 use super::exchange::{Coverage, ResponseHead};
@@ -33,22 +34,14 @@ impl Connection {
                 Responses::Body(left) => {
                     let used = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
                     *left -= used as u64;
-                    if *left == 0 {
+                    let ended = *left == 0;
+                    if ended {
                         self.responses = Responses::Head;
                     }
+                    self.read_reply(view, rest.get(..used).unwrap_or_default(), ended, out);
                     used
                 }
-                Responses::Chunked(chunks) => match chunks.feed(rest) {
-                    Step::More => rest.len(),
-                    Step::Done(used) => {
-                        self.responses = Responses::Head;
-                        used
-                    }
-                    Step::Broken => {
-                        self.responses = Responses::Unknown;
-                        rest.len()
-                    }
-                },
+                Responses::Chunked(_) => self.read_reply_chunks(view, rest, out),
                 Responses::Unknown if starts_segment && begins_response(rest) => {
                     if due > 0 {
                         self.responses = Responses::Head;
@@ -58,14 +51,48 @@ impl Connection {
                     self.passed_response();
                     return;
                 }
-                Responses::Unknown | Responses::ToTheEnd => return,
+                Responses::ToTheEnd => return self.read_reply(view, rest, false, out),
+                Responses::Unknown => return,
             };
             rest = rest.get(used.max(1)..).unwrap_or_default();
         }
     }
 
+    /// Hands bytes of an answer's body to whom reads it.
+    fn read_reply(&mut self, view: View<'_>, bytes: &[u8], ended: bool, out: &mut Exchanges) {
+        let Some(reply) = self.work.as_mut().and_then(|work| work.reply.as_mut()) else { return };
+        if !reply.feed(bytes) || ended {
+            self.end_reply(view, !ended, out);
+        }
+    }
+
+    /// Reads on in a chunked body. The result is how many bytes were used.
+    fn read_reply_chunks(&mut self, view: View<'_>, bytes: &[u8], out: &mut Exchanges) -> usize {
+        let Responses::Chunked(chunks) = &mut self.responses else { return 0 };
+        let reply = self.work.as_mut().and_then(|work| work.reply.as_mut());
+        let (step, room) = match reply {
+            Some(reply) => reply.feed_chunked(chunks, bytes),
+            None => (chunks.feed(bytes), true),
+        };
+        if !room || step != Step::More {
+            self.end_reply(view, !matches!(step, Step::Done(_)), out);
+        }
+        match step {
+            Step::More => bytes.len(),
+            Step::Done(used) => {
+                self.responses = Responses::Head;
+                used
+            }
+            Step::Broken => {
+                self.responses = Responses::Unknown;
+                bytes.len()
+            }
+        }
+    }
+
     /// Bytes of the server passed unseen.
     pub(super) fn miss_responses(&mut self, view: View<'_>, at: Time, len: u64, out: &mut Exchanges) {
+        self.end_reply(view, true, out);
         if self.end_answer(view, at, out) {
             // The rest of that head and some of its body are what was missed. Other requests may have been answered
             // in the hole as well.
@@ -162,7 +189,7 @@ impl Connection {
         let body = framing::of_response(&head, kind.unwrap_or(Kind::Other));
         self.follow(head.status, body, kind, whole, out);
         if let Some(pending) = owner {
-            complete(view, at, pending, (head, body), (first_at, whole), out);
+            self.complete(view, at, pending, (head, body), (first_at, whole), out);
         } else {
             out.counters.unpaired_responses += 1;
             out.recycle_answer(head);
@@ -211,30 +238,40 @@ impl Connection {
             Body::UntilClose => Responses::ToTheEnd,
         };
     }
-}
 
-/// Hands on an exchange with its response.
-fn complete(
-    view: View<'_>,
-    at: Time,
-    pending: Pending,
-    (head, body): (ResponseHead, Body),
-    (first_at, whole): (Time, bool),
-    out: &mut Exchanges,
-) {
-    let Some(mut exchange) = pending.exchange else {
-        out.recycle_answer(head);
-        return;
-    };
-    exchange.latency = Some(first_at.since(pending.head_at));
-    exchange.response_body_bytes = match body {
-        Body::Length(bytes) => Some(bytes),
-        Body::None => Some(0),
-        Body::Chunked | Body::UntilClose => None,
-    };
-    if !whole {
-        exchange.coverage = exchange.coverage.max(Coverage::Truncated);
+    /// Hands on an exchange with its response, unless it is to wait for the body.
+    fn complete(
+        &mut self,
+        view: View<'_>,
+        at: Time,
+        pending: Pending,
+        (head, body): (ResponseHead, Body),
+        (first_at, whole): (Time, bool),
+        out: &mut Exchanges,
+    ) {
+        let Some(mut exchange) = pending.exchange else {
+            out.recycle_answer(head);
+            return;
+        };
+        exchange.latency = Some(first_at.since(pending.head_at));
+        exchange.response_body_bytes = match body {
+            Body::Length(bytes) => Some(bytes),
+            Body::None => Some(0),
+            Body::Chunked | Body::UntilClose => None,
+        };
+        if !whole {
+            exchange.coverage = exchange.coverage.max(Coverage::Truncated);
+        }
+        exchange.response = Some(head);
+        match issued::room(&out.limits.bodies, &exchange, body) {
+            Ok(Some(room)) if whole => {
+                let reply = Box::new(Reply::new(exchange, at, room));
+                self.work.get_or_insert_with(|| out.fresh_work()).reply = Some(reply);
+            }
+            read => {
+                out.counters.answers_unreadable += u64::from(read.is_err());
+                out.emit(view, exchange, at);
+            }
+        }
     }
-    exchange.response = Some(head);
-    out.emit(view, exchange, at);
 }

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 
+use super::body::issued::Reply;
 use super::body::{Bodies, Reading};
 use super::exchange::{Exchange, ResponseHead};
 use super::exchanges::HttpCounters;
@@ -56,6 +57,8 @@ pub(super) struct Work {
     pub(super) pending: VecDeque<Pending>,
     /// The body of the last of these, while it is read. Invariant: that one still has its exchange.
     pub(super) reading: Option<Box<Reading>>,
+    /// The exchange that waits for the body of its answer.
+    pub(super) reply: Option<Box<Reply>>,
 }
 
 impl Pending {
@@ -71,10 +74,12 @@ impl Work {
         let asking = self.asking.as_ref().map_or(0, |asking| asking.exchange.request.bytes.len());
         let answering = self.answering.as_ref().map_or(0, |answering| answering.head.bytes.len());
         let reading = self.reading.as_ref().map_or(0, |reading| reading.weight());
+        let reply = self.reply.as_ref().map_or(0, |reply| reply.weight());
         size_of::<Self>()
             + asking
             + answering
             + reading
+            + reply
             + self.pending.iter().map(Pending::weight).sum::<usize>()
     }
 
@@ -96,6 +101,6 @@ impl Work {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.asking.is_none() && self.answering.is_none() && self.pending.is_empty()
+        self.asking.is_none() && self.answering.is_none() && self.pending.is_empty() && self.reply.is_none()
     }
 }

@@ -181,6 +181,8 @@ fn tokens(all: &mut Vec<Metric>, counters: &TokenCounters) {
         "Requests with an ambiguous set of credentials.",
         counters.ambiguous,
     ));
+    let help = "Tokens that were seen to be issued; none unless `tokens.learn_issued` is set.";
+    all.push(Metric::counter("tokenscope_tokens_issued_total", help, counters.issued));
     all.push(gauge("tokenscope_tokens_cached", "Tokens in the cache.", counters.cached));
     all.push(gauge(
         "tokenscope_token_pending_bytes",

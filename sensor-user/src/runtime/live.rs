@@ -68,7 +68,12 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
 
 fn capture(config: &Config) -> ebpf::Options {
     let cgroup = config.capture.cgroup.path().map(std::path::Path::to_owned);
-    ebpf::Options { cgroup, ports: config.capture.ports.clone(), ring_bytes: config.capture.ring_bytes }
+    ebpf::Options {
+        cgroup,
+        ports: config.capture.ports.clone(),
+        ring_bytes: config.capture.ring_bytes,
+        answers: config.tokens.learn_issued,
+    }
 }
 
 /// Starts the workers: one, or a quarter of the cores on large hosts. They end when their pool is dropped.

@@ -55,14 +55,18 @@ fn bodies(config: &Config) -> Bodies {
         match route.kind {
             RouteKind::Token => BodyUse::Token(source),
             RouteKind::Login => BodyUse::Account(source),
-            _ if route.principal.is_some() => BodyUse::Account(source),
+            _ if route.principal.is_some() => BodyUse::Named(source),
             _ => BodyUse::Ignored,
         }
     };
     let routes = config.routes.iter().map(|r| (r.method.as_deref(), r.path.as_str(), route(r)));
     let graphql = config.http.graphql.iter().map(String::as_str);
     let key = config.tokens.fingerprint_key.as_ref().map(|key| key.as_slice());
-    Bodies::new(routes, graphql, BodyKey::derived(key))
+    let bodies = Bodies::new(routes, graphql, BodyKey::derived(key));
+    if !config.tokens.learn_issued {
+        return bodies;
+    }
+    bodies.with_issued(config.tokens.issued_fields.iter().map(String::as_str))
 }
 
 /// How risk is reckoned: the numbers of its rule.
@@ -163,10 +167,17 @@ mod tests {
         let routes = [
             (Some("POST"), "/enter", BodyUse::Account(AccountSource::Body("who.name".into()))),
             (None, "/issue", BodyUse::Token(AccountSource::Header("x-user".into()))),
-            (None, "/pay/*", BodyUse::Account(AccountSource::Query("account".into()))),
+            (None, "/pay/*", BodyUse::Named(AccountSource::Query("account".into()))),
             (Some("POST"), "/login", BodyUse::Ignored),
         ];
         assert_eq!(read(text), Bodies::new(routes, [], key()));
+    }
+
+    #[test]
+    fn answers_are_read_only_where_it_is_asked_for() {
+        let text = "tokens: {learn_issued: true, issued_fields: [a_token]}";
+        assert_eq!(read(text), Bodies::new([], [], key()).with_issued(["a_token"]));
+        assert_eq!(read("tokens: {issued_fields: [a_token]}"), Bodies::new([], [], key()));
     }
 
     #[test]

@@ -379,6 +379,15 @@ impl Token {
     }
 }
 
+/// A token that was issued to a client: its name, and what there is to say of it before it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedToken {
+    /// Its name.
+    pub fingerprint: Fingerprint,
+    /// What makes it guessable, if it is opaque and anything does.
+    pub opaque: Option<OpaqueFacts>,
+}
+
 /// One token in one request.
 #[derive(Clone, Debug)]
 pub struct TokenUse {

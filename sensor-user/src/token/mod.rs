@@ -29,7 +29,7 @@ pub mod verifier;
 pub mod verify;
 
 pub use facts::{
-    Carrier, Fingerprint, Form, Policy, Purpose, Signature, Standing, Token, TokenUse, Unchecked,
+    Carrier, Fingerprint, Form, IssuedToken, Policy, Purpose, Signature, Standing, Token, TokenUse, Unchecked,
 };
 pub use fetch::{FetchError, Fetcher, fetch_all_once};
 pub use inquiry::{Answer, Inquiry};

@@ -195,6 +195,10 @@ pub struct TokenSettings {
     pub cookies: Vec<String>,
     /// Query parameters that carry a token.
     pub query: Vec<String>,
+    /// Whether token responses are read for the tokens that they issue.
+    pub learn_issued: bool,
+    /// Members of a token response that hold tokens.
+    pub issued_fields: Vec<String>,
     /// Longest token that is read, in bytes.
     pub max_token_bytes: usize,
     /// Distinct tokens remembered.
@@ -232,6 +236,8 @@ impl std::fmt::Debug for TokenSettings {
             .field("headers", &self.headers)
             .field("cookies", &self.cookies)
             .field("query", &self.query)
+            .field("learn_issued", &self.learn_issued)
+            .field("issued_fields", &self.issued_fields)
             .field("max_token_bytes", &self.max_token_bytes)
             .field("max_tokens", &self.max_tokens)
             .field("max_pending_bytes", &self.max_pending_bytes)
@@ -250,6 +256,10 @@ impl Default for TokenSettings {
             headers: vec!["x-access-token".into(), "x-auth-token".into(), "x-forwarded-access-token".into()],
             cookies: vec!["access_token".into(), "token".into(), "jwt".into()],
             query: vec!["access_token".into(), "token".into()],
+            learn_issued: false,
+            issued_fields: ["access_token", "refresh_token", "id_token", "token", "jwt"]
+                .map(String::from)
+                .into(),
             max_token_bytes: 16 * 1024,
             max_tokens: 200_000,
             max_pending_bytes: 8 * 1024 * 1024,

@@ -17,11 +17,11 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::capture::Time;
-use crate::http::Exchange;
+use crate::http::{Exchange, IssuedText};
 use crate::token::absent::{AbsentKeys, Unknown};
 use crate::token::cache::{Cache, Slot};
 use crate::token::extract::Extractor;
-use crate::token::facts::{Fingerprint, Flaws, Form, Signature, Token, TokenUse, Unchecked};
+use crate::token::facts::{Fingerprint, Flaws, Form, IssuedToken, Signature, Token, TokenUse, Unchecked};
 use crate::token::hash::{Namer, NoRandomness, TextHash};
 use crate::token::inquiry::{self, Answer, Inquiries, Inquiry, InquiryCounters};
 use crate::token::jose::{Parts, Reading};
@@ -146,6 +146,21 @@ impl Tokens {
             uses.push(TokenUse { token, carrier: credential.carrier });
         }
         uses
+    }
+
+    /// Names the tokens that an exchange issued, and wipes their texts.
+    pub fn name_issued(&mut self, exchange: &mut Exchange) -> SmallVec<[IssuedToken; 2]> {
+        let Some(issued) = exchange.body.as_mut().and_then(|body| body.issued.as_mut()) else {
+            return SmallVec::new();
+        };
+        let texts = std::mem::take(&mut issued.tokens);
+        self.counters.issued += texts.len() as u64;
+        let name = |text: &IssuedText| {
+            let opaque = Parts::of(&text.0, self.max_token_bytes).read().form == Form::Opaque;
+            let facts = if opaque { self.guesser.look(&text.0, &self.hash, exchange.at) } else { None };
+            IssuedToken { fingerprint: self.namer.name(&text.0), opaque: facts }
+        };
+        texts.iter().map(name).collect()
     }
 
     /// The token with this text.

@@ -14,9 +14,15 @@ fn cost_of_a_kept_connection() {
     let ring_bytes = std::env::var("RING_BYTES").map_or(16 << 20, |bytes| bytes.parse().unwrap());
     // With a port that nobody uses, every connection is muted: the floor.
     let ports = std::env::var("PORT").map_or(Vec::new(), |port| vec![port.parse().unwrap()]);
-    let Some(mut lab) = Lab::with(Options { ring_bytes, ports, ..Options::default() }) else { return };
-    let ask =
-        format!("GET /orders/7 HTTP/1.1\r\nHost: shop\r\nAuthorization: Bearer {}\r\n\r\n", "t".repeat(900));
+    let answers = std::env::var_os("ANSWERS").is_some();
+    let Some(mut lab) = Lab::with(Options { ring_bytes, ports, answers, ..Options::default() }) else {
+        return;
+    };
+    let method = std::env::var("METHOD").unwrap_or_else(|_| "GET".to_owned());
+    let ask = format!(
+        "{method} /orders/7 HTTP/1.1\r\nHost: shop\r\nAuthorization: Bearer {}\r\n\r\n",
+        "t".repeat(900)
+    );
     let mut pair = Pair::v4();
     lab.port = pair.port();
     let load = thread::spawn(move || {

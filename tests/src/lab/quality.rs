@@ -156,6 +156,7 @@ fn configure(dir: &Path) -> Result<PathBuf> {
         json!({"geo": {"allowed_countries": places::ALLOWED}}),
         json!({"lists": {"files": {"bad_addresses": [path("bad.txt")]}}}),
         json!({"time_zone": "UTC"}),
+        json!({"tokens": {"learn_issued": true}}),
     ];
     let file = dir.join("config.yaml");
     for part in parts {

@@ -61,11 +61,13 @@ pub(super) fn load(options: &Options) -> Result<Ebpf, SourceError> {
     let features = Features::probe();
     let ring_bytes = u64::from(options.ring_bytes);
     let ports_on = u8::from(!options.ports.is_empty());
+    let answers_on = u8::from(options.answers);
     let mut programs = EbpfLoader::new()
         .override_global("PID_TRUE", &features.pid_true, true)
         .override_global("NETNS_SOCKETS", &features.netns_sockets, true)
         .override_global("NETNS_PACKETS", &features.netns_packets, true)
         .override_global("PORTS_ON", &ports_on, true)
+        .override_global("ANSWERS_ON", &answers_on, true)
         .override_global("RING_BYTES", &ring_bytes, true)
         .map_max_entries("RECORDS", options.ring_bytes)
         .load(OBJECT)

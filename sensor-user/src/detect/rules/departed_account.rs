@@ -22,7 +22,9 @@ login that succeeds is high, one that fails low.\n\nAccounts outlive their peopl
 passwords. A success says that nobody has closed the account.\n\nBenign source: a list that runs ahead of the last \
 working day, and programs that nobody told. A failed login is anybody's claim and names nobody. One finding a minute \
 of each principal, unless it gets worse. It does not see accounts that tokens and logins call by other names than the \
-list, such as a number; look-alikes from other alphabets are other accounts. 16 bytes a principal.",
+list, such as a number; look-alikes from other alphabets are other accounts.\n\nWith `tokens.learn_issued` it knows which login a token \
+came of: an opaque token, or one that calls its owner by another name, is told of as well. 20 bytes a principal and \
+token.",
     cooling_s: 600,
     thresholds: &[],
 };

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::detect::remarks::Remarks;
 use crate::detect::statement::{Statement, Subject, is_guardable};
 use crate::detect::{
-    About, Case, Column, DetectSettings, Guard, Memory, Needs, Report, Rule, Severity, Slot, Threshold, When,
+    About, Birth, Case, Column, DetectSettings, Guard, Memory, Needs, Report, Rule, Severity, Slot,
+    Threshold, When,
 };
 use crate::http::Exchange;
 use crate::token::facts::{Guess, OpaqueFacts};
@@ -18,7 +19,7 @@ use crate::token::{Carrier, TokenUse};
 pub static ABOUT: About = About {
     id: "guessable-token",
     title: "Tokens that can be guessed",
-    version: "1.1.0",
+    version: "1.2.0",
     severity: Severity::High,
     accepted: None,
     attack: &["T1110", "T1606"],
@@ -30,7 +31,10 @@ when five tokens of one pattern that it accepts are numbered closely together.\n
 of them. Told once a day for each service, address and reason.\n\nOnly tokens count that are the one credential of a \
 request (no cookie, no other key) and were answered 2xx where strangers are known to be refused, or where the same \
 address was refused with another token within ten minutes, so that neither a client that sends `null` nor a scanner that tries `admin` makes an alert. Random tokens, UUIDs of version 4 and ULIDs \
-never fire. Not seen: what a poor random generator made. Keeps 16 numbers a service (270 bytes).",
+never fire.\n\nWith `tokens.learn_issued` it sees tokens as they are issued. One that was issued, and is then used and \
+answered 2xx, need not come to a route that refuses strangers: a service that issues a token means it. And five that one \
+service issued with close numbers make a sequence, although others use them elsewhere; it is told at the next use of \
+one that was issued.\n\nNot seen: what a poor random generator made. Keeps 16 numbers a service twice (560 bytes).",
     cooling_s: 600,
     thresholds: &[
         Threshold {
@@ -60,7 +64,7 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     Box::new(GuessableToken {
         sequence: settings.count(&ABOUT, "sequence"),
         again_s: settings.count(&ABOUT, "again_s"),
-        memory: (Column::default(), Remarks::default(), Column::default()),
+        memory: (Column::default(), Remarks::default(), Column::default(), Column::default()),
     })
 }
 
@@ -93,7 +97,15 @@ impl Numbers {
 struct GuessableToken {
     sequence: u32,
     again_s: u32,
-    memory: (Column<Numbers>, Remarks, Column<Refused>),
+    memory: (Column<Numbers>, Remarks, Column<Refused>, Column<Issuing>),
+}
+
+/// The newest numbers that a service issued.
+#[derive(Default, Serialize, Deserialize)]
+struct Issuing {
+    numbers: Numbers,
+    /// What is around the numbers that were found to count up.
+    counted: Option<u64>,
 }
 
 /// Where and when an address was refused with an opaque token last: 16 bytes an address.
@@ -127,6 +139,7 @@ impl Rule for GuessableToken {
     }
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
+        self.note_issued(case);
         for held in case.tokens {
             let Some(facts) = held.token.opaque.as_deref() else { continue };
             let refused = self.memory.2.of(case.who.address.slot);
@@ -136,7 +149,8 @@ impl Rule for GuessableToken {
             }
             let guesses =
                 refused.route == case.route.slot && case.second().saturating_sub(refused.at_s) <= REFUSAL_S;
-            let guarded = case.route.guard == Guard::Refuses || guesses;
+            let birth = case.birth(held.token.fingerprint).copied();
+            let guarded = case.route.guard == Guard::Refuses || guesses || birth.is_some();
             if !guarded || !is_alone(case.exchange, held) {
                 continue;
             }
@@ -145,7 +159,7 @@ impl Rule for GuessableToken {
             if !telling || subject.has_other_credential() {
                 continue;
             }
-            let Some(why) = self.why(case, facts) else { continue };
+            let Some(why) = self.why(case, facts, birth) else { continue };
             let name = (why, case.exchange.endpoints.server, case.who.address.slot);
             if self.memory.1.is_news(&name, case.second(), self.again_s) {
                 report.push(statement(&subject, why, facts).into_finding(&ABOUT, &subject));
@@ -155,9 +169,24 @@ impl Rule for GuessableToken {
 }
 
 impl GuessableToken {
-    fn why(&mut self, case: &Case<'_>, facts: &OpaqueFacts) -> Option<Why> {
+    /// Remembers the numbers of the tokens that are issued now.
+    fn note_issued(&mut self, case: &Case<'_>) {
+        for number in case.issue.tokens.iter().filter_map(|token| token.opaque?.number) {
+            let issuing = self.memory.3.of(case.who.service.slot);
+            if issuing.numbers.close_to(number) >= self.sequence {
+                issuing.counted = Some(number.0);
+            }
+        }
+    }
+
+    fn why(&mut self, case: &Case<'_>, facts: &OpaqueFacts, birth: Option<Birth>) -> Option<Why> {
         if let Some(guess) = facts.guess {
             return Some(Why::Itself(guess));
+        }
+        if let (Some(birth), Some((around, _))) = (birth, facts.number)
+            && self.memory.3.peek(birth.service).is_some_and(|issuing| issuing.counted == Some(around))
+        {
+            return Some(Why::Counted);
         }
         let numbers = self.memory.0.of(case.who.service.slot);
         (numbers.close_to(facts.number?) >= self.sequence).then_some(Why::Counted)
@@ -263,6 +292,46 @@ mod tests {
         assert_eq!(found(8, 1041), 0, "another pattern");
         assert_eq!(found(7, 1041), 1);
         assert_eq!(found(7, 1042), 0, "told");
+    }
+
+    fn answer() -> Stage {
+        Stage::to("POST", "/login").status(200).issuing(None, None)
+    }
+
+    #[test]
+    fn what_was_issued_needs_no_guarded_route() {
+        let mut play = Play::new(rule(&Arc::default()));
+        let open = || Stage::new().status(200).guard(Guard::Open);
+        play.ask_issuing(&answer(), [], [short(1)]);
+        assert!(play.ask(&open(), [short(2)]).is_empty(), "nobody issued it");
+        assert!(play.ask(&open().status(404), [short(1)]).is_empty());
+        assert!(play.ask(&open().header("Cookie", "session=1"), [short(1)]).is_empty());
+        assert_eq!(play.ask(&open(), [short(1)]).len(), 1);
+    }
+
+    #[test]
+    fn issued_numbers_make_a_sequence_that_is_told_at_a_use() {
+        let mut play = Play::new(rule(&Arc::default()));
+        let used = || Stage::new().status(200);
+        for n in 0..5_u64 {
+            assert!(play.ask_issuing(&answer(), [], [numbered(7, 1000 + n)]).is_empty());
+            let found = play.ask(&used(), [numbered(7, 1000 + n)]);
+            assert_eq!(found.len(), usize::from(n == 4), "{n}");
+        }
+        play.restart(rule(&Arc::default()));
+        let elsewhere = used().client("203.0.113.5");
+        assert_eq!(play.ask(&elsewhere, [numbered(7, 1002)]).len(), 1, "another address");
+        assert!(play.ask(&elsewhere, [numbered(8, 1002)]).is_empty(), "not issued");
+    }
+
+    #[test]
+    fn random_tokens_that_are_issued_are_benign() {
+        let mut play = Play::new(rule(&Arc::default()));
+        for n in 0..500_u64 {
+            let number = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            play.ask_issuing(&answer(), [], [numbered(7, number)]);
+            assert!(play.ask(&Stage::new().status(200), [numbered(7, number)]).is_empty());
+        }
     }
 
     #[test]

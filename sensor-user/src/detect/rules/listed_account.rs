@@ -22,7 +22,9 @@ login that succeeds is critical, one that fails low.\n\nSuch accounts are known 
 nobody honest touches. A success says that the application does not know.\n\nBenign source: an owner who does not \
 know of the list yet. A failed login is anybody's claim and names nobody. One finding a minute of each principal, \
 unless it gets worse. It does not see accounts that tokens and logins call by other names than the list, such as a \
-number; look-alikes from other alphabets are other accounts. 16 bytes a principal.",
+number; look-alikes from other alphabets are other accounts.\n\nWith `tokens.learn_issued` it knows which login a token \
+came of: an opaque token, or one that calls its owner by another name, is told of as well. 20 bytes a principal and \
+token.",
     cooling_s: 600,
     thresholds: &[],
 };

@@ -17,7 +17,7 @@ use crate::detect::{
 pub static ABOUT: About = About {
     id: "refresh-reuse",
     title: "Refresh token used twice",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::Critical,
     accepted: None,
     attack: &["T1550.001", "T1528"],
@@ -30,7 +30,12 @@ issuers that do not rotate, where reuse is daily life. So whether a service rota
 that it accepted at least an hour ago, 20 or more, less than one in fifty was ever used again, and 20 clients or more \
 came back after a minute with another one. Until then, and where \
 it does not rotate, only a use from another network (/16, /32) by another client family is told, as high. With \
-`rotates` set to 1 nothing has to be learned. A retry within the grace is benign.\n\nTokens are known by a keyed hash \
+`rotates` set to 1 nothing has to be learned. A retry within the grace is benign.\n\nWith `tokens.learn_issued` it \
+also sees which refresh token took the place of which. Once the successor is used, the old one is left behind. One that \
+is accepted after that from another network by another client family is critical. And a service rotates if 20 were \
+left behind by clients that came back after a minute, and less than one in fifty was ever used again, however young \
+they are. The alert names the owner if a verified token of the same login was used.\n\n\
+Tokens are known by a keyed hash \
 that is new at every start. Remembers 60 bytes a refresh token, as many as `tokens.max_tokens`, and 8 an address.",
     cooling_s: 600,
     thresholds: &[
@@ -101,6 +106,10 @@ struct Custom {
     reused: u32,
     /// Addresses that came back with another token, after [`PAUSE_S`] of silence.
     rotated: u32,
+    /// Tokens that were left behind for their successors, by addresses that came back after [`PAUSE_S`]; and those that
+    /// were used after that.
+    left: u32,
+    stale: u32,
 }
 
 impl Custom {
@@ -152,9 +161,10 @@ impl Rule for RefreshReuse {
         let custom = customs.of(case.who.service.slot);
         let last_s = std::mem::replace(addresses.of(case.who.address.slot), at_s);
         custom.turn(at_s / self.learn_s.max(1));
+        let returned = last_s > 0 && at_s.saturating_sub(last_s) >= PAUSE_S;
+        custom.left = custom.left.saturating_add((returned && case.issue.moves_on).into());
         let Some(first) = self.used.get(&name) else {
             custom.now = custom.now.saturating_add(1);
-            let returned = last_s > 0 && at_s.saturating_sub(last_s) >= PAUSE_S;
             custom.rotated = custom.rotated.saturating_add(returned.into());
             self.used.get_or(name, || here);
             return;
@@ -163,13 +173,16 @@ impl Rule for RefreshReuse {
         if apart_s <= self.grace_s {
             return;
         }
-        let known = custom.ripe.min(custom.rotated);
-        let rare = known >= self.learn_tokens && custom.reused.saturating_mul(RARE) < known;
+        let left = case.issue.left_behind;
         let elsewhere = first.network != here.network && first.family.differs(here.family);
+        let is_rare = |reused: u32, of: u32| of >= self.learn_tokens && reused.saturating_mul(RARE) < of;
+        let rare = is_rare(custom.reused, custom.ripe.min(custom.rotated))
+            || (left && is_rare(custom.stale, custom.left));
         custom.reused = custom.reused.saturating_add(1);
+        custom.stale = custom.stale.saturating_add(left.into());
         // The newest use is what the next one is compared with.
         *first = here;
-        if self.rotates || rare {
+        if self.rotates || rare || (elsewhere && left) {
             report.push(finding(case, Severity::Critical, apart_s, elsewhere));
         } else if elsewhere {
             report.push(finding(case, Severity::High, apart_s, elsewhere));
@@ -192,15 +205,18 @@ fn finding(case: &Case<'_>, severity: Severity, apart_s: u32, elsewhere: bool) -
         at: case.exchange.ended_at,
         severity,
         confidence: if elsewhere { 90 } else { 80 },
-        principal: None,
+        principal: case.lineage.owner(&case.issue).cloned(),
         token: None,
-        group: None,
         message: format!(
             "A refresh token was accepted again{place} {apart_s} s after its last use on {}: two parties hold it.",
             case.route.name
         ),
         brief: "refresh token accepted twice".to_owned(),
-        facts: vec![("apart_s", apart_s.into()), ("elsewhere", elsewhere.into())],
+        facts: vec![
+            ("apart_s", apart_s.into()),
+            ("elsewhere", elsewhere.into()),
+            ("replaced", case.issue.left_behind.into()),
+        ],
         scene: Some(Box::new(scene::of(case))),
     }
 }
@@ -210,7 +226,8 @@ mod tests {
     use super::*;
     use crate::detect::Thresholds;
     use crate::detect::settings::RuleSettings;
-    use crate::detect::staging::{Play, Stage};
+    use crate::detect::staging::{Play, Stage, token};
+    use crate::token::{Signature, Token};
 
     fn refresh(name: u128, at_s: u64) -> Stage {
         let mut stage =
@@ -290,6 +307,74 @@ mod tests {
             refresh(u128::from(n), n).ask(&mut flooded, []);
         }
         assert_eq!(flooded.used.len(), 50);
+    }
+
+    /// Somebody has logged in and got this refresh token.
+    fn logged_in(name: u128) -> Play {
+        let mut play = Play::new(rule(&Arc::default()));
+        play.ask(&Stage::to("POST", "/login").status(200).issuing(None, Some(name)), []);
+        play
+    }
+
+    /// Somebody logs in, refreshes with 1 and then with 2: 1 is left behind.
+    fn moved_on() -> Play {
+        let mut play = logged_in(1);
+        for (given, gained, at_s) in [(1, 2, 0), (2, 3, 900)] {
+            let stage = refresh(given, at_s).issuing(Some(given), Some(gained));
+            assert!(severities(&mut play, &stage.header("User-Agent", "okhttp/4.12")).is_empty());
+        }
+        play
+    }
+
+    #[test]
+    fn an_old_token_that_its_owner_has_left_behind_is_critical_elsewhere_at_once() {
+        let old = || refresh(1, 1000).issuing(Some(1), Some(9));
+        let app = |stage: Stage| stage.header("User-Agent", "okhttp/4.12");
+        let thief = |stage: Stage| stage.header("User-Agent", "curl/8.5");
+        assert!(severities(&mut moved_on(), &app(old())).is_empty(), "another window");
+        assert!(severities(&mut moved_on(), &app(old().client("203.0.113.5"))).is_empty(), "on the way");
+        assert!(severities(&mut moved_on(), &thief(old())).is_empty(), "a program of the same host");
+        assert_eq!(severities(&mut moved_on(), &thief(old().client("203.0.113.5"))), [Severity::Critical]);
+        assert!(severities(&mut moved_on(), &thief(old()).status(400)).is_empty(), "refused");
+    }
+
+    #[test]
+    fn the_owner_is_named_by_a_verified_token_of_the_same_login_only() {
+        let thief = refresh(1, 1000).issuing(Some(1), Some(9)).header("User-Agent", "curl/8.5");
+        let thief = thief.client("203.0.113.5");
+        assert_eq!(moved_on().ask(&thief, [])[0].principal, None);
+        for (held, named) in [
+            (token(5), Some("alice")),
+            (Token { signature: Signature::Invalid, ..token(5) }, None),
+            (Token { subject: Some("bob".into()), ..token(6) }, None),
+        ] {
+            let mut play = moved_on();
+            let again = refresh(3, 950).issuing(Some(3), Some(4));
+            play.ask_issuing(&again.header("User-Agent", "okhttp/4.12"), [], [token(5)]);
+            play.ask(&Stage::new().status(200), [held]);
+            let found = play.ask(&thief, []);
+            assert_eq!(found[0].principal.as_ref().map(|p| &*p.subject), named);
+        }
+    }
+
+    #[test]
+    fn what_is_left_behind_teaches_in_minutes_whether_a_service_rotates() {
+        let mut play = logged_in(0);
+        for n in 0..21 {
+            let stage = refresh(n, u64::try_from(n).unwrap() * 60).issuing(Some(n), Some(n + 1));
+            assert!(severities(&mut play, &stage).is_empty());
+        }
+        let stale = |n, s| refresh(n, s).issuing(Some(n), Some(n + 1000));
+        assert_eq!(severities(&mut play, &stale(3, 1_300)), [Severity::Critical]);
+        assert!(severities(&mut play, &stale(4, 1_320)).is_empty(), "two of twenty: the custom of the house");
+    }
+
+    #[test]
+    fn an_answer_that_was_lost_on_the_way_leaves_nothing_behind() {
+        let mut play = logged_in(1);
+        severities(&mut play, &refresh(1, 0).issuing(Some(1), Some(2)));
+        let again = refresh(1, 60).issuing(Some(1), Some(3)).client("203.0.113.5");
+        assert!(severities(&mut play, &again).is_empty(), "a telephone that lost its network");
     }
 
     fn fresh() -> RefreshReuse {

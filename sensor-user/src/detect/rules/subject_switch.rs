@@ -43,7 +43,11 @@ three principals is shared for good. A connection and a session are told once.\n
 issuer's accounts once it knows ten of them, as long as it knows four of five; an unknown account is told of once a \
 day. Without the file nobody is unknown.\n\nBenign sources: people with two accounts that are both logged in, tests; \
 accounts made since the directory was written, and programs that it leaves out. It does not see a switch without \
-verified tokens. 48 bytes a connection and a session (65,536 of each), 56 an address, 16 a principal, 8 an account of \
+verified tokens.\n\nWith `tokens.learn_issued` it knows which tokens come from one login, by the refresh tokens that \
+they were had for. If two of them, for one audience, name two principals, the issuer has given somebody the token of \
+somebody else: that is high, whatever the connection and however long it took. Benign source: issuers that let an \
+administrator act as another by a refresh. Audiences are told apart because some issuers give each its own name of a \
+person.\n\n48 bytes a connection, a session and a family (65,536 of each), 56 an address, 16 a principal, 8 an account of \
 the directory.",
     cooling_s: 600,
     thresholds: &[
@@ -154,6 +158,8 @@ struct Memories {
     sessions: Table<u64, Line>,
     kinds: Table<u64, Custom>,
     addresses: Column<Door>,
+    /// Tokens of one login, by the name of that and their audience.
+    families: Table<u64, Line>,
 }
 
 #[derive(Deserialize)]
@@ -161,19 +167,26 @@ struct SavedMemories {
     sessions: Table<u64, Line>,
     kinds: Table<u64, Custom>,
     addresses: Column<Door>,
+    families: Table<u64, Line>,
 }
 
 impl From<SavedMemories> for Memories {
-    fn from(SavedMemories { mut sessions, mut kinds, addresses }: SavedMemories) -> Self {
+    fn from(SavedMemories { mut sessions, mut kinds, addresses, mut families }: SavedMemories) -> Self {
         sessions.limit(MAX_LINES);
         kinds.limit(MAX_KINDS);
-        Self { sessions, kinds, addresses }
+        families.limit(MAX_LINES);
+        Self { sessions, kinds, addresses, families }
     }
 }
 
 impl Default for Memories {
     fn default() -> Self {
-        Self { sessions: Table::new(MAX_LINES), kinds: Table::new(MAX_KINDS), addresses: Column::default() }
+        Self {
+            sessions: Table::new(MAX_LINES),
+            kinds: Table::new(MAX_KINDS),
+            addresses: Column::default(),
+            families: Table::new(MAX_LINES),
+        }
     }
 }
 
@@ -272,6 +285,31 @@ impl SubjectSwitch {
         }
         let (last_s, what) = switched?;
         finding(case, held, last_s, what)
+    }
+}
+
+impl SubjectSwitch {
+    /// What there is to say of the login that the acting token came of.
+    fn changed_login(&mut self, case: &Case<'_>, subject: Slot, held: &TokenUse) -> Option<Finding> {
+        if case.lineage.is_empty() {
+            return None;
+        }
+        let family = case.birth(held.token.fingerprint)?.family;
+        let name = stable_hash(&(family, &held.token.issuer, &held.token.audiences));
+        let line = self.memory.families.get_or(name, Line::default)?;
+        let Spoke::Another(_) = line.speak(subject, case.second(), 1) else { return None };
+        let subject = Subject::new(case, held);
+        let statement = Statement {
+            severity: Severity::High,
+            confidence: 90,
+            message: format!(
+                "A token of this principal was issued for the refresh token of another one: {}.",
+                subject.told()
+            ),
+            brief: "token family changed its principal".to_owned(),
+            facts: vec![("switched", "token family".into())],
+        };
+        Some(statement.into_finding(&ABOUT, &subject))
     }
 }
 
@@ -376,7 +414,8 @@ impl Rule for SubjectSwitch {
         // Of one token it is known that it names the principal.
         let held = if let [only] = case.tokens { Some(only) } else { case.acting() };
         let Some(held) = held else { return };
-        report.extend(self.switch(case, actor.slot, held));
+        let switched = self.switch(case, actor.slot, held);
+        report.extend(self.changed_login(case, actor.slot, held).or(switched));
         if let Some(directory) = &case.knowledge.directory {
             report.extend(self.accounts.judge(case, directory, actor.slot, held));
         }
@@ -649,5 +688,46 @@ mod tests {
         }
         play.restart(rule(&Arc::default()));
         assert_eq!(play.ask(&on(2, 9, "10.0.0.2").header("Cookie", cookie), [of("bob", 2)]).len(), 1);
+    }
+
+    /// Alice logs in and refreshes once; both tokens are used.
+    fn family() -> Play {
+        let mut play = Play::new(rule(&Arc::default()));
+        let answer = |s: u64| Stage::to("POST", "/oauth/token").status(200).after_ms(s * 1000);
+        play.ask_issuing(&answer(0).issuing(None, Some(1)), [], [of("alice", 1)]);
+        assert!(play.ask(&on(1, 1, "10.0.0.1"), [of("alice", 1)]).is_empty());
+        play.ask_issuing(&answer(900).issuing(Some(1), Some(2)), [], [of("alice", 2)]);
+        assert!(play.ask(&on(2, 901, "10.0.0.2"), [of("alice", 2)]).is_empty());
+        play.ask_issuing(&answer(1800).issuing(Some(2), Some(3)), [], [of("bob", 3)]);
+        play
+    }
+
+    #[test]
+    fn a_refresh_that_gives_the_token_of_another_is_high_once() {
+        let mut play = family();
+        let found = play.ask(&on(3, 1801, "10.0.0.3"), [of("bob", 3)]);
+        assert_eq!((found.len(), found[0].severity), (1, Severity::High));
+        assert!(found[0].brief.starts_with("token family"));
+        assert!(play.ask(&on(3, 1802, "10.0.0.3"), [of("bob", 3)]).is_empty());
+    }
+
+    #[test]
+    fn families_are_kept_over_a_restart() {
+        let mut play = family();
+        play.restart(rule(&Arc::default()));
+        assert_eq!(play.ask(&on(3, 1801, "10.0.0.3"), [of("bob", 3)]).len(), 1);
+    }
+
+    #[test]
+    fn another_login_and_another_audience_are_other_families() {
+        let mut play = family();
+        let answer = Stage::to("POST", "/oauth/token").status(200).after_ms(1_900_000);
+        play.ask_issuing(&answer.clone().issuing(None, Some(9)), [], [of("carol", 4)]);
+        assert!(play.ask(&on(4, 1901, "10.0.0.3"), [of("carol", 4)]).is_empty());
+        let pairwise = || Token { audiences: ["stock-api".into()].into_iter().collect(), ..of("x-17", 5) };
+        play.ask_issuing(&answer.issuing(Some(9), Some(10)), [], [pairwise()]);
+        assert!(play.ask(&on(5, 1902, "10.0.0.3"), [pairwise()]).is_empty());
+        let forged = Token { signature: crate::token::Signature::Invalid, ..of("bob", 3) };
+        assert!(play.ask(&on(3, 1903, "10.0.0.3"), [forged]).is_empty());
     }
 }

@@ -69,7 +69,8 @@ impl Finds {
     ) {
         let folded = fold(place.name);
         if folded.as_str() == "refreshtoken" {
-            self.refresh_token = Some(value());
+            // Where the token is in a cookie, scripts send an empty one.
+            self.refresh_token = Some(value()).filter(|value| !value.is_empty());
             return;
         }
         let rank = match member {
@@ -105,7 +106,8 @@ fn rank(folded: &str, deep: bool) -> Option<u8> {
     Some(if deep { rank + DEEP } else { rank })
 }
 
-fn fold(name: &str) -> ArrayString<MAX_NAME> {
+/// A name without case, `_` and `-`.
+pub(super) fn fold(name: &str) -> ArrayString<MAX_NAME> {
     let mut out = ArrayString::new();
     for c in name.chars().filter(|c| !matches!(c, '_' | '-')) {
         // As long as the name at most, which fits.

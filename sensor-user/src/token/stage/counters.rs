@@ -33,6 +33,8 @@ pub struct Counters {
     pub queued: u64,
     /// Requests with an ambiguous set of credentials.
     pub ambiguous: u64,
+    /// Tokens that were seen to be issued.
+    pub issued: u64,
     /// Bytes of texts kept now.
     pub pending_bytes: u64,
     /// Tokens in the cache now.
