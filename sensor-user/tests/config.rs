@@ -107,7 +107,7 @@ lists:
 geo: {city: /path/to/city.mmdb, asn: /path/to/asn.mmdb}
 rules:
   brute-force: {per_minute: 10, critical_per_minute: 50}
-alerts: {dedup_window_s: 600, cooling_s: {brute-force: 900, object-enumeration: 1800}}
+alerts: {dedup_window_s: 600, cooling_s: {brute-force: 900, behaviour-drift: 1800}}
 privacy: {fingerprint_key: env:KEY, mask_addresses: false, pseudonymise: false}
 sinks: []
 ";
@@ -120,7 +120,7 @@ sinks: []
     let warnings: Vec<_> = loaded.warnings.lines().collect();
     assert!(!warnings.iter().any(|w| w.contains("geo") || w.contains("lists")), "{warnings:?}");
     assert!(
-        warnings.iter().any(|w| w.contains("`object-enumeration` is not in this version")),
+        warnings.iter().any(|w| w.contains("`behaviour-drift` is not in this version")),
         "{warnings:?}"
     );
 }
@@ -338,8 +338,8 @@ fn warns_of_what_has_no_effect() {
         ["1:26: `geo.allowed_countries` has no effect without `geo.city`"]
     );
     assert_eq!(
-        wrong("rules: {impossible-travel: {enabled: false}}\n"),
-        ["1:9: the rule `impossible-travel` is not in this version; this has no effect"]
+        wrong("rules: {behaviour-anomaly: {enabled: false}}\n"),
+        ["1:9: the rule `behaviour-anomaly` is not in this version; this has no effect"]
     );
     let mixed = wrong("issuers: [{issuer: 'https://a/', algorithms: [HS256, RS256]}]\n");
     assert!(mixed[0].contains("algorithm confusion"), "{mixed:?}");
