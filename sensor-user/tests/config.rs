@@ -119,10 +119,7 @@ sinks: []
     assert_eq!(loaded.config.alerts.cooling, [("alg-none", secs(600)), ("brute-force", secs(900))]);
     let warnings: Vec<_> = loaded.warnings.lines().collect();
     assert!(!warnings.iter().any(|w| w.contains("geo") || w.contains("lists")), "{warnings:?}");
-    assert!(
-        warnings.iter().any(|w| w.contains("`behaviour-drift` is not in this version")),
-        "{warnings:?}"
-    );
+    assert!(warnings.iter().any(|w| w.contains("`behaviour-drift` is not in this version")), "{warnings:?}");
 }
 
 fn secs(s: u64) -> std::time::Duration {

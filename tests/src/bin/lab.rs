@@ -35,8 +35,9 @@ fn run(arguments: &[&str]) -> Result<()> {
         }
         ["quality", flags @ ..] => quality::run(&quality_options(flags)?),
         // Writes one seed's capture, its labels and the sensor's configuration.
-        ["record", dir, seed, exchanges] => {
-            let plan = lab::Plan { seed: seed.parse()?, exchanges: exchanges.parse()?, attacks: 2 };
+        ["record", dir, seed, exchanges, attacks @ ..] => {
+            let attacks = attacks.first().map_or(Ok(2), |attacks| attacks.parse())?;
+            let plan = lab::Plan { seed: seed.parse()?, exchanges: exchanges.parse()?, attacks };
             quality::record(plan, Path::new(dir))
         }
         // Makes new keys: every golden fingerprint changes with them.
@@ -73,7 +74,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         _ => bail!(
             "usage: lab demo [--cast FILE] | bench [--json] [--quick] [--live|--offline] | samples DIR | captures DIR | keys \
              | quality [--json] [--tuning] [--seed N] [--seeds N] [--attacks N] [--million N] \
-             | record DIR SEED EXCHANGES"
+             | record DIR SEED EXCHANGES [ATTACKS]"
         ),
     }
 }

@@ -344,7 +344,9 @@ pub(super) fn token_in_url(a: &mut Attack<'_>) -> Result<()> {
     let call = if a.rng.chance(0.7) {
         Call::get(format!("/orders?page=1&access_token={token}"))
     } else {
-        Call::get("/orders?page=1").header("Referer", format!("https://shop.test/cb?access_token={token}"))
+        // The page that the issuer sent the browser to asks for data.
+        let page = format!("https://shop.test/cb?access_token={token}");
+        Call::get("/orders?page=1").header("Referer", page).token(&token)
     };
     a.hit(&who, Service::Orders, call, 200);
     Ok(())
