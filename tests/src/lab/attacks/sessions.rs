@@ -106,8 +106,9 @@ pub(super) fn workload_token_abroad(a: &mut Attack<'_>) -> Result<()> {
 
 pub(super) fn subject_switch(a: &mut Attack<'_>) -> Result<()> {
     a.world.attackers += 1;
-    let host = (a.world.attackers % 200 + 10) as u8;
-    let who = Caller { lane: 7, ..machines::internal([10, 0, 6, host], "tool/1") };
+    // A desk of its own: an address that has carried several people is silent for good.
+    let (floor, host) = (a.world.attackers / 200 % 200, a.world.attackers % 200 + 10);
+    let who = Caller { lane: 7, ..machines::internal([10, 6, floor as u8, host as u8], "tool/1") };
     a.label.addresses.push(who.address);
     let (first, second) = (a.own_token()?, a.own_token()?);
     // A desk that is known for one person, and then uses a token that was there all the time.
