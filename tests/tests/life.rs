@@ -135,6 +135,11 @@ fn what_was_saved_before_a_crash_counts_after_it() -> Result<()> {
     for _ in 0..2 {
         renewed(&history, service)?;
     }
+    ensure!(
+        first.metric("tokenscope_history_saved_bytes", "part=\"roster\"")? > 0.0,
+        "no size of the history"
+    );
+    ensure!(first.metric("process_resident_memory_bytes", "")? > 1e6, "no memory");
     first.kill();
     fs::write(history.with_extension("new"), "what a writer had written when it was killed")?;
 

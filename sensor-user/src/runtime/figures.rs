@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::history::History;
 use crate::detect::user::UserRules;
 use crate::detect::user::model::Figures;
 use crate::pipeline::Pipeline;
@@ -208,8 +209,38 @@ pub(super) fn labelled(
     all.extend(values.map(|(value, count)| Metric::counter(name, help, count).label(label, value)));
 }
 
+/// What the process and its history weigh.
+pub(super) fn weight(all: &mut Vec<Metric>, history: &History) {
+    let help = "Bytes of the history as it was saved last, by part: a rule, or what all rules share.";
+    for (part, bytes) in history.sizes() {
+        all.push(gauge("tokenscope_history_saved_bytes", help, bytes).label("part", part.to_owned()));
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if let Some(bytes) = resident(&status) {
+        all.push(gauge("process_resident_memory_bytes", "Resident memory size in bytes.", bytes));
+    }
+}
+
+/// The resident memory that `/proc/PID/status` tells, in bytes.
+fn resident(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// A whole number that comes and goes.
 pub(super) fn gauge(name: &'static str, help: &'static str, value: u64) -> Metric {
     #[allow(clippy::cast_precision_loss, reason = "figures above 2^53 are not exact, and do not occur")]
     Metric::gauge(name, help, value as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_is_read_in_bytes() {
+        assert_eq!(resident("VmPeak:\t  900 kB\nVmRSS:\t   21504 kB\n"), Some(22_020_096));
+        assert_eq!(["", "VmRSS:", "VmRSS: many kB"].map(resident), [None; 3]);
+        assert!(std::fs::read_to_string("/proc/self/status").is_ok_and(|s| resident(&s) > Some(1 << 20)));
+    }
 }

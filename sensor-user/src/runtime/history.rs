@@ -24,6 +24,8 @@ pub(super) struct History {
     every: Duration,
     due: Instant,
     taken: Option<(usize, Vec<Part>)>,
+    /// Bytes of each part as it was saved last.
+    sizes: Vec<(String, u64)>,
     writing: Option<Receiver<std::io::Result<()>>>,
 }
 
@@ -37,7 +39,13 @@ impl History {
                 None
             }
         });
-        Self { store, key: 0, every, due: Instant::now() + every, taken: None, writing: None }
+        let (due, sizes) = (Instant::now() + every, Vec::new());
+        Self { store, key: 0, every, due, taken: None, sizes, writing: None }
+    }
+
+    /// Bytes of each part as it was saved last; none before that.
+    pub(super) fn sizes(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.sizes.iter().map(|(name, bytes)| (name.as_str(), *bytes))
     }
 
     /// Gives tokens the same names as before the restart, unless a key is configured.
@@ -135,6 +143,7 @@ impl History {
     fn write(&mut self, parts: Vec<Part>) {
         let Some(store) = &self.store else { return };
         let (path, key) = (store.path(FILE), self.key);
+        self.sizes = parts.iter().map(|part| (part.name.clone(), part.bytes.len() as u64)).collect();
         let (tell, done) = sync_channel(1);
         let write = move || {
             let _ = tell.send(store::files::replace(&path, &Snapshot { key, parts }.write()));

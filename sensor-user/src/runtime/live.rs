@@ -234,6 +234,7 @@ impl Live {
         }
         self.shown = Some(Instant::now());
         let mut all = figures::metrics(&self.pipeline, &self.losses);
+        figures::weight(&mut all, &self.history);
         let kernel = self.source.gauges().snapshot();
         let help = "What the kernel half counted, by event.";
         figures::labelled(&mut all, "tokenscope_kernel_events_total", help, "event", kernel.into_iter());
