@@ -7,7 +7,7 @@ mod live;
 mod offline;
 mod process;
 
-pub(crate) use process::peak_mib;
+pub use process::peak_mib;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
