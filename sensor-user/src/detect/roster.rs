@@ -204,15 +204,20 @@ impl<K: Hash + Eq> Kind<K> {
     /// Notes a sight of an entity.
     #[inline]
     fn see(&mut self, key: K, at_s: u32) -> Known {
-        let hash = self.table.hash_of(&key);
-        let at = if let Some(at) = self.table.position(hash, |k| *k == key) {
-            at
-        } else {
-            self.lives = self.lives.wrapping_add(1).max(1);
-            let entry = Entry { life: self.lives, first_s: at_s, last_s: at_s, uses: 0 };
-            self.table.place(hash, key, entry).0
-        };
+        let at = self.place(key, at_s);
         self.sight(at, at_s)
+    }
+
+    /// The place of an entity, made if it has none.
+    #[inline]
+    fn place(&mut self, key: K, at_s: u32) -> usize {
+        let hash = self.table.hash_of(&key);
+        if let Some(at) = self.table.position(hash, |k| *k == key) {
+            return at;
+        }
+        self.lives = self.lives.wrapping_add(1).max(1);
+        let entry = Entry { life: self.lives, first_s: at_s, last_s: at_s, uses: 0 };
+        self.table.place(hash, key, entry).0
     }
 
     /// Notes a sight of the entity that may be in this place: only if it `is` there.
@@ -237,12 +242,7 @@ impl<K: Hash + Eq> Kind<K> {
 
     /// The place of an entity that will be seen, if ever, later.
     fn expect(&mut self, key: K, at_s: u32) -> Slot {
-        let hash = self.table.hash_of(&key);
-        let at = self.table.position(hash, |k| *k == key).unwrap_or_else(|| {
-            self.lives = self.lives.wrapping_add(1).max(1);
-            let entry = Entry { life: self.lives, first_s: at_s, last_s: at_s, uses: 0 };
-            self.table.place(hash, key, entry).0
-        });
+        let at = self.place(key, at_s);
         let life = self.table.at(at).map_or(0, |entry| entry.life);
         Slot { at: u32::try_from(at).unwrap_or(u32::MAX), life }
     }
