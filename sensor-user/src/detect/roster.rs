@@ -461,6 +461,12 @@ pub fn stable_hash(value: &(impl Hash + ?Sized)) -> u64 {
     foldhash::quality::FixedState::with_seed(0x746f_6b65_6e73_636f).hash_one(value)
 }
 
+/// A hash of a token's roles and scopes, whatever their order.
+#[must_use]
+pub fn roles_of(token: &Token) -> u64 {
+    token.roles.iter().fold(0, |sum, role| sum.wrapping_add(stable_hash(&**role)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,9 +23,34 @@ impl Told {
     }
 }
 
+/// How often something was said today: for rules that would rather say nothing than too much.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Daily {
+    day: u32,
+    told: u32,
+}
+
+impl Daily {
+    /// Whether it may be said once more on this day, of so many times at most. Counts it.
+    pub const fn may_tell(&mut self, day: u32, most: u32) -> bool {
+        if day != self.day {
+            *self = Self { day, told: 0 };
+        }
+        self.told = self.told.saturating_add(1);
+        self.told <= most
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_day_has_a_budget() {
+        let mut daily = Daily::default();
+        let said = [(7, 2), (7, 2), (7, 2), (8, 2), (8, 0)].map(|(day, most)| daily.may_tell(day, most));
+        assert_eq!(said, [true, true, false, true, false]);
+    }
 
     #[test]
     fn repeats_only_what_is_worse_or_old() {

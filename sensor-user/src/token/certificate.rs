@@ -5,8 +5,7 @@
 //! sequence (`Client-Cert`, RFC 9440); the elements `Hash` and `Cert` of Envoy's `X-Forwarded-Client-Cert`; and the
 //! hash alone, in hexadecimal digits or base64.
 
-use std::borrow::Cow;
-
+use crate::token::extract::percent_decoded;
 use crate::token::hash::sha256;
 use crate::token::jose::base64;
 
@@ -76,7 +75,8 @@ fn thumbprint(element: &[u8]) -> Option<[u8; 32]> {
     if text.len() > MAX_TEXT * 3 {
         return None;
     }
-    let text = percent_decoded(text);
+    // A `+` stays one: it belongs to base64.
+    let text = percent_decoded(text, false);
     let bare = match memchr::memmem::find(&text, BEGIN) {
         Some(at) => {
             let body = text.get(at + BEGIN.len()..)?;
@@ -115,26 +115,6 @@ fn hex(text: &[u8]) -> Option<[u8; 32]> {
 
 fn unquoted(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\"").and_then(|inner| inner.strip_suffix(b"\"")).unwrap_or(text)
-}
-
-/// A `+` stays one: it belongs to base64.
-fn percent_decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    if memchr::memchr(b'%', text).is_none() {
-        return Cow::Borrowed(text);
-    }
-    let digit = |at: usize| text.get(at).and_then(|b| char::from(*b).to_digit(16));
-    let (mut out, mut at) = (Vec::with_capacity(text.len()), 0);
-    while let Some(&byte) = text.get(at) {
-        at += 1;
-        match (byte, digit(at), digit(at + 1)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push(u8::try_from(high * 16 + low).unwrap_or_default());
-                at += 2;
-            }
-            _ => out.push(byte),
-        }
-    }
-    Cow::Owned(out)
 }
 
 #[cfg(test)]

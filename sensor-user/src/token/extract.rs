@@ -361,7 +361,7 @@ fn without_scheme(text: &[u8]) -> &[u8] {
 }
 
 /// Percent-decoding as the URL standard does it: an invalid escape stays as it is.
-fn percent_decoded(text: &[u8], plus: bool) -> Cow<'_, [u8]> {
+pub(super) fn percent_decoded(text: &[u8], plus: bool) -> Cow<'_, [u8]> {
     let special = |b: u8| b == b'%' || (plus && b == b'+');
     if !text.iter().any(|b| special(*b)) {
         return Cow::Borrowed(text);

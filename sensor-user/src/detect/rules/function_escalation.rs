@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
-use crate::detect::roster::stable_hash;
+use crate::detect::roster::{roles_of, stable_hash};
 use crate::detect::sketch::Crowd;
 use crate::detect::statement::Statement;
 use crate::detect::{
@@ -110,9 +110,8 @@ impl OfRoute {
 
 /// Everybody with the same roles and scopes from the same issuer. Their order does not matter.
 fn group_of(token: &Token) -> u32 {
-    let roles = token.roles.iter().fold(0_u64, |sum, role| sum.wrapping_add(stable_hash(&**role)));
     let issuer = token.issuer.as_deref().map_or(0, stable_hash);
-    u32::try_from((issuer ^ roles.rotate_left(7)) >> 32).unwrap_or_default()
+    u32::try_from((issuer ^ roles_of(token).rotate_left(7)) >> 32).unwrap_or_default()
 }
 
 impl Rule for FunctionEscalation {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::detect::roster::stable_hash;
+use crate::detect::roster::{roles_of, stable_hash};
 use crate::detect::statement::Statement;
+use crate::detect::told::Daily;
 use crate::detect::{
     About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Threshold, When,
 };
@@ -79,8 +80,7 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
 struct OfService {
     /// Requests of each group, by its bit.
     groups: Vec<u16>,
-    day: u32,
-    told: u32,
+    daily: Daily,
 }
 
 struct UnusualEndpoint {
@@ -109,8 +109,7 @@ impl Groups {
 
 /// Everybody with the same client family, roles and scopes.
 fn group_of(case: &Case<'_>, token: &Token) -> u64 {
-    let roles = token.roles.iter().fold(0_u64, |sum, role| sum.wrapping_add(stable_hash(&**role)));
-    stable_hash(&(roles, case.who.family))
+    stable_hash(&(roles_of(token), case.who.family))
 }
 
 impl OfService {
@@ -123,14 +122,6 @@ impl OfService {
         let Some(count) = self.groups.get_mut(at) else { return 0 };
         *count = count.saturating_add(1);
         *count
-    }
-
-    fn may_tell(&mut self, day: u32, most: u32) -> bool {
-        if day != self.day {
-            (self.day, self.told) = (day, 0);
-        }
-        self.told += 1;
-        self.told <= most
     }
 }
 
@@ -164,7 +155,7 @@ impl Rule for UnusualEndpoint {
         let lasted = |first_s: u32| second.saturating_sub(first_s) >= self.learn_s;
         let known = principal.uses >= KNOWN_USES && lasted(principal.first_s) && requests >= GROUP_USES;
         let settled = case.route.uses >= self.route_uses && lasted(case.route.first_s);
-        if !known || !settled || !service.may_tell(second / DAY_S, self.per_day) {
+        if !known || !settled || !service.daily.may_tell(second / DAY_S, self.per_day) {
             return;
         }
         let statement = Statement {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::detect::roster::stable_hash;
 use crate::detect::statement::Statement;
+use crate::detect::told::Daily;
 use crate::detect::{
     About, Case, Column, DetectSettings, Memory, Needs, Report, RouteKind, Rule, Severity, Slot, Threshold,
     When,
@@ -111,8 +112,7 @@ struct OfService {
     mean: f32,
     spread: f32,
     since_s: u32,
-    day: u32,
-    told: u32,
+    daily: Daily,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -179,14 +179,6 @@ impl OfService {
         self.spread += (distance - self.spread) * weight;
         far
     }
-
-    fn may_tell(&mut self, day: u32, most: u32) -> bool {
-        if day != self.day {
-            (self.day, self.told) = (day, 0);
-        }
-        self.told += 1;
-        self.told <= most
-    }
 }
 
 impl Rule for UnusualSequence {
@@ -236,7 +228,7 @@ impl Rule for UnusualSequence {
         }
         let learned =
             service.steps >= self.learn_steps && second.saturating_sub(service.since_s) >= self.learn_s;
-        if !service.learn(bits) || !learned || told || !service.may_tell(second / DAY_S, self.per_day) {
+        if !service.learn(bits) || !learned || told || !service.daily.may_tell(second / DAY_S, self.per_day) {
             return;
         }
         let usual = service.mean;
