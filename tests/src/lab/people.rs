@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use anyhow::Result;
 
 use super::label::Label;
+use super::rng::Rng;
 use super::script::{Answer, Call, Caller, Script, Trick};
 use super::world::{Job, World};
 use super::{DAY, MS, S, Service, places};
@@ -21,6 +22,8 @@ struct Visit<'a> {
     script: &'a mut Script,
     person: usize,
     caller: Caller,
+    /// What the browser sends besides.
+    cookie: Option<String>,
     token: String,
     refresh: String,
     issued: u64,
@@ -38,8 +41,17 @@ pub fn session(world: &mut World, script: &mut Script, person: usize, at: u64) -
     let job = who.job;
     let caller = world.caller(person, device, at);
     note_new_device(world, script, person, device, at);
-    let mut visit =
-        Visit { world, script, person, caller, token: String::new(), refresh: String::new(), issued: 0, at };
+    let mut visit = Visit {
+        world,
+        script,
+        person,
+        caller,
+        cookie: cookie(person, device, at),
+        token: String::new(),
+        refresh: String::new(),
+        issued: 0,
+        at,
+    };
     if !visit.travel() || !visit.log_in()? {
         return Ok(());
     }
@@ -88,6 +100,13 @@ fn note_new_device(world: &World, script: &mut Script, person: usize, device: us
             ..Label::default()
         });
     }
+}
+
+/// The session cookie of a browser: two people of five have one, for a week.
+fn cookie(person: usize, device: usize, at: u64) -> Option<String> {
+    let week = at / (7 * 86_400 * S);
+    let mut rng = Rng::new((person as u64) << 20 | (device as u64) << 16 | week);
+    (person % 5 < 2).then(|| format!("theme=dark; JSESSIONID={}", rng.hex(32)))
 }
 
 impl Visit<'_> {
@@ -233,6 +252,10 @@ impl Visit<'_> {
     fn ask(&mut self, service: Service, call: Call, status: u16) {
         let answer = self.world.answer(service, self.at, status);
         let call = if self.token.is_empty() { call } else { call.token(&self.token) };
+        let call = match &self.cookie {
+            Some(cookie) => call.header("Cookie", cookie.clone()),
+            None => call,
+        };
         self.script.call(self.at, &self.caller, service, call, &answer);
         if self.world.rng.chance(0.000_1) {
             self.script.trick(Trick::NoAnswer);

@@ -105,13 +105,65 @@ pub(super) fn workload_token_abroad(a: &mut Attack<'_>) -> Result<()> {
 }
 
 pub(super) fn subject_switch(a: &mut Attack<'_>) -> Result<()> {
+    match a.rng.below(3) {
+        0 => desk(a),
+        1 => cookie(a),
+        _ => family(a),
+    }
+}
+
+/// A session whose cookie a thief took over, and brings a token of his own.
+fn cookie(a: &mut Attack<'_>) -> Result<()> {
+    let session = format!("JSESSIONID={}", a.rng.hex(32));
+    let (first, second) = (a.own_token()?, a.own_token()?);
+    let call = |page: u64, token: &str| {
+        Call::get(format!("/orders?page={page}")).header("Cookie", session.clone()).token(token)
+    };
+    let who = a.attacker();
+    for page in 0..a.rng.between(4, 9) {
+        a.prepare(&who, Service::Orders, call(page, &first), 200);
+        a.wait_ms(2_000, 20_000);
+    }
+    let thief = a.attacker();
+    for page in 0..a.rng.between(1, 4) {
+        a.hit(&thief, Service::Orders, call(page, &second), 200);
+        a.wait_ms(500, 5_000);
+    }
+    a.may(THEFT);
+    Ok(())
+}
+
+/// One login of an issuer (`sid`) whose tokens name two people.
+fn family(a: &mut Attack<'_>) -> Result<()> {
+    let sid = json!(a.rng.hex(32));
+    let mut token = || {
+        let name = a.mallory();
+        let mut claims = a.claims(&name);
+        set(&mut claims, "sid", sid.clone());
+        a.world.sign(&claims)
+    };
+    let (first, second) = (token()?, token()?);
+    let who = a.attacker();
+    for page in 0..a.rng.between(4, 9) {
+        a.prepare(&who, Service::Orders, Call::get(format!("/orders?page={page}")).token(&first), 200);
+        a.wait_ms(2_000, 20_000);
+    }
+    for page in 0..a.rng.between(1, 4) {
+        a.hit(&who, Service::Orders, Call::get(format!("/orders?page={page}")).token(&second), 200);
+        a.wait_ms(500, 5_000);
+    }
+    a.may(THEFT);
+    Ok(())
+}
+
+/// A desk that is known for one person, and then uses a token that was there all the time.
+fn desk(a: &mut Attack<'_>) -> Result<()> {
     a.world.attackers += 1;
     // A desk of its own: an address that has carried several people is silent for good.
     let (floor, host) = (a.world.attackers / 200 % 200, a.world.attackers % 200 + 10);
     let who = Caller { lane: 7, ..machines::internal([10, 6, floor as u8, host as u8], "tool/1") };
     a.label.addresses.push(who.address);
     let (first, second) = (a.own_token()?, a.own_token()?);
-    // A desk that is known for one person, and then uses a token that was there all the time.
     for page in 0..26 {
         a.prepare(&who, Service::Orders, Call::get(format!("/orders?page={}", page % 4)).token(&first), 200);
         a.wait_ms(25_000, 29_000);
