@@ -7,6 +7,7 @@ pub mod challenge;
 pub mod climate;
 pub mod crowd;
 pub mod detector;
+pub mod directory;
 pub mod docs;
 pub mod family;
 pub mod finding;

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::capture::SocketId;
 use crate::detect::crowd::FadingCrowd;
+use crate::detect::directory::Accounts;
 use crate::detect::roster::stable_hash;
 use crate::detect::session::{Session, Sessions};
-use crate::detect::spelling::Directory;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::table::Table;
 use crate::detect::{
@@ -98,14 +98,8 @@ const SHARED: u32 = 3;
 /// Kinds of sessions: names of cookies, of which a site uses a handful, and `sid`.
 const MAX_KINDS: usize = 128;
 
-/// Issuers whose accounts are held against the directory.
-const MAX_ISSUERS: usize = 64;
-
 /// Principals whose sessions may be mixed although their kind is trusted, and one more for so many that kept theirs.
 const MIXED: (u32, u32) = (2, 8);
-
-/// An unknown account is told again after so many seconds of use.
-const AGAIN_S: u32 = 86_400;
 
 pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     Box::new(SubjectSwitch {
@@ -316,68 +310,6 @@ impl SubjectSwitch {
 /// The kind of sessions that issuers name in tokens (`sid`).
 const FAMILIES: u64 = 0;
 
-/// Accounts against the directory. Not kept over a restart, which only costs looking again.
-struct Accounts {
-    /// Principals of an issuer that the directory must know.
-    known: u32,
-    revision: u32,
-    principals: Column<Account>,
-    /// By issuer: principals that the directory knows, and that it does not.
-    issuers: Table<u64, (u32, u32)>,
-}
-
-/// A principal as the directory has it: 12 bytes.
-#[derive(Clone, Copy, Default)]
-struct Account {
-    /// The knowledge that it was looked up in, plus one.
-    revision: u32,
-    unknown: bool,
-    told_s: u32,
-}
-
-impl Accounts {
-    fn new(known: u32) -> Self {
-        Self { known, revision: 0, principals: Column::default(), issuers: Table::new(MAX_ISSUERS) }
-    }
-
-    fn judge(
-        &mut self,
-        case: &Case<'_>,
-        directory: &Directory,
-        subject: Slot,
-        held: &TokenUse,
-    ) -> Option<Finding> {
-        let revision = case.knowledge.revision.wrapping_add(1);
-        if self.revision != revision {
-            self.revision = revision;
-            self.issuers = Table::new(MAX_ISSUERS);
-        }
-        let account = self.principals.of(subject);
-        let fresh = account.revision != revision;
-        if !fresh && !account.unknown {
-            return None;
-        }
-        let name = held.token.subject.as_deref()?;
-        let issuer = stable_hash(held.token.issuer.as_deref().unwrap_or_default());
-        let counts = self.issuers.get_or(issuer, <(u32, u32)>::default)?;
-        if fresh {
-            (account.revision, account.unknown) =
-                (revision, !directory.knows(name, &case.knowledge.spelling));
-            *(if account.unknown { &mut counts.1 } else { &mut counts.0 }) += 1;
-        }
-        // A directory that does not know a quarter of an issuer's accounts does not speak of them.
-        let (known, unknown) = *counts;
-        let speaks = known >= self.known && unknown <= (known / 4).max(1);
-        let at_s = case.second();
-        let due = account.told_s == 0 || at_s.saturating_sub(account.told_s) >= AGAIN_S;
-        if !account.unknown || !speaks || !due {
-            return None;
-        }
-        account.told_s = at_s;
-        Some(unknown_account(case, held))
-    }
-}
-
 fn unknown_account(case: &Case<'_>, held: &TokenUse) -> Finding {
     let subject = Subject::new(case, held);
     let statement = Statement {
@@ -416,8 +348,8 @@ impl Rule for SubjectSwitch {
         let Some(held) = held else { return };
         let switched = self.switch(case, actor.slot, held);
         report.extend(self.changed_login(case, actor.slot, held).or(switched));
-        if let Some(directory) = &case.knowledge.directory {
-            report.extend(self.accounts.judge(case, directory, actor.slot, held));
+        if self.accounts.is_unknown(case, actor.slot, held) {
+            report.push(unknown_account(case, held));
         }
     }
 }
@@ -459,6 +391,7 @@ fn finding(case: &Case<'_>, held: &TokenUse, last_s: u32, what: &str) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detect::spelling::Directory;
     use crate::detect::staging::{NOW_S, Play, Stage, token};
     use crate::token::Token;
 
