@@ -18,6 +18,8 @@ pub enum Actor {
     Principal(Box<str>, Option<Box<str>>),
     /// A token that names nobody for certain.
     Token(Fingerprint),
+    /// No token: the account that a login claims, by hash.
+    Claimed(u64),
     /// No token.
     Nobody,
     /// Everybody beyond what one source may open.
@@ -46,7 +48,7 @@ impl Key {
         let actor = match (verified, finding.token) {
             (Some(p), _) => Actor::Principal(p.subject.clone(), p.issuer.clone()),
             (None, Some(token)) => Actor::Token(token),
-            (None, None) => Actor::Nobody,
+            (None, None) => finding.group.map_or(Actor::Nobody, Actor::Claimed),
         };
         let (address, route) = match finding.scene.as_deref() {
             Some(scene) if scene.is_of_service() => {
@@ -78,9 +80,11 @@ impl Key {
                 parts.push(issuer.as_deref().unwrap_or_default().as_bytes());
             }
             Actor::Token(token) => parts.push(&token.0),
-            Actor::Nobody => {}
+            Actor::Claimed(_) | Actor::Nobody => {}
             Actor::Rest => parts.push(b"rest"),
         }
+        let claimed = if let Actor::Claimed(group) = self.actor { Some(group.to_be_bytes()) } else { None };
+        parts.extend(claimed.as_ref().map(<[u8; 8]>::as_slice));
         ulid(at, &parts)
     }
 }
@@ -109,17 +113,20 @@ mod tests {
 
     #[test]
     fn each_service_has_an_alert_of_its_own() {
-        let about = |server: &str| {
+        let about = |server: &str, account: Option<u64>| {
             let mut finding = finding(1);
             (finding.token, finding.principal) = (None, None);
             let scene = finding.scene.as_mut().unwrap();
             scene.endpoints.client = Scene::NOBODY;
             scene.endpoints.server = server.parse().unwrap();
-            Key::of(&finding)
+            Key::of(&finding.of_account(account))
         };
-        assert_eq!(about("10.0.0.1:80"), about("10.0.0.1:80"));
-        assert_ne!(about("10.0.0.1:80"), about("10.0.0.1:81"));
-        assert_ne!(about("10.0.0.1:80"), about("10.0.0.2:80"));
-        assert_eq!(about("10.0.0.1:80").address, Some(IpAddr::from([10, 0, 0, 1])));
+        assert_eq!(about("10.0.0.1:80", None), about("10.0.0.1:80", None));
+        assert_ne!(about("10.0.0.1:80", None), about("10.0.0.1:81", None));
+        assert_ne!(about("10.0.0.1:80", None), about("10.0.0.2:80", None));
+        assert_eq!(about("10.0.0.1:80", None).address, Some(IpAddr::from([10, 0, 0, 1])));
+        let [alice, bob] = [1, 2].map(|account| about("10.0.0.1:80", Some(account)));
+        assert_ne!(alice, bob, "so has each account");
+        assert_ne!(alice.identity(Time::from_secs(1)), bob.identity(Time::from_secs(1)));
     }
 }

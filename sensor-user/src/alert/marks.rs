@@ -49,6 +49,7 @@ impl Named {
         let actor = match &key.actor {
             Actor::Principal(subject, issuer) => principal(subject, issuer.as_deref()),
             Actor::Token(token) => format!("token:{token}"),
+            Actor::Claimed(group) => format!("account:{group:016x}"),
             Actor::Nobody => "nobody".to_owned(),
             Actor::Rest => "rest".to_owned(),
         };

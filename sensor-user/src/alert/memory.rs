@@ -45,6 +45,7 @@ enum KeptActor {
     Token(Fingerprint),
     Nobody,
     Rest,
+    Claimed(u64),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -187,6 +188,7 @@ fn keep_alert(alert: &Alert, told: u64, cooling: bool, ends: Time) -> KeptAlert 
         actor: match &alert.key.actor {
             Actor::Principal(subject, issuer) => KeptActor::Principal(subject.clone(), issuer.clone()),
             Actor::Token(token) => KeptActor::Token(*token),
+            Actor::Claimed(group) => KeptActor::Claimed(*group),
             Actor::Nobody => KeptActor::Nobody,
             Actor::Rest => KeptActor::Rest,
         },
@@ -233,6 +235,7 @@ fn wake_alert(kept: KeptAlert, cards: &[&'static About]) -> Option<Alert> {
             actor: match kept.actor {
                 KeptActor::Principal(subject, issuer) => Actor::Principal(subject, issuer),
                 KeptActor::Token(token) => Actor::Token(token),
+                KeptActor::Claimed(group) => Actor::Claimed(group),
                 KeptActor::Nobody => Actor::Nobody,
                 KeptActor::Rest => Actor::Rest,
             },
@@ -247,6 +250,7 @@ fn wake_alert(kept: KeptAlert, cards: &[&'static About]) -> Option<Alert> {
             confidence,
             principal,
             token,
+            group: None,
             message,
             brief,
             facts: facts.collect(),

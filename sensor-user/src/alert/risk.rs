@@ -170,6 +170,7 @@ impl Risks {
             confidence: 80,
             principal,
             token,
+            group: None,
             message: format!(
                 "The risk of one {kind} has risen to {risk}: {} of {} about it have added up.",
                 many(alerts, "alert"),

@@ -228,6 +228,11 @@ fn from_event(id: Ulid, event: &Value, scope: Scope) -> Result<Entry, String> {
                 .into(),
         );
     }
+    if scope == Scope::Exact && token.is_none() && event.pointer("/unmapped/account").is_some() {
+        return Err(
+            "the event hides the account: mark by id on the host that wrote it, or with another scope".into(),
+        );
+    }
     let actor = match (subject, token) {
         (Some(subject), _) => marks::principal(subject, text("/evidences/0/actor/session/issuer")),
         (None, Some(token)) => format!("token:{token}"),

@@ -141,6 +141,9 @@ pub struct Finding {
     pub principal: Option<Principal>,
     /// Which token.
     pub token: Option<Fingerprint>,
+    /// What tells it apart from others of its rule where no token does: the account that a login names, by
+    /// [`stable_hash`](crate::detect::roster::stable_hash). A claim: it names an alert and no one else.
+    pub group: Option<u64>,
     /// One sentence for people: what happened and why it matters, nothing secret.
     pub message: String,
     /// The short phrase of the compact line: `alg "none" accepted`.

@@ -160,7 +160,7 @@ impl Listed {
             brief: format!("login of {} {how}", self.about.id.replace('-', " ")),
             facts: vec![("account", Value::from(shown(account)))],
         };
-        Some(statement.into_address_finding(self.about, case))
+        Some(statement.into_address_finding(self.about, case).of_account(Some(lineage::account(account))))
     }
 }
 

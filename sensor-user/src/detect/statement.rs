@@ -162,11 +162,21 @@ impl Statement {
             confidence: self.confidence,
             principal: None,
             token: None,
+            group: None,
             message: self.message,
             brief: self.brief,
             facts: self.facts,
             scene: Some(Box::new(scene)),
         }
+    }
+}
+
+impl Finding {
+    /// The same, about one account that a login claims.
+    #[must_use]
+    pub const fn of_account(mut self, account: Option<u64>) -> Self {
+        self.group = account;
+        self
     }
 }
 

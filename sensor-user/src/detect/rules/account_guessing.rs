@@ -139,7 +139,9 @@ fn finding(case: &Case<'_>, severity: Severity, addresses: u32, failures: u32) -
     };
     let mut facts = vec![("addresses", addresses.into()), ("failures", failures.into())];
     facts.extend(shown_account(case).map(|account| ("account", account.into())));
-    Statement { severity, confidence: 80, message, brief, facts }.into_service_finding(&ABOUT, case)
+    Statement { severity, confidence: 80, message, brief, facts }
+        .into_service_finding(&ABOUT, case)
+        .of_account(case.login.and_then(|login| login.login.account))
 }
 
 #[cfg(test)]

@@ -98,6 +98,7 @@ fn finding(reason: &'static str, records: u64, at: Time, medium_records: u64) ->
         confidence: 100,
         principal: None,
         token: None,
+        group: None,
         message: format!(
             "{records} records that may have held requests were lost ({reason}): what they held was not judged."
         ),

@@ -130,7 +130,7 @@ impl DormantAccount {
             brief: format!("login after {days} days"),
             facts: vec![("silent_days", days.into()), ("account", Value::from(shown(account)))],
         };
-        Some(statement.into_address_finding(&ABOUT, case))
+        Some(statement.into_address_finding(&ABOUT, case).of_account(Some(name)))
     }
 
     /// A principal that is back is told of at its first success: the requests before may have failed.

@@ -146,7 +146,7 @@ fn finding(case: &Case<'_>, severity: Severity, count: u32, addresses: u32) -> F
         brief: format!("{count} logins in 10 min"),
         facts,
     };
-    statement.into_address_finding(&ABOUT, case)
+    statement.into_address_finding(&ABOUT, case).of_account(case.login.and_then(|login| login.login.account))
 }
 
 #[cfg(test)]

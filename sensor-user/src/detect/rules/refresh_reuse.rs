@@ -207,6 +207,7 @@ fn finding(case: &Case<'_>, severity: Severity, apart_s: u32, elsewhere: bool) -
         confidence: if elsewhere { 90 } else { 80 },
         principal: case.lineage.owner(&case.issue).cloned(),
         token: None,
+        group: None,
         message: format!(
             "A refresh token was accepted again{place} {apart_s} s after its last use on {}: two parties hold it.",
             case.route.name

@@ -195,6 +195,7 @@ fn finding(server: SocketAddr, silence: u32, pulse: &Pulse, now: Time) -> Findin
         confidence: 60,
         principal: None,
         token: None,
+        group: None,
         message: format!(
             "{server} was not asked anything for {silence} s; its longest silence within a week was {longest} s."
         ),

@@ -116,6 +116,7 @@ fn in_referer(case: &Case<'_>) -> Finding {
         confidence: 85,
         principal: None,
         token: None,
+        group: None,
         message: format!(
             "The Referer of a request to {} holds a token: the page before had it in its URL.",
             case.route.name

@@ -286,6 +286,7 @@ fn finding(rule: &UserRule, facts: &CaseFacts<'_>, said: Said) -> Finding {
         confidence: rule.confidence,
         principal: facts.token.and_then(|held| scene::principal(&held.token)),
         token: facts.token.map(|held| held.token.fingerprint),
+        group: None,
         message: said.message,
         brief: rule.about.title.to_owned(),
         facts: told,
