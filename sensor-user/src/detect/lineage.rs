@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::detect::roster::{Roster, stable_hash};
 use crate::detect::table::Table;
-use crate::detect::{Column, Known, Principal, Slot, Who, scene};
+use crate::detect::{Column, Known, Principal, Slot, Who, scene, spelling};
 use crate::http::Exchange;
 use crate::token::{IssuedToken, TokenUse};
 
@@ -205,10 +205,10 @@ fn named(exchange: &Exchange) -> u64 {
     exchange.account().filter(|_| clear).map_or(0, account)
 }
 
-/// Names an account without regard to case; never 0.
+/// Names an account without regard to its spelling; never 0.
 #[must_use]
 pub fn account(name: &str) -> u64 {
-    stable_hash(&name.trim().to_lowercase()).max(1)
+    spelling::account(name).max(1)
 }
 
 #[cfg(test)]

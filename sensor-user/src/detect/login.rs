@@ -5,12 +5,10 @@
 //! or a redirect elsewhere with a cookie. On token routes only requests that name an account and no refresh token
 //! count: the password grant and its like. Reading a login page is no attempt.
 
-use std::hash::{Hash, Hasher};
-
 use crate::detect::challenge::asks_for_nonce;
 use crate::detect::holder::holder;
 use crate::detect::roster::stable_hash;
-use crate::detect::{Case, RouteKind, text};
+use crate::detect::{Case, RouteKind, spelling, text};
 use crate::http::Exchange;
 
 /// An attempt to log in.
@@ -18,7 +16,7 @@ use crate::http::Exchange;
 pub struct Login {
     /// It failed; otherwise it succeeded.
     pub failed: bool,
-    /// Names the account, by a hash that ignores case; none if the request does not.
+    /// Names the account, by a hash that ignores its spelling; none if the request does not.
     pub account: Option<u64>,
     /// Names the holder of the client's address.
     pub address: u64,
@@ -49,7 +47,7 @@ impl Login {
             return None;
         }
         let failed = has_failed(exchange, lax || named.is_some())?;
-        let account = named.map(|name| stable_hash(&Folded(name)));
+        let account = named.map(spelling::account);
         Some(Self { failed, account, address: stable_hash(&holder(exchange.client)) })
     }
 
@@ -57,17 +55,6 @@ impl Login {
     #[must_use]
     pub fn pair(&self) -> u64 {
         stable_hash(&(self.account, self.address))
-    }
-}
-
-/// A name without regard to case and surrounding blanks.
-struct Folded<'a>(&'a str);
-
-impl Hash for Folded<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        for c in self.0.trim().chars().flat_map(char::to_lowercase) {
-            state.write_u32(u32::from(c));
-        }
     }
 }
 

@@ -52,6 +52,12 @@ impl Spelling {
     }
 }
 
+/// A hash that all spellings of an account share, whatever its domain; the same in every run.
+#[must_use]
+pub fn account(name: &str) -> u64 {
+    stable_hash(&*folded(name))
+}
+
 /// The name trimmed, composed, in lower case, without what cannot be seen.
 fn folded(name: &str) -> Cow<'_, str> {
     let name = name.trim();
@@ -143,6 +149,14 @@ mod tests {
         assert_eq!(spelling.of("Zo\u{e9}"), spelling.of("zoe\u{301}"));
         assert_eq!(spelling.of("\u{130}rem"), spelling.of("i\u{307}rem"));
         assert_eq!(spelling.of("\u{fb01}nn"), "finn");
+    }
+
+    #[test]
+    fn a_hash_is_of_the_account_and_not_of_its_spelling() {
+        let spelled =
+            [" Alice@Example.COM ", "alice@example.com", "ａlice@example.com", "al\u{200b}ice@example.com"];
+        assert_eq!(spelled.map(account), [account("alice@example.com"); 4]);
+        assert_ne!(account("alice"), account("alice@example.com"));
     }
 
     #[test]

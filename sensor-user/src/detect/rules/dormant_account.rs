@@ -7,12 +7,11 @@ use serde_json::Value;
 
 use crate::detect::learning::DAY_S;
 use crate::detect::listed::shown;
-use crate::detect::roster::stable_hash;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::table::Table;
 use crate::detect::{
     About, Case, Column, DetectSettings, Finding, Memory, Needs, Report, RouteKind, Rule, Severity,
-    Threshold, When,
+    Threshold, When, spelling,
 };
 
 /// The card.
@@ -119,7 +118,7 @@ impl DormantAccount {
         let account = case.exchange.account()?;
         let at_s = case.second();
         self.memory.logins.keep_to(self.cap);
-        let name = stable_hash(account.trim().to_lowercase().as_str());
+        let name = spelling::account(account);
         let last = self.memory.logins.get_or(name, || at_s)?;
         let before = std::mem::replace(last, at_s.max(*last));
         let days = self.silence(before, at_s)?;
