@@ -3,11 +3,11 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tests::attack::Attack;
+use tests::bench::weigh;
 use tests::capture::{Conversation, Pcap};
 use tests::client::get;
 use tests::golden::START;
@@ -31,14 +31,7 @@ fn weighed(config: &Config, capture: &Pcap) -> Result<(f64, String)> {
     child.arg("replay").arg(&pcap).arg("-c").arg(&file).args(["-o", "json"]);
     let out = dir.path().join("out");
     let mut child = child.stdout(fs::File::create(&out)?).stderr(Stdio::null()).spawn()?;
-    let mut peak: f64 = 0.0;
-    let status = loop {
-        peak = peak.max(tests::bench::peak_mib(child.id()).unwrap_or_default());
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
+    let (status, peak) = weigh(&mut child)?;
     ensure!(status.success(), "replay ended with {status}");
     Ok((peak, fs::read_to_string(out)?))
 }

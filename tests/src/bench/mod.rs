@@ -7,7 +7,8 @@ mod live;
 mod offline;
 mod process;
 
-pub use process::peak_mib;
+pub(crate) use process::peak_mib;
+pub use process::weigh;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

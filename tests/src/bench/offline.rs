@@ -5,12 +5,11 @@ use std::io::{BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use super::process::{children_cpu_s, peak_mib};
+use super::process::{children_cpu_s, weigh};
 use super::{Figure, Options, store};
 use crate::capture::{Conversation, Segment, file_header, record_header};
 use crate::client::get;
@@ -131,14 +130,7 @@ fn replay(capture: &Path, config: &Path) -> Result<(f64, f64)> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
-    let mut peak: f64 = 0.0;
-    let status = loop {
-        peak = peak.max(peak_mib(child.id()).unwrap_or_default());
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
+    let (status, peak) = weigh(&mut child)?;
     ensure!(status.success(), "replay ended with {status}");
     Ok((children_cpu_s()? - before, peak))
 }

@@ -1,6 +1,8 @@
 //! What processes cost, read from `/proc`.
 
 use std::fs;
+use std::process::{Child, ExitStatus};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -34,6 +36,21 @@ pub fn peak_mib(pid: u32) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
+}
+
+/// Waits for a process to end; how it did, and its peak resident memory in MiB as it was seen every 5 ms.
+///
+/// # Errors
+/// When it cannot be waited for.
+pub fn weigh(child: &mut Child) -> Result<(ExitStatus, f64)> {
+    let mut peak: f64 = 0.0;
+    loop {
+        peak = peak.max(peak_mib(child.id()).unwrap_or_default());
+        if let Some(status) = child.try_wait()? {
+            return Ok((status, peak));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Run time in nanoseconds and runs of the kernel programs that a process holds, while `bpf_stats_enabled` is 1.
