@@ -32,7 +32,7 @@ pub(crate) fn children_cpu_s() -> Result<f64> {
 
 /// Peak resident memory of a process so far, in MiB; none once it has ended.
 #[must_use]
-pub fn peak_mib(pid: u32) -> Option<f64> {
+pub(crate) fn peak_mib(pid: u32) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
