@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::capture::SourceError;
 use crate::config::{Config, Report};
 use crate::detect::user::UserRules;
-use crate::sink;
+use crate::render;
 use crate::token::fetch::FetchError;
 use crate::token::hash::NoRandomness;
 
@@ -32,7 +32,7 @@ pub use replay::replay;
 /// What the runtime needs to know besides the configuration.
 pub struct Options {
     /// How alerts are written.
-    pub format: sink::Format,
+    pub format: render::Format,
     /// Whether compact lines are coloured.
     pub colour: bool,
     /// The user's rules that replay asks; live capture reads its own from the directory.

@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 
 /// The stages from left to right.
-const STAGES: [&str; 7] = ["capture", "reassembly", "http", "token", "detect", "alert", "sink"];
+const STAGES: [&str; 9] =
+    ["capture", "reassembly", "http", "token", "detect", "alert", "render", "spool", "sink"];
 
 /// What any stage may use besides those to its left.
 const FREE: [&str; 1] = ["telemetry"];
 
 /// Modules that sit above the stages: no stage may know them.
-const ABOVE: [&str; 6] = ["config", "cli", "pipeline", "runtime", "enrich", "store"];
+const ABOVE: [&str; 8] = ["config", "cli", "pipeline", "runtime", "enrich", "store", "deliver", "control"];
 
 /// Stages that take time from the data and touch nothing outside.
 const PURE: [&str; 5] = ["reassembly", "http", "token", "detect", "alert"];

@@ -15,7 +15,7 @@ use crate::capture::Time;
 use crate::cli::{Context, Failure, terminal};
 use crate::config::Secrets;
 use crate::detect::holder::holder;
-use crate::sink::shown;
+use crate::render::shown;
 use crate::store::index::{self, Entry};
 use crate::store::marks::{edit, read};
 use crate::telemetry::printable;
@@ -353,7 +353,7 @@ mod tests {
     use crate::alert::key::Key;
     use crate::alert::{Event, Marks};
     use crate::detect::Scene;
-    use crate::sink::Format;
+    use crate::render::Format;
 
     const NOW: u64 = 1_795_284_245_123;
 

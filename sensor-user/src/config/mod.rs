@@ -13,6 +13,7 @@ pub mod revocation;
 pub mod rules;
 pub mod section;
 pub mod show;
+pub mod sinks;
 pub mod tokens;
 pub mod traffic;
 pub mod user;
@@ -26,7 +27,7 @@ use crate::detect::About;
 use crate::token::settings::TokenSettings;
 
 pub use env::Environment;
-pub use outputs::{Format, Metrics, State, Stdout};
+pub use outputs::{Format, Metrics, Spool, State, Stdout, Store, Sync};
 pub use problem::{Level, Problem, Report, Source, Span};
 pub use rules::{Alerts, RuleSettings};
 pub use tokens::{Privacy, SecretRef};
@@ -68,10 +69,16 @@ pub struct Config {
     pub privacy: Privacy,
     /// Standard output.
     pub stdout: Stdout,
+    /// Every other sink.
+    pub sinks: Vec<crate::sink::Settings>,
     /// Metrics.
     pub metrics: Metrics,
     /// What survives a restart.
     pub state: State,
+    /// How alerts wait for sinks.
+    pub spool: Spool,
+    /// What can be searched later.
+    pub store: Store,
 }
 
 /// A configuration and what there is to say about it.
@@ -221,10 +228,12 @@ impl Config {
         let alerts = s.section("alerts", "What becomes of findings.", |s| Alerts::read(s, cards));
         let privacy = s.section("privacy", "How much of people is shown.", Privacy::read);
         let doc = "Where alerts go besides standard output, which is always there unless turned off here.";
-        let written = s.items("sinks", doc, Stdout::EXAMPLE, Stdout::read);
-        let stdout = Stdout::of(s, written);
+        let items = s.items("sinks", doc, sinks::EXAMPLE, |s| sinks::read(s, resolver));
+        let (stdout, sinks) = sinks::sort(s, items);
         let metrics = s.section("metrics", "Where the sensor tells about itself.", Metrics::read);
         let state = s.section("state", "What survives a restart of the sensor.", State::read);
+        let spool = s.section("spool", "How alerts wait until every sink has them.", Spool::read);
+        let store = s.section("store", "What can be searched later.", Store::read);
         Self {
             capture,
             flows,
@@ -239,8 +248,11 @@ impl Config {
             alerts,
             privacy,
             stdout,
+            sinks,
             metrics,
             state,
+            spool,
+            store,
         }
     }
 }

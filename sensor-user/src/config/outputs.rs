@@ -1,10 +1,9 @@
-//! The sections about what leaves the sensor: `sinks` and `metrics`.
+//! The sections about what leaves the sensor and stays of it: `metrics`, `state`, `spool`, `store`, `control`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::problem::Problem;
 use crate::config::section::Section;
 use crate::config::word::{Listen, Word, Wrong, choose};
 
@@ -31,7 +30,7 @@ const FORMATS: [(&str, Format); 5] = [
     ("ecs", Format::Ecs),
 ];
 
-impl From<Format> for crate::sink::Format {
+impl From<Format> for crate::render::Format {
     fn from(format: Format) -> Self {
         match format {
             Format::Compact => Self::Compact,
@@ -66,55 +65,6 @@ pub struct Stdout {
 impl Default for Stdout {
     fn default() -> Self {
         Self { enabled: true, output: None }
-    }
-}
-
-/// The kinds of sinks that the contract names; this version has the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct SinkType;
-
-impl Word for SinkType {
-    const WHAT: &'static str = "stdout";
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        match text {
-            "stdout" => Ok(Self),
-            other => {
-                Err(Wrong::new(format!("is {}, which is not in this version", super::word::excerpt(other)))
-                    .hint("the only sink is stdout"))
-            }
-        }
-    }
-
-    fn show(&self) -> String {
-        "stdout".into()
-    }
-}
-
-impl Stdout {
-    pub(super) const EXAMPLE: &'static str = "{type: stdout, enabled: true, output: ocsf}";
-
-    pub(super) fn read(s: &mut Section<'_, '_>) -> Option<Self> {
-        let kind = s.required::<SinkType>("type", "The kind of sink: stdout.");
-        if s.is_set("type") && kind.is_none() {
-            // Its keys are not ours to judge.
-            s.accept_all();
-        }
-        let enabled = s.word("enabled", true, "Whether alerts go there.");
-        let doc = "compact, json, yaml, ocsf or ecs. Left out: compact on a terminal, ocsf otherwise.";
-        let output = s.optional("output", doc);
-        kind.map(|SinkType| Self { enabled, output })
-    }
-
-    /// The one that holds, of all that are written.
-    pub(super) fn of(s: &mut Section<'_, '_>, written: Vec<Self>) -> Self {
-        if written.len() > 1 {
-            s.report(Problem::error(
-                s.span_of("sinks"),
-                "there is only one standard output, so only one stdout sink",
-            ));
-        }
-        written.into_iter().next().unwrap_or_default()
     }
 }
 
@@ -165,5 +115,82 @@ impl State {
         let doc = "Seconds between two savings of what was learned; it is saved at the end as well.";
         let save_every = Duration::from_secs(s.number("save_every_s", 300, 1..=86_400, doc));
         Self { dir, save_every }
+    }
+}
+
+/// How long alerts wait for sinks, and how surely.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spool {
+    /// Bytes on disk at most.
+    pub max_bytes: u64,
+    /// How long an event is kept at most.
+    pub max_age: Duration,
+    /// When it is made to last.
+    pub sync: Sync,
+}
+
+/// When what was written is made to last through a loss of power. A crash of the sensor alone loses nothing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// Before anybody sees it, once for all that came meanwhile.
+    Always,
+    /// Once a second.
+    Second,
+    /// When the kernel likes.
+    Never,
+}
+
+const SYNCS: [(&str, Sync); 3] = [("always", Sync::Always), ("second", Sync::Second), ("never", Sync::Never)];
+
+impl Word for Sync {
+    const WHAT: &'static str = "always, second or never";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        choose(text, &SYNCS)
+    }
+
+    fn show(&self) -> String {
+        SYNCS.iter().find(|(_, sync)| sync == self).map_or("always", |(name, _)| name).to_owned()
+    }
+}
+
+impl Spool {
+    pub(super) fn read(s: &mut Section<'_, '_>) -> Self {
+        let doc = "Bytes on disk at most, in `state.dir`. Beyond it what every sink has goes first, then the least severe.";
+        let max_bytes = s.number("max_bytes", 256 << 20, 4 << 20..=1 << 40, doc);
+        let doc = "Hours for which an event is kept at most, delivered or not.";
+        let max_age = Duration::from_hours(s.number("max_age_h", 168, 1..=8_760, doc));
+        let doc = "When an alert is made to last through a loss of power: always (before anybody sees it), second (once \
+                   a second) or never (when the kernel likes). A crash of the sensor alone loses nothing.";
+        let sync = s.word("sync", Sync::Always, doc);
+        Self { max_bytes, max_age, sync }
+    }
+}
+
+/// What can be searched later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Whether there is one, in `state.dir`.
+    pub enabled: bool,
+    /// Bytes on disk at most.
+    pub max_bytes: u64,
+    /// For how long uses of tokens are kept.
+    pub uses_for: Duration,
+    /// For how long alerts and incidents are kept.
+    pub alerts_for: Duration,
+}
+
+impl Store {
+    pub(super) fn read(s: &mut Section<'_, '_>) -> Self {
+        let doc = "Whether alerts, incidents and uses of tokens are kept to be searched, in `state.dir`.";
+        let enabled = s.word("enabled", true, doc);
+        let doc = "Bytes on disk at most. Beyond it the oldest uses of tokens go first.";
+        let max_bytes = s.number("max_bytes", 4 << 30, 16 << 20..=1 << 42, doc);
+        let day = Duration::from_hours(24);
+        let doc = "Days for which uses of tokens are kept.";
+        let uses_for = day * u32::try_from(s.number("uses_days", 14, 1..=3_650, doc)).unwrap_or(14);
+        let doc = "Days for which alerts and incidents are kept.";
+        let alerts_for = day * u32::try_from(s.number("alerts_days", 365, 1..=3_650, doc)).unwrap_or(365);
+        Self { enabled, max_bytes, uses_for, alerts_for }
     }
 }

@@ -12,7 +12,7 @@ use crate::capture::pcap::PcapSource;
 use crate::capture::{Input, Progress as Polled, Source as _};
 use crate::config::{Config, Zone};
 use crate::pipeline::{Output, Pipeline};
-use crate::sink::{Sink as _, Stdout};
+use crate::render::{Sink as _, Stdout};
 use crate::telemetry::{Progress, Totals};
 use crate::token::verifier::InStep;
 

@@ -13,7 +13,7 @@ use crate::detect::{DetectSettings, RouteKind, settings::RouteMatch, settings::R
 use crate::http::{AccountSource, Bodies, BodyKey, BodyUse, HttpLimits};
 use crate::pipeline::Settings;
 use crate::reassembly::FlowLimits;
-use crate::sink::Privacy;
+use crate::render::Privacy;
 
 /// Every stage's slice.
 pub(super) fn of(config: &Config) -> Settings {

@@ -11,7 +11,7 @@ use super::{Options, RuntimeError, settings};
 use crate::alert::marks::Named;
 use crate::alert::{Activity, Alert, Event};
 use crate::config::Config;
-use crate::sink::{Privacy, Sink as _, Stdout};
+use crate::render::{Privacy, Sink as _, Stdout};
 use crate::store::Index;
 use crate::store::index::Entry;
 use crate::telemetry::Histogram;

@@ -1,182 +1,193 @@
-//! Sinks: where alerts go, and the forms that they take there.
+//! Sinks: where alerts go. One file a sink, one variant of [`Target`], one arm of [`open`].
 //!
-//! Rendering is pure; only [`stdout`] and the sinks to come do I/O.
+//! A sink delivers a batch of events and says what became of it. It keeps nothing: the spool holds every event until
+//! the sink has said that the other end took it, and delivery decides when to try again. So a sink has no queue,
+//! no retry and no clock of its own.
 
-pub mod compact;
-pub mod ecs;
-pub mod incident;
-pub mod ocsf;
-pub mod privacy;
-pub mod shown;
+pub mod alertmanager;
+pub mod file;
+pub mod http;
+pub mod kafka;
+pub mod nats;
+pub mod otlp;
+pub mod redis;
+pub mod s3;
+pub mod settings;
+pub mod smtp;
 pub mod stdout;
-pub mod yaml;
+pub mod syslog;
 
-#[cfg(test)]
-#[path = "../../../tests/src/ocsf.rs"]
-#[allow(unreachable_pub, reason = "the end-to-end tests' validator, borrowed")]
-pub(crate) mod validator;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
-pub use privacy::Privacy;
-pub use stdout::Stdout;
+use crate::detect::Severity;
+use crate::render::Told;
 
-use std::io;
+pub use settings::{Hours, Picks, Settings, Target};
 
-use crate::alert::Event;
+/// Longest reason and answer that are kept, in bytes: what a line of a log holds.
+const MAX_WORDS: usize = 300;
+
+/// What became of a batch.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The other end took every event, except those that it will never take.
+    Done {
+        /// Events that the other end refuses for good: they are dead letters.
+        refused: Vec<Refusal>,
+        /// What it answered, for `sinks test`.
+        answer: Words,
+    },
+    /// Nothing is known to have been taken: the same batch must come again.
+    Later {
+        /// Why.
+        reason: Words,
+        /// Not before this has passed, if the other end says so (`Retry-After`).
+        after: Option<Duration>,
+    },
+}
+
+/// An event that the other end refuses for good.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its place in the batch.
+    pub index: usize,
+    /// Why.
+    pub reason: Words,
+}
+
+/// A few words from the other end or about it: bounded and printable, as they come from outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words(Box<str>);
+
+impl Words {
+    /// The start of these words.
+    #[must_use]
+    pub fn new(words: &str) -> Self {
+        Self(crate::detect::text::printable(words.as_bytes(), MAX_WORDS).into_boxed_str())
+    }
+
+    /// The words.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&str> for Words {
+    fn from(words: &str) -> Self {
+        Self::new(words)
+    }
+}
+
+impl From<String> for Words {
+    fn from(words: String) -> Self {
+        Self::new(&words)
+    }
+}
+
+impl Outcome {
+    /// Everything was taken.
+    #[must_use]
+    pub fn done(answer: impl Into<Words>) -> Self {
+        Self::Done { refused: Vec::new(), answer: answer.into() }
+    }
+
+    /// Nothing of `events` will ever be taken.
+    #[must_use]
+    pub fn refused(events: usize, reason: impl Into<Words>) -> Self {
+        let reason = reason.into();
+        let refused = (0..events).map(|index| Refusal { index, reason: reason.clone() }).collect();
+        Self::Done { refused, answer: reason }
+    }
+
+    /// It must come again.
+    #[must_use]
+    pub fn later(reason: impl Into<Words>) -> Self {
+        Self::Later { reason: reason.into(), after: None }
+    }
+}
+
+/// What a delivery comes to in the end.
+pub type Delivery<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
+
+/// How much a sink takes at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Events, at least 1.
+    pub events: usize,
+    /// Bytes of their OCSF JSON; a single larger event comes alone.
+    pub bytes: usize,
+}
+
+impl Batch {
+    /// One event at a time: for sinks where each is a message of its own.
+    pub const ONE: Self = Self { events: 1, bytes: usize::MAX };
+}
 
 /// Where alerts go.
-pub trait Sink {
-    /// Delivers one alert or incident, or news of one.
-    ///
-    /// # Errors
-    /// When the other end does not take it.
-    fn emit(&mut self, event: &Event) -> io::Result<()>;
+pub trait Sink: Send {
+    /// How much it takes at once.
+    fn batch(&self) -> Batch;
 
-    /// Delivers what is buffered.
-    ///
-    /// # Errors
-    /// When the other end does not take it.
-    fn flush(&mut self) -> io::Result<()>;
-}
+    /// Delivers events, in order, at least one. Dropped when it takes longer than the sink's timeout; then it must not
+    /// matter whether the other end took them.
+    fn deliver<'a>(&'a mut self, events: &'a [Arc<Told>]) -> Delivery<'a>;
 
-/// The form of an event.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// One line for people.
-    #[default]
-    Compact,
-    /// One OCSF object a line. `json` and `ocsf` are the same.
-    Ocsf,
-    /// The OCSF object as a YAML document.
-    Yaml,
-    /// One object of the Elastic Common Schema a line.
-    Ecs,
-}
-
-impl Format {
-    /// The format of this name on the command line.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        match name {
-            "compact" => Some(Self::Compact),
-            "json" | "ocsf" => Some(Self::Ocsf),
-            "yaml" => Some(Self::Yaml),
-            "ecs" => Some(Self::Ecs),
-            _ => None,
-        }
+    /// How long delivery may gather events of this severity before it hands them over as one batch.
+    fn patience(&self, _severity: Severity) -> Duration {
+        Duration::ZERO
     }
 
-    /// Appends the event in this form, with the newline that ends it.
-    pub fn render(self, event: &Event, colour: bool, out: &mut String) {
-        match (self, event) {
-            (Self::Compact, Event::Alert(alert)) => compact::line(alert, colour, out),
-            (Self::Ocsf, Event::Alert(alert)) => json_line(&ocsf::DetectionFinding::of(alert), out),
-            (Self::Yaml, Event::Alert(alert)) => yaml::document(&ocsf::DetectionFinding::of(alert), out),
-            (Self::Ecs, Event::Alert(alert)) => json_line(&ecs::EcsAlert::of(alert), out),
-            (Self::Compact, Event::Incident(of)) => incident::line(of, out),
-            (Self::Ocsf, Event::Incident(of)) => json_line(&incident::IncidentFinding::of(of), out),
-            (Self::Yaml, Event::Incident(of)) => yaml::document(&incident::IncidentFinding::of(of), out),
-            (Self::Ecs, Event::Incident(of)) => json_line(&incident::ecs(of), out),
-        }
+    /// Opens again what has to be opened again (a rotated file): SIGHUP and SIGUSR1.
+    fn reopen(&mut self) {}
+
+    /// The newest event that the other end is known to hold, if it can tell by itself (a file): after a crash delivery
+    /// goes on behind it.
+    fn holds(&mut self) -> Option<u64> {
+        None
     }
 }
 
-/// Our event types have string keys and no fallible parts: they always serialise.
-fn json_line(event: &impl serde::Serialize, out: &mut String) {
-    out.push_str(&serde_json::to_string(event).unwrap_or_default());
-    out.push('\n');
+/// Why a sink cannot be opened at all. What may heal by itself is no such error but [`Outcome::Later`].
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(pub String);
+
+/// The node that tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name: the host's, or what the configuration says.
+    pub name: Arc<str>,
 }
 
-#[cfg(test)]
-mod tests {
-    use std::fmt::Write as _;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::alert::{AlertSettings, Desk};
-    use crate::detect::staging::{Stage, token, uses};
-    use crate::detect::{DetectSettings, Detector};
-    use crate::token::facts::Flaws;
-    use crate::token::{Signature, Token};
-
-    /// Everything that any sink says about one forged request, in every form.
-    fn shown(stage: &Stage) -> (usize, String) {
-        let forged = Token {
-            alg: Some("none".into()),
-            flaws: Flaws::ALG_NONE,
-            signature: Signature::Absent,
-            ..token(1)
-        };
-        let (mut findings, mut alerts, mut out) = (Vec::new(), Vec::new(), String::new());
-        Detector::new(DetectSettings::default()).judge(
-            &stage.exchange,
-            &uses([forged]),
-            stage.exchange.at,
-            &mut findings,
-        );
-        let mut desk = Desk::new(AlertSettings::default());
-        for finding in findings {
-            desk.admit(finding, &mut alerts);
+/// Opens a sink. What is not there now may come: only what can never work is an error.
+///
+/// # Errors
+/// When it can never work as configured.
+pub fn open(target: &Target, node: &Node) -> Result<Box<dyn Sink>, Unusable> {
+    match target {
+        Target::Stdout(settings) => {
+            Ok(Box::new(stdout::Stdout::new(std::io::stdout(), settings.format, settings.colour)))
         }
-        for alert in &alerts {
-            for format in [Format::Compact, Format::Ocsf, Format::Yaml, Format::Ecs] {
-                format.render(alert, false, &mut out);
-            }
-            write!(out, "{alert:?}").unwrap();
-        }
-        (alerts.len(), out)
-    }
-
-    proptest! {
-        #[test]
-        fn no_secret_of_a_request_is_ever_shown(
-            payload in "[A-Za-z0-9_-]{20,60}",
-            signature in "[A-Za-z0-9_-]{30,80}",
-            cookie in "c[a-z0-9]{20,40}",
-            query in "q[a-z0-9]{20,40}",
-            parameter in "p[a-z0-9]{20,40}",
-        ) {
-            let raw = format!("eyJhbGciOiJub25lIn0.{payload}.{signature}");
-            let stage = Stage::to("GET", &format!("/reset/{raw}/x;jsessionid={parameter}?password={query}&token={raw}"))
-                .status(200)
-                .header("Authorization", &format!("Bearer {raw}"))
-                .header("Cookie", &format!("session={cookie}; jwt={raw}"))
-                .header("Referer", &format!("http://a/?t={raw}"))
-                .header("User-Agent", &format!("agent ({raw})"));
-            let stage = stage.header("Host", &format!("h-{raw}"));
-            let (alerts, text) = shown(&stage);
-            prop_assert!(alerts > 0);
-            for secret in [&raw, &payload, &signature, &cookie, &query, &parameter] {
-                prop_assert!(!text.contains(secret.as_str()), "{secret} in {text}");
-            }
-        }
-
-        #[test]
-        fn whatever_the_request_holds_events_stay_sound(
-            path in prop::collection::vec(any::<u8>(), 0..300),
-            agent in prop::collection::vec(any::<u8>(), 0..300),
-        ) {
-            let mut stage = Stage::new().status(200).header("User-Agent", "x");
-            let request = &mut stage.exchange.request;
-            let start = u32::try_from(request.bytes.len()).unwrap();
-            request.bytes.extend(path);
-            let middle = u32::try_from(request.bytes.len()).unwrap();
-            request.bytes.extend(agent);
-            request.target = start..middle;
-            request.headers.last_mut().unwrap().value = middle..u32::try_from(request.bytes.len()).unwrap();
-            let (mut findings, mut alerts) = (Vec::new(), Vec::new());
-            let forged = Token { alg: Some("none".into()), flaws: Flaws::ALG_NONE, signature: Signature::Absent, ..token(1) };
-            Detector::new(DetectSettings::default()).judge(&stage.exchange, &uses([forged]), stage.exchange.at, &mut findings);
-            let mut desk = Desk::new(AlertSettings::default());
-            desk.admit(findings.remove(0), &mut alerts);
-            let mut line = String::new();
-            Format::Compact.render(&alerts[0], false, &mut line);
-            prop_assert_eq!(line.matches('\n').count(), 1);
-            prop_assert!(!line.trim_end().chars().any(crate::detect::text::is_unprintable));
-            let event = serde_json::to_value(ocsf::DetectionFinding::of(alerts[0].alert().unwrap())).unwrap();
-            if let Some(schema) = validator::Schema::find() {
-                prop_assert_eq!(schema.problems(&event), Vec::<String>::new());
-            }
-        }
+        Target::File(settings) => file::open(settings, node),
+        Target::Http(settings) => http::open(settings, node),
+        Target::Alertmanager(settings) => alertmanager::open(settings, node),
+        Target::Otlp(settings) => otlp::open(settings, node),
+        Target::Kafka(settings) => kafka::open(settings, node),
+        Target::Redis(settings) => redis::open(settings, node),
+        Target::Nats(settings) => nats::open(settings, node),
+        Target::S3(settings) => s3::open(settings, node),
+        Target::Syslog(settings) => syslog::open(settings, node),
+        Target::Smtp(settings) => smtp::open(settings, node),
     }
 }

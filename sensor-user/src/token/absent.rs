@@ -132,7 +132,7 @@ mod tests {
         let mut absent = AbsentKeys::default();
         absent.resume(0, &["old".into()]);
         assert_eq!(absent.judge(0, &keys(9), "old", Some(1), NOW), Unknown::Withdrawn);
-        assert_eq!(absent.seen().next().unwrap(), ["old".into()]);
+        assert_eq!(absent.seen().next().unwrap(), [Box::<str>::from("old")]);
     }
 
     #[test]

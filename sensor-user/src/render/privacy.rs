@@ -55,7 +55,7 @@ impl Privacy {
     #[must_use]
     pub fn who(&self, alert: &Alert) -> Option<String> {
         let alert = self.apply(alert);
-        alert.finding.principal.as_ref().map(crate::sink::shown::principal)
+        alert.finding.principal.as_ref().map(crate::render::shown::principal)
     }
 
     /// The alert as it may be shown.

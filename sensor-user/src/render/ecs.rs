@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::alert::{Activity, Alert, Priority};
 use crate::detect::Scene;
-use crate::sink::shown;
+use crate::render::shown;
 
 /// The version of the schema that events follow.
 pub const VERSION: &str = "8.17.0";

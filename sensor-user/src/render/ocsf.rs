@@ -13,7 +13,7 @@ use crate::alert::event::RISK;
 use crate::alert::{Activity, Alert, Place, Priority};
 use crate::capture::Time;
 use crate::detect::Scene;
-use crate::sink::shown;
+use crate::render::shown;
 use crate::token::Fingerprint;
 
 /// The version of the schema that events follow.
@@ -380,7 +380,7 @@ mod tests {
     use super::*;
     use crate::alert::staging::alert;
     use crate::detect::{Finding, Scene};
-    use crate::sink::validator;
+    use crate::render::validator;
 
     fn json(alert: &Alert) -> Value {
         serde_json::to_value(DetectionFinding::of(alert)).unwrap()

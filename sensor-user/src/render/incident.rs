@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::alert::incident::Member;
 use crate::alert::{Activity, Incident, Priority};
 use crate::detect::{Principal, Severity, text};
-use crate::sink::ocsf::{Attack, Metadata};
-use crate::sink::{ecs, shown};
+use crate::render::ocsf::{Attack, Metadata};
+use crate::render::{ecs, shown};
 
 const CATEGORY_FINDINGS: u32 = 2;
 const CLASS_INCIDENT_FINDING: u32 = 2005;
@@ -351,8 +351,8 @@ mod tests {
     use super::*;
     use crate::alert::Event;
     use crate::alert::staging::incident;
-    use crate::sink::validator::Schema;
-    use crate::sink::{Format, Privacy};
+    use crate::render::validator::Schema;
+    use crate::render::{Format, Privacy};
 
     fn json(incident: &Incident) -> Value {
         serde_json::to_value(IncidentFinding::of(incident)).unwrap()

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use crate::alert::Alert;
 use crate::detect::{Severity, text};
-use crate::sink::shown;
+use crate::render::shown;
 
 /// Appends the line. No control character reaches it, whatever the traffic held, but colour if asked for.
 pub fn line(alert: &Alert, colour: bool, out: &mut String) {

@@ -1,0 +1,10 @@
+//! Keys of a sink of type `file`.
+
+use crate::config::section::Section;
+use crate::config::tokens::Resolver;
+use crate::sink::file::Settings;
+
+/// Reads what is particular to it.
+pub(super) fn read(_s: &mut Section<'_, '_>, _resolver: Resolver<'_>) -> Option<Settings> {
+    Some(Settings {})
+}

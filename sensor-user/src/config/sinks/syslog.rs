@@ -1,0 +1,10 @@
+//! Keys of a sink of type `syslog`.
+
+use crate::config::section::Section;
+use crate::config::tokens::Resolver;
+use crate::sink::syslog::Settings;
+
+/// Reads what is particular to it.
+pub(super) fn read(_s: &mut Section<'_, '_>, _resolver: Resolver<'_>) -> Option<Settings> {
+    Some(Settings {})
+}
