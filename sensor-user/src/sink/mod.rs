@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use crate::detect::Severity;
 use crate::render::Told;
+use crate::spool::Cursor;
 
 pub use settings::{Hours, Picks, Settings, Target};
 
@@ -151,10 +152,10 @@ pub trait Sink: Send {
     /// Opens again what has to be opened again (a rotated file): SIGHUP and SIGUSR1.
     fn reopen(&mut self) {}
 
-    /// The newest event that the other end is known to hold, if it can tell by itself (a file): after a crash delivery
-    /// goes on behind it.
-    fn holds(&mut self) -> Option<u64> {
-        None
+    /// The newest event of each lane that the other end is known to hold, if it can tell by itself (a file): after a crash
+    /// delivery goes on behind it. 0: it cannot tell.
+    fn holds(&mut self) -> Cursor {
+        Cursor::default()
     }
 }
 
