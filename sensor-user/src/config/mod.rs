@@ -152,7 +152,7 @@ pub fn parse(
     let root = yaml::parse(text, 0, &mut problems);
     let mut reader = Reader::new(&variables);
     let (config, entries) = reader.document(root.as_ref(), |s| {
-        let resolver = tokens::Resolver { environment, secrets };
+        let resolver = tokens::Resolver { environment, secrets, base };
         let config = Config::read(s, base, cards, resolver);
         resolve_key(s, config, environment, secrets)
     });

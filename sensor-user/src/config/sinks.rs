@@ -10,6 +10,7 @@ mod redis;
 mod s3;
 mod smtp;
 mod syslog;
+mod tls;
 
 use std::time::Duration;
 

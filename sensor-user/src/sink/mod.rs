@@ -5,6 +5,7 @@
 //! no retry and no clock of its own.
 
 pub mod alertmanager;
+pub mod client;
 pub mod file;
 pub mod http;
 pub mod kafka;
