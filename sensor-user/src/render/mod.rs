@@ -4,6 +4,7 @@
 
 pub mod compact;
 pub mod ecs;
+pub mod exchange;
 pub mod incident;
 pub mod ocsf;
 pub mod privacy;

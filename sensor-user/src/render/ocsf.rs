@@ -23,7 +23,8 @@ const CATEGORY_FINDINGS: u32 = 2;
 const CLASS_DETECTION_FINDING: u32 = 2004;
 
 /// The methods that `http_request.http_method` may be; any other shows in `api.operation` only.
-const METHODS: [&str; 9] = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+pub(super) const METHODS: [&str; 9] =
+    ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
 
 /// A Detection Finding.
 #[derive(Debug, Serialize)]
@@ -57,7 +58,7 @@ pub struct DetectionFinding<'a> {
 #[derive(Debug, Serialize)]
 pub struct Metadata {
     version: &'static str,
-    profiles: [&'static str; 1],
+    profiles: &'static [&'static str],
     product: Product,
     log_name: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,7 +78,14 @@ impl Metadata {
     pub const fn of(log_name: &'static str) -> Self {
         let product =
             Product { name: "Tokenscope", vendor_name: "Tokenscope", version: env!("CARGO_PKG_VERSION") };
-        Self { version: VERSION, profiles: ["security_control"], product, log_name, correlation_uid: None }
+        Self { version: VERSION, profiles: &["security_control"], product, log_name, correlation_uid: None }
+    }
+
+    /// For API Activity, which has its actor from the profile `host` and its operation from `cloud`.
+    #[must_use]
+    pub const fn about_calls(mut self) -> Self {
+        self.profiles = &["cloud", "host", "security_control"];
+        self
     }
 
     /// For events that belong to this incident.

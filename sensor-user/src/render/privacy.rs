@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use aws_lc_rs::hmac;
 
 use crate::alert::{Alert, Event, Incident};
+use crate::render::exchange::Exchanged;
 
 /// Digits of a pseudonym: 64 bits, so that a million principals collide with odds of one in 37 million.
 const DIGITS: usize = 16;
@@ -49,6 +50,17 @@ impl Privacy {
             }
         }
         incident
+    }
+
+    /// Hides what must not be shown of an exchange.
+    pub fn exchange(&self, exchanged: &mut Exchanged) {
+        if self.mask_addresses {
+            exchanged.client = mask(exchanged.client);
+        }
+        let Some(key) = &self.key else { return };
+        for principal in exchanged.tokens.iter_mut().filter_map(|token| token.principal.as_mut()) {
+            principal.subject = pseudonym(key, &principal.subject).into();
+        }
     }
 
     /// Who a principal is, as it may be shown.
@@ -123,6 +135,16 @@ mod tests {
         );
         assert_eq!(scene.endpoints.server.to_string(), "10.0.0.1:8080");
         assert_eq!(mask("2001:db8:1:2::3".parse().unwrap()).to_string(), "2001:db8::");
+    }
+
+    #[test]
+    fn exchanges_are_hidden_like_alerts() {
+        let mut shown = crate::render::exchange::staging::exchanged();
+        Privacy::default().exchange(&mut shown);
+        assert_eq!(shown.principal().map(|p| &*p.subject), Some("alice"));
+        Privacy::new(true, Some(b"k")).exchange(&mut shown);
+        assert_eq!(shown.client.to_string(), "10.0.0.0");
+        assert!(shown.principal().is_some_and(|p| p.subject.starts_with("p-")));
     }
 
     #[test]
