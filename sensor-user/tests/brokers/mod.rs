@@ -247,6 +247,15 @@ pub const FLOOD: usize = 512 << 20;
 
 impl Liar {
     pub fn start(greeting: &[u8], then: Then) -> Self {
+        Self::begin(greeting, then, false)
+    }
+
+    /// One that speaks when it was spoken to, as servers of HTTP do.
+    pub fn polite(greeting: &[u8], then: Then) -> Self {
+        Self::begin(greeting, then, true)
+    }
+
+    fn begin(greeting: &[u8], then: Then, polite: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (sent, calls) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -257,7 +266,13 @@ impl Liar {
             for stream in listener.incoming() {
                 calls.fetch_add(1, Ordering::SeqCst);
                 let (sent, greeting, then) = (Arc::clone(&sent), greeting.clone(), then.clone());
-                std::thread::spawn(move || lie(stream.unwrap(), &greeting, &then, &sent));
+                std::thread::spawn(move || {
+                    let mut stream = stream.unwrap();
+                    if polite {
+                        let _ = stream.read(&mut [0; 1 << 16]);
+                    }
+                    lie(stream, &greeting, &then, &sent);
+                });
             }
         });
         liar
@@ -270,8 +285,9 @@ fn lie(mut stream: TcpStream, greeting: &[u8], then: &Then, sent: &AtomicUsize) 
     }
     match then {
         Then::Cut => {
-            // What is unread when a socket closes makes a reset of it; both are to be met.
-            let _ = stream.read(&mut [0; 64]);
+            // What is unread when a socket closes makes a reset of it, which may overtake what was said.
+            let _ = stream.set_read_timeout(Some(Duration::from_millis(100)));
+            let _ = stream.read(&mut [0; 1 << 16]);
         }
         Then::Hang => {
             let _ = stream.read_to_end(&mut Vec::new());
