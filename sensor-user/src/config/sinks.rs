@@ -88,7 +88,7 @@ pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<It
     let enabled = s.word("enabled", true, "Whether alerts go there.");
     let kind = kind?;
     if kind == Type::Stdout {
-        let doc = "compact, json, yaml, ocsf or ecs. Left out: compact on a terminal, ocsf otherwise.";
+        let doc = "compact, json, yaml, ocsf, ecs, falco or cef. Left out: compact on a terminal, ocsf otherwise.";
         let output = s.optional::<Format>("output", doc);
         return Some(Item::Stdout(Stdout { enabled, output }));
     }
