@@ -13,6 +13,7 @@ pub mod nats;
 pub mod otlp;
 pub mod redis;
 pub mod s3;
+pub mod sample;
 pub mod settings;
 pub mod smtp;
 pub mod stdout;
@@ -28,6 +29,7 @@ use crate::detect::Severity;
 use crate::render::Told;
 use crate::spool::Cursor;
 
+pub use crate::render::Node;
 pub use settings::{Hours, Picks, Settings, Target};
 
 /// Longest reason and answer that are kept, in bytes: what a line of a log holds.
@@ -164,13 +166,6 @@ pub trait Sink: Send {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Unusable(pub String);
-
-/// The node that tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
-    /// Its name: the host's, or what the configuration says.
-    pub name: Arc<str>,
-}
 
 /// Opens a sink. What is not there now may come: only what can never work is an error.
 ///
