@@ -9,6 +9,7 @@ mod config;
 pub mod docs;
 mod doctor;
 mod man;
+mod pseudonym;
 mod replay;
 mod rules;
 mod run;
@@ -112,6 +113,7 @@ enum Command {
     Replay(replay::Arguments),
     Rules(rules::Arguments),
     Alerts(alerts::Arguments),
+    Pseudonym(pseudonym::Arguments),
     Config(config::Arguments),
     Doctor(doctor::Arguments),
     Completions(completions::Arguments),
@@ -253,6 +255,7 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, environment: Environ
         Command::Replay(arguments) => replay::replay(&context, &arguments),
         Command::Rules(arguments) => rules::rules(&context, &arguments),
         Command::Alerts(arguments) => alerts::alerts(&context, &arguments),
+        Command::Pseudonym(arguments) => pseudonym::pseudonym(&context, &arguments),
         Command::Config(arguments) => config::config(&context, &arguments),
         Command::Doctor(arguments) => doctor::doctor(&context, &arguments),
         Command::Completions(arguments) => completions::completions(&arguments),
