@@ -9,6 +9,7 @@ mod config;
 pub mod docs;
 mod doctor;
 mod man;
+mod pseudonym;
 mod replay;
 mod rules;
 mod run;
@@ -114,6 +115,7 @@ enum Command {
     Rules(rules::Arguments),
     Alerts(alerts::Arguments),
     Sinks(sinks::Arguments),
+    Pseudonym(pseudonym::Arguments),
     Config(config::Arguments),
     Doctor(doctor::Arguments),
     Completions(completions::Arguments),
@@ -256,6 +258,7 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, environment: Environ
         Command::Rules(arguments) => rules::rules(&context, &arguments),
         Command::Alerts(arguments) => alerts::alerts(&context, &arguments),
         Command::Sinks(arguments) => sinks::sinks(&context, &arguments),
+        Command::Pseudonym(arguments) => pseudonym::pseudonym(&context, &arguments),
         Command::Config(arguments) => config::config(&context, &arguments),
         Command::Doctor(arguments) => doctor::doctor(&context, &arguments),
         Command::Completions(arguments) => completions::completions(&arguments),
