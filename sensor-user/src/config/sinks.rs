@@ -6,6 +6,7 @@ mod http;
 mod kafka;
 mod nats;
 mod otlp;
+mod place;
 mod redis;
 mod s3;
 mod smtp;
@@ -112,7 +113,7 @@ pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<It
         Type::Http => Target::Http(http::read(s, resolver)?),
         Type::Alertmanager => Target::Alertmanager(alertmanager::read(s, resolver)?),
         Type::Otlp => Target::Otlp(otlp::read(s, resolver)?),
-        Type::Kafka => Target::Kafka(kafka::read(s, resolver)?),
+        Type::Kafka => Target::Kafka(kafka::read(s, resolver, timeout)?),
         Type::Redis => Target::Redis(redis::read(s, resolver)?),
         Type::Nats => Target::Nats(nats::read(s, resolver)?),
         Type::S3 => Target::S3(s3::read(s, resolver)?),

@@ -18,6 +18,8 @@ pub mod settings;
 pub mod smtp;
 pub mod stdout;
 pub mod syslog;
+mod taken;
+pub mod wire;
 
 use std::fmt;
 use std::future::Future;
