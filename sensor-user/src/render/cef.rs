@@ -158,7 +158,10 @@ impl Pairs<'_> {
         self.text("requestMethod", route.and_then(|route| route.split(' ').next()));
         self.text("requestClientApplication", told.text("/evidences/0/http_request/user_agent"));
         let status = told.number("/evidences/0/http_response/code");
-        self.text("outcome", status.map(|code| if (200..300).contains(&code) { "success" } else { "failure" }));
+        self.text(
+            "outcome",
+            status.map(|code| if (200..300).contains(&code) { "success" } else { "failure" }),
+        );
         self.custom_number("cn2", "httpStatus", status);
         self.text("reason", told.text("/finding_info/desc"));
         self.custom("cs1", "tokenFingerprint", told.token());
@@ -256,12 +259,13 @@ pub(crate) mod reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alert::staging::{alert, event, incident};
     use crate::alert::Event;
+    use crate::alert::staging::{alert, event, incident};
+    use crate::render::Node;
 
     fn cef(event: &Event) -> String {
         let mut out = String::new();
-        line(&Told::of(event, Some(3), Some("node-1")), &mut out);
+        line(&Told::of(event, Some(3), Some(&Node::named("node-1"))), &mut out);
         assert_eq!(out.pop(), Some('\n'));
         out
     }

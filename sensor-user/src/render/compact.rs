@@ -63,8 +63,7 @@ fn alert(told: &Told, out: &mut String) {
 }
 
 fn incident(told: &Told, out: &mut String) {
-    let names: Vec<String> =
-        told.observables(USER).map(|subject| shown::name(subject, None, true)).collect();
+    let names: Vec<String> = told.observables(USER).map(|subject| shown::name(subject, None, true)).collect();
     column(names.iter().map(String::as_str), out);
     out.push_str("  ");
     column(told.observables(ADDRESS), out);

@@ -240,9 +240,8 @@ impl<'a> EventFields<'a> {
 
 impl<'a> SceneFields<'a> {
     fn of(told: &'a Told) -> Self {
-        let endpoint = |ip: &str, port: &str| {
-            told.text(ip).map(|ip| Endpoint { ip, port: told.number(port) })
-        };
+        let endpoint =
+            |ip: &str, port: &str| told.text(ip).map(|ip| Endpoint { ip, port: told.number(port) });
         let text = |place: &str| told.text(place);
         let route = text("/evidences/0/api/operation").unwrap_or_default();
         // OCSF names few methods; any other is the route's first word.

@@ -194,10 +194,11 @@ mod tests {
     use super::*;
     use crate::alert::Event;
     use crate::alert::staging::{event, incident};
+    use crate::render::Node;
 
     fn falco(event: &Event) -> Value {
         let mut out = String::new();
-        line(&Told::of(event, Some(3), Some("node-1")), &mut out);
+        line(&Told::of(event, Some(3), Some(&Node::named("node-1"))), &mut out);
         serde_json::from_str(&out).unwrap()
     }
 

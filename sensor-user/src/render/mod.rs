@@ -23,7 +23,7 @@ pub(crate) mod validator;
 
 pub use privacy::Privacy;
 pub use stdout::Stdout;
-pub use told::{Kind, Told};
+pub use told::{Kind, Node, Told};
 
 use std::io;
 
@@ -64,8 +64,7 @@ pub enum Format {
 
 impl Format {
     /// Every form.
-    pub const ALL: [Self; 6] =
-        [Self::Compact, Self::Ocsf, Self::Yaml, Self::Ecs, Self::Falco, Self::Cef];
+    pub const ALL: [Self; 6] = [Self::Compact, Self::Ocsf, Self::Yaml, Self::Ecs, Self::Falco, Self::Cef];
 
     /// The format of this name on the command line.
     #[must_use]

@@ -13,7 +13,7 @@ use crate::alert::event::RISK;
 use crate::alert::{Activity, Alert, Place, Priority};
 use crate::capture::Time;
 use crate::detect::Scene;
-use crate::render::shown;
+use crate::render::{Node, shown};
 use crate::token::Fingerprint;
 
 /// The version of the schema that events follow.
@@ -69,6 +69,8 @@ pub struct Metadata {
     sequence: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reporter: Option<Reporter>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    labels: Vec<String>,
 }
 
 /// What an event gets when it is told: its number, and who tells it. Neither is known of a replay.
@@ -76,8 +78,8 @@ pub struct Metadata {
 pub struct Stamp<'a> {
     /// Its number on the node.
     pub sequence: Option<u64>,
-    /// The node's name.
-    pub node: Option<&'a str>,
+    /// The node.
+    pub node: Option<&'a Node>,
 }
 
 /// The node. The schema wants a name or uid; a name that no host can have is no `hostname`.
@@ -91,7 +93,8 @@ struct Reporter {
 impl Reporter {
     fn of(node: &str) -> Self {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-        let hostname = (!node.is_empty() && node.len() <= 253 && node.chars().all(fits)).then(|| node.to_owned());
+        let hostname =
+            (!node.is_empty() && node.len() <= 253 && node.chars().all(fits)).then(|| node.to_owned());
         Self { hostname, name: node.to_owned() }
     }
 }
@@ -118,6 +121,7 @@ impl Metadata {
             uid: None,
             sequence: None,
             reporter: None,
+            labels: Vec::new(),
         }
     }
 
@@ -134,7 +138,8 @@ impl Metadata {
         Self {
             uid: stamp.sequence.map(|sequence| format!("{id}-{sequence}")),
             sequence: stamp.sequence,
-            reporter: stamp.node.map(Reporter::of),
+            reporter: stamp.node.map(|node| Reporter::of(&node.name)),
+            labels: stamp.node.map(|node| node.labels.to_vec()).unwrap_or_default(),
             ..self
         }
     }
@@ -458,14 +463,17 @@ mod tests {
 
     #[test]
     fn a_number_and_a_node_are_in_their_places() {
-        let stamp = Stamp { sequence: Some(7), node: Some("node-1.example") };
+        let node = |name: &str| Node { name: name.into(), labels: ["env=test".to_owned()].into() };
+        let (plain, odd) = (node("node-1.example"), node("the node\n"));
+        let stamp = Stamp { sequence: Some(7), node: Some(&plain) };
         let alert = alert();
         let event = serde_json::to_value(DetectionFinding::stamped(&alert, stamp)).unwrap();
         let id = alert.id.to_string();
         assert_eq!(event["metadata"]["uid"], Value::from(format!("{id}-7")));
         assert_eq!(event["metadata"]["sequence"], Value::from(7));
         assert_eq!(event["metadata"]["reporter"]["hostname"], Value::from("node-1.example"));
-        let odd = Stamp { node: Some("the node\n"), ..stamp };
+        assert_eq!(event["metadata"]["labels"], Value::from(vec!["env=test"]));
+        let odd = Stamp { node: Some(&odd), ..stamp };
         let odd = serde_json::to_value(DetectionFinding::stamped(&alert, odd)).unwrap();
         assert!(odd["metadata"]["reporter"]["hostname"].is_null());
         let Some(schema) = validator::Schema::find() else { return };

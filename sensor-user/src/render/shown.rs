@@ -22,10 +22,10 @@ pub fn timestamp_ms(millis: u64) -> String {
     format!("{stamp:.3}")
 }
 
-/// The subject, e-mail addresses masked in part.
+/// The subject: what is left of it once [`Privacy`](crate::render::Privacy) has seen the event.
 #[must_use]
 pub fn subject(principal: &Principal) -> String {
-    text::mask_email(&principal.subject)
+    principal.subject.to_string()
 }
 
 /// `alice@idp` if verified, `alice?` if it is only a claim: the issuer's first host label stands for the issuer.
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(name("alice", Some("https://idp.example/"), false), "alice?");
         assert_eq!(
             name("alice@example.com", Some("https://10.0.0.1:8443/"), true),
-            "a…@example.com@10.0.0.1:8443"
+            "alice@example.com@10.0.0.1:8443"
         );
         assert_eq!(name("a b\u{202e}", None, true), "a_b\\u{202e}");
         assert_eq!(name("svc", Some("accounts"), true), "svc@accounts");

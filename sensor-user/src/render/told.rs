@@ -22,6 +22,23 @@ pub enum Kind {
     Incident,
 }
 
+/// The node that tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name: the host's, or what the configuration says.
+    pub name: Arc<str>,
+    /// What its events are labelled with, `name=value`.
+    pub labels: Arc<[String]>,
+}
+
+impl Node {
+    /// A node without labels.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self { name: name.into(), labels: Arc::default() }
+    }
+}
+
 /// One event as it is told.
 #[derive(Debug)]
 pub struct Told {
@@ -43,7 +60,7 @@ pub type Shared = Arc<Told>;
 /// The OCSF object of an event, as one line of JSON without its end. With a number and a node it says both; without,
 /// as of a replay, neither.
 #[must_use]
-pub fn json(event: &Event, sequence: Option<u64>, node: Option<&str>) -> String {
+pub fn json(event: &Event, sequence: Option<u64>, node: Option<&Node>) -> String {
     let stamp = Stamp { sequence, node };
     // Our event types have string keys and no fallible parts: they always serialise.
     match event {
@@ -56,7 +73,7 @@ pub fn json(event: &Event, sequence: Option<u64>, node: Option<&str>) -> String 
 impl Told {
     /// An event as it is told, with its number and the node that tells it, or, as of a replay, without.
     #[must_use]
-    pub fn of(event: &Event, sequence: Option<u64>, node: Option<&str>) -> Self {
+    pub fn of(event: &Event, sequence: Option<u64>, node: Option<&Node>) -> Self {
         let (time, severity, kind) = match event {
             Event::Alert(alert) => (alert.last_seen, alert.severity, Kind::Alert),
             Event::Incident(incident) => (incident.last_seen, incident.severity, Kind::Incident),

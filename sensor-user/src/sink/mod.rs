@@ -13,10 +13,13 @@ pub mod nats;
 pub mod otlp;
 pub mod redis;
 pub mod s3;
+pub mod sample;
 pub mod settings;
 pub mod smtp;
 pub mod stdout;
 pub mod syslog;
+mod taken;
+pub mod wire;
 
 use std::fmt;
 use std::future::Future;
@@ -28,6 +31,7 @@ use crate::detect::Severity;
 use crate::render::Told;
 use crate::spool::Cursor;
 
+pub use crate::render::Node;
 pub use settings::{Hours, Picks, Settings, Target};
 
 /// Longest reason and answer that are kept, in bytes: what a line of a log holds.
@@ -164,13 +168,6 @@ pub trait Sink: Send {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Unusable(pub String);
-
-/// The node that tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
-    /// Its name: the host's, or what the configuration says.
-    pub name: Arc<str>,
-}
 
 /// Opens a sink. What is not there now may come: only what can never work is an error.
 ///

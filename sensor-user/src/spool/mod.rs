@@ -83,6 +83,9 @@ impl Spool {
         Ok(first..next)
     }
 
+    /// Time has passed.
+    pub fn tick(&self, _now_ms: u64) {}
+
     /// Whether events outlive this process.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
