@@ -220,7 +220,7 @@ impl Live {
         if new.tokens != self.settings.tokens {
             let (verdicts, pool) = verify(&new.tokens)?;
             self.services.reconfigure(&new.tokens)?;
-            self.pipeline.replace_tokens(&new.tokens, Box::new(pool))?;
+            self.pipeline.replace_tokens(&new.tokens, Box::new(pool), &mut self.out)?;
             self.verdicts = verdicts;
         }
         if new.detect != self.settings.detect {
