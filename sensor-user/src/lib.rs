@@ -17,6 +17,7 @@ pub mod pipeline;
 pub mod reassembly;
 pub mod render;
 pub mod runtime;
+pub mod seen;
 pub mod sink;
 pub mod spool;
 pub mod store;

@@ -13,6 +13,7 @@ mod pseudonym;
 mod replay;
 mod rules;
 mod run;
+mod sinks;
 mod terminal;
 mod user_rules;
 
@@ -113,6 +114,7 @@ enum Command {
     Replay(replay::Arguments),
     Rules(rules::Arguments),
     Alerts(alerts::Arguments),
+    Sinks(sinks::Arguments),
     Pseudonym(pseudonym::Arguments),
     Config(config::Arguments),
     Doctor(doctor::Arguments),
@@ -255,6 +257,7 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, environment: Environ
         Command::Replay(arguments) => replay::replay(&context, &arguments),
         Command::Rules(arguments) => rules::rules(&context, &arguments),
         Command::Alerts(arguments) => alerts::alerts(&context, &arguments),
+        Command::Sinks(arguments) => sinks::sinks(&context, &arguments),
         Command::Pseudonym(arguments) => pseudonym::pseudonym(&context, &arguments),
         Command::Config(arguments) => config::config(&context, &arguments),
         Command::Doctor(arguments) => doctor::doctor(&context, &arguments),

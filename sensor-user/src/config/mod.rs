@@ -77,6 +77,10 @@ pub struct Config {
     pub metrics: Metrics,
     /// What survives a restart.
     pub state: State,
+    /// This node's name in events; none means the host's.
+    pub node: Option<String>,
+    /// What every event of this node is labelled with, `name=value`.
+    pub labels: Vec<String>,
     /// How alerts wait for sinks.
     pub spool: Spool,
     /// What can be searched later.
@@ -154,7 +158,7 @@ pub fn parse(
     let root = yaml::parse(text, 0, &mut problems);
     let mut reader = Reader::new(&variables);
     let (config, entries) = reader.document(root.as_ref(), |s| {
-        let resolver = tokens::Resolver { environment, secrets };
+        let resolver = tokens::Resolver { environment, secrets, base };
         let config = Config::read(s, base, cards, resolver);
         resolve_key(s, config, environment, secrets)
     });
@@ -239,6 +243,11 @@ impl Config {
         let items = s.items("sinks", doc, sinks::EXAMPLE, |s| sinks::read(s, resolver));
         let (stdout, sinks) = sinks::sort(s, items);
         let metrics = s.section("metrics", "Where the sensor tells about itself.", Metrics::read);
+        let doc = "This node's name in events. Left out: the host's name.";
+        let node = s.optional::<sinks::NodeName>("node", doc).map(|name| name.0);
+        let doc = "Labels of every event of this node, name=value: sinks can pick by them.";
+        let labels =
+            s.words::<sinks::Label>("labels", Vec::new(), doc).iter().map(ToString::to_string).collect();
         let state = s.section("state", "What survives a restart of the sensor.", State::read);
         let spool = s.section("spool", "How alerts wait until every sink has them.", Spool::read);
         let store = s.section("store", "What can be searched later.", Store::read);
@@ -260,6 +269,8 @@ impl Config {
             sinks,
             metrics,
             state,
+            node,
+            labels,
             spool,
             store,
         }

@@ -179,6 +179,8 @@ pub(super) struct Resolver<'e> {
     pub(super) environment: &'e Environment,
     /// What is done about those that are not there.
     pub(super) secrets: Secrets,
+    /// Where relative paths start.
+    pub(super) base: &'e Path,
 }
 
 impl Resolver<'_> {

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use crate::detect::login::shown;
 use crate::detect::{Case, Principal, Scene, text};
+<<<<<<< HEAD
 use crate::token::facts::MAX_TEXT;
+=======
+use crate::http::RequestHead;
+>>>>>>> w/store
 use crate::token::{Form, Token};
 
 /// Longest path, host and user agent shown, in bytes. Longer ones are attacks or accidents; their start tells which.
@@ -14,22 +18,34 @@ const MAX_AGENT: usize = 256;
 /// Longest method shown. The longest registered one has 17 letters (`UPDATEREDIRECTREF`, RFC 4437).
 const MAX_METHOD: usize = 32;
 
+/// What a request says of itself, as it may be shown: printable, bounded, masked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// The method.
+    pub method: Box<str>,
+    /// The path without query.
+    pub path: Box<str>,
+    /// The `Host` header.
+    pub host: Option<Box<str>>,
+    /// The `User-Agent` header.
+    pub user_agent: Option<Box<str>>,
+}
+
 /// Draws the scene of a case.
 #[must_use]
 pub fn of(case: &Case<'_>) -> Scene {
     let exchange = case.exchange;
-    let request = &exchange.request;
-    let header = |name, max| request.value(name).map(|v| text::printable(v, max).into_boxed_str());
+    let said = words(&exchange.request);
     Scene {
         at: exchange.at,
         client: exchange.client,
         endpoints: exchange.endpoints,
         origin: exchange.origin,
-        method: text::printable(request.method(), MAX_METHOD).into_boxed_str(),
-        path: text::clean_path(request.path(), MAX_PATH).into_boxed_str(),
+        method: said.method,
+        path: said.path,
         route: Arc::clone(&case.route.name),
-        host: header("host", MAX_HOST),
-        user_agent: header("user-agent", MAX_AGENT),
+        host: said.host,
+        user_agent: said.user_agent,
         status: exchange.status(),
         response_bytes: exchange.response_body_bytes,
         coverage: exchange.coverage,
@@ -52,6 +68,18 @@ fn names(case: &Case<'_>) -> Vec<Box<str>> {
         }
     }
     names
+}
+
+/// What a request says of itself, as it may be shown.
+#[must_use]
+pub fn words(request: &RequestHead) -> Words {
+    let header = |name, max| request.value(name).map(|v| text::printable(v, max).into_boxed_str());
+    Words {
+        method: text::printable(request.method(), MAX_METHOD).into_boxed_str(),
+        path: text::clean_path(request.path(), MAX_PATH).into_boxed_str(),
+        host: header("host", MAX_HOST),
+        user_agent: header("user-agent", MAX_AGENT),
+    }
 }
 
 /// Draws the scene of what is about the service as a whole: nobody stands for the client, and `-` for the route.

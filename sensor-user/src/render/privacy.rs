@@ -23,6 +23,7 @@ use self::pseudonym::Pseudonyms;
 use self::redact::{REDACTED, Sensitive};
 use crate::alert::{Alert, Event, Incident};
 use crate::detect::Scene;
+use crate::render::exchange::Exchanged;
 
 /// Levels of lists and objects that a fact may have: rules make one or two.
 const MAX_DEPTH: usize = 8;
@@ -89,6 +90,22 @@ impl Privacy {
             Event::Alert(alert) => Event::Alert(Box::new(self.apply(alert).into_owned())),
             Event::Incident(incident) => Event::Incident(Box::new(self.incident(incident))),
         })
+    }
+
+    /// Hides what must not be shown of an exchange.
+    pub fn exchange(&self, exchanged: &mut Exchanged) {
+        let people: Vec<Box<str>> = exchanged.tokens.iter().filter_map(|t| Some(t.principal.as_ref()?.subject.clone())).collect();
+        let names = self.names(people.iter().map(|name| &**name));
+        let known = Known { names, servers: vec![exchanged.server.ip().to_canonical()] };
+        let show = |text: &str, form| self.text(text, form, &known, self.mask_addresses);
+        exchanged.client = self.address(exchanged.client);
+        exchanged.path = show(&exchanged.path, Form::Parts).into();
+        exchanged.route = show(&exchanged.route, Form::Parts).into();
+        exchanged.host = exchanged.host.as_deref().map(|host| show(host, Form::Words).into());
+        exchanged.user_agent = exchanged.user_agent.as_deref().map(|agent| show(agent, Form::Words).into());
+        for principal in exchanged.tokens.iter_mut().filter_map(|token| token.principal.as_mut()) {
+            principal.subject = self.subject(&principal.subject).into();
+        }
     }
 
     /// Who a principal is, as it may be shown.
@@ -288,6 +305,16 @@ mod tests {
         );
         assert_eq!(scene.endpoints.server.to_string(), "10.0.0.1:8080");
         assert_eq!(mask::address("2001:db8:1:2::3".parse().unwrap()).to_string(), "2001:db8::");
+    }
+
+    #[test]
+    fn exchanges_are_hidden_like_alerts() {
+        let mut shown = crate::render::exchange::staging::exchanged();
+        Privacy::default().exchange(&mut shown);
+        assert_eq!(shown.principal().map(|p| &*p.subject), Some("alice"));
+        Privacy::new(true, Some(b"k")).exchange(&mut shown);
+        assert_eq!(shown.client.to_string(), "10.0.0.0");
+        assert!(shown.principal().is_some_and(|p| p.subject.starts_with("p-")));
     }
 
     #[test]

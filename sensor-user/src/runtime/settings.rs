@@ -103,7 +103,7 @@ pub(super) fn privacy(config: &Config) -> Privacy {
 }
 
 /// The host's time zone is read here: what runs in it may be moved, but seldom while it runs.
-fn zone(zone: &Zone) -> TimeZone {
+pub(super) fn zone(zone: &Zone) -> TimeZone {
     match zone {
         Zone::System => TimeZone::system(),
         Zone::Named(name) => TimeZone::get(name).unwrap_or(TimeZone::UTC),
