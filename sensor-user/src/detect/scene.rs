@@ -4,11 +4,8 @@ use std::sync::Arc;
 
 use crate::detect::login::shown;
 use crate::detect::{Case, Principal, Scene, text};
-<<<<<<< HEAD
-use crate::token::facts::MAX_TEXT;
-=======
 use crate::http::RequestHead;
->>>>>>> w/store
+use crate::token::facts::MAX_TEXT;
 use crate::token::{Form, Token};
 
 /// Longest path, host and user agent shown, in bytes. Longer ones are attacks or accidents; their start tells which.

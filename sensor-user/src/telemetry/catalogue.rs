@@ -179,7 +179,8 @@ catalogue! {
     }
     "Alerts and time" {
         ALERTS: Counter "tokenscope_alerts_total" ["severity"] "Alerts, by severity: low, medium, high, critical.";
-        ALERTS_LOST: Counter "tokenscope_alerts_lost_total" [] "Alerts lost because nobody read them in time.";
+        ALERTS_LOST: Counter "tokenscope_alerts_lost_total" [] "Alerts lost because the disk hung for too long.";
+        ALERTS_WAITING: Gauge "tokenscope_alerts_waiting" [] "Alerts that wait for the spool.";
         ALERTS_OPEN: Gauge "tokenscope_alerts_open" [] "Alerts open or cooling.";
         ALERT_EVENTS: Counter "tokenscope_alert_events_total" ["event"] "Life of alerts, by event: created, updated, repeated, folded, evicted.";
         INCIDENTS_OPEN: Gauge "tokenscope_incidents_open" [] "Incidents not over, most with one alert.";

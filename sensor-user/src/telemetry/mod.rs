@@ -6,6 +6,7 @@ pub mod metrics;
 pub mod process;
 pub mod progress;
 pub mod server;
+pub mod stopwatch;
 pub mod text;
 pub mod totals;
 
