@@ -95,7 +95,8 @@ impl Privacy {
 
     /// Hides what must not be shown of an exchange.
     pub fn exchange(&self, exchanged: &mut Exchanged) {
-        let people: Vec<Box<str>> = exchanged.tokens.iter().filter_map(|t| Some(t.principal.as_ref()?.subject.clone())).collect();
+        let people: Vec<Box<str>> =
+            exchanged.tokens.iter().filter_map(|t| Some(t.principal.as_ref()?.subject.clone())).collect();
         let names = self.names(people.iter().map(|name| &**name));
         let known = Known { names, servers: vec![exchanged.server.ip().to_canonical()] };
         let show = |text: &str, form| self.text(text, form, &known, self.mask_addresses);
