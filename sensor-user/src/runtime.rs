@@ -15,6 +15,7 @@ mod live;
 mod replay;
 mod services;
 mod settings;
+mod stages;
 mod user_rules;
 mod writer;
 
