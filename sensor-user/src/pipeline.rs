@@ -393,7 +393,9 @@ mod tests {
             pipeline.finish(&mut out);
             let verified = out.exchanges.iter().filter(|seen| seen.tokens.iter().any(|t| t.is_verified()));
             assert_eq!((out.exchanges.len(), verified.count()), (4, 3));
-            assert!(out.exchanges.iter().all(|seen| &*seen.route == "GET /orders/{id}" && seen.words.is_none()));
+            assert!(
+                out.exchanges.iter().all(|seen| &*seen.route == "GET /orders/{id}" && seen.words.is_none())
+            );
         }
     }
 

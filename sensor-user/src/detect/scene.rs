@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::detect::login::shown;
 use crate::detect::{Case, Principal, Scene, text};
 use crate::http::RequestHead;
+use crate::token::facts::MAX_TEXT;
 use crate::token::{Form, Token};
 
 /// Longest path, host and user agent shown, in bytes. Longer ones are attacks or accidents; their start tells which.
@@ -44,7 +46,25 @@ pub fn of(case: &Case<'_>) -> Scene {
         status: exchange.status(),
         response_bytes: exchange.response_body_bytes,
         coverage: exchange.coverage,
+        names: names(case),
     }
+}
+
+/// The names of people in an exchange: whom its tokens claim to be, and the account that it logs in to, in full and as
+/// findings show it. No more than [`Scene::MAX_NAMES`]: a request with more tokens is ambiguous, and itself a finding.
+fn names(case: &Case<'_>) -> Vec<Box<str>> {
+    let account = case.exchange.account();
+    let whole = account.map(|name| text::printable(name.as_bytes(), MAX_TEXT));
+    let cut = account.map(shown);
+    let claimed = case.all.iter().filter_map(|held| held.token.subject.as_deref());
+    let claimed = claimed.map(|name| text::printable(name.as_bytes(), MAX_TEXT));
+    let mut names: Vec<Box<str>> = Vec::new();
+    for name in whole.into_iter().chain(cut).chain(claimed).filter(|name| !name.is_empty()) {
+        if names.len() < Scene::MAX_NAMES && names.iter().all(|known| **known != *name) {
+            names.push(name.into_boxed_str());
+        }
+    }
+    names
 }
 
 /// What a request says of itself, as it may be shown.
@@ -53,7 +73,7 @@ pub fn words(request: &RequestHead) -> Words {
     let header = |name, max| request.value(name).map(|v| text::printable(v, max).into_boxed_str());
     Words {
         method: text::printable(request.method(), MAX_METHOD).into_boxed_str(),
-        path: text::path(request.path(), MAX_PATH).into_boxed_str(),
+        path: text::clean_path(request.path(), MAX_PATH).into_boxed_str(),
         host: header("host", MAX_HOST),
         user_agent: header("user-agent", MAX_AGENT),
     }
@@ -78,11 +98,8 @@ pub fn principal(token: &Token) -> Option<Principal> {
     }
     let subject = token.subject.as_deref()?;
     Some(Principal {
-        subject: text::printable(subject.as_bytes(), crate::token::facts::MAX_TEXT).into_boxed_str(),
-        issuer: token
-            .issuer
-            .as_deref()
-            .map(|iss| text::printable(iss.as_bytes(), crate::token::facts::MAX_TEXT).into_boxed_str()),
+        subject: text::printable(subject.as_bytes(), MAX_TEXT).into_boxed_str(),
+        issuer: token.issuer.as_deref().map(|iss| text::printable(iss.as_bytes(), MAX_TEXT).into_boxed_str()),
         verified: token.is_verified(),
     })
 }

@@ -3,9 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::delivery::Delivery;
 use super::history::History;
+use super::writer::Writer;
+use crate::deliver::Figures;
 use crate::detect::user::UserRules;
-use crate::detect::user::model::Figures;
+use crate::detect::user::model::Figures as RuleFigures;
 use crate::pipeline::Pipeline;
 use crate::telemetry::{Metric, Totals};
 use crate::token::stage::Counters as TokenCounters;
@@ -147,7 +150,7 @@ fn user_rules(all: &mut Vec<Metric>, user: &UserRules) {
     let readings = [("ok", user.reloads), ("refused", user.refusals)];
     let help = "Readings of changed rule files, by result.";
     labelled(all, "tokenscope_user_rule_reloads_total", help, "result", readings.into_iter());
-    let mut each = |name, help, figure: fn(&Figures) -> &AtomicU64| {
+    let mut each = |name, help, figure: fn(&RuleFigures) -> &AtomicU64| {
         let figures = user.rules.iter().map(|r| (r.about.id, figure(&r.figures).load(Ordering::Relaxed)));
         labelled(all, name, help, "rule", figures);
     };
@@ -196,6 +199,49 @@ fn tokens(all: &mut Vec<Metric>, counters: &TokenCounters) {
         "Issuers whose keys are missing.",
         counters.issuers_waiting,
     ));
+}
+
+/// What the way of alerts out of the process counts. Names are a promise: dashboards and alert rules use them.
+pub(super) fn delivery(all: &mut Vec<Metric>, delivery: &Delivery, writer: &Writer) {
+    let help = "Alerts lost because the disk hung for too long.";
+    all.push(Metric::counter("tokenscope_alerts_lost_total", help, writer.lost));
+    let help = "Alerts that wait for the spool.";
+    all.push(gauge("tokenscope_alerts_waiting", help, writer.waiting() as u64));
+    let undurable = writer.undurable.load(Ordering::Relaxed);
+    let help = "Events that were told but could not be made to last.";
+    all.push(Metric::counter("tokenscope_spool_undurable_total", help, undurable));
+    let head = *delivery.spool.head().borrow();
+    for (name, figures) in delivery.sinks.figures() {
+        sink(all, &name, &figures, head);
+    }
+}
+
+fn sink(all: &mut Vec<Metric>, name: &str, figures: &Figures, head: u64) {
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let named = |metric: Metric| metric.label("sink", name.to_owned());
+    let events = [
+        ("delivered", load(&figures.delivered)),
+        ("dead", load(&figures.dead)),
+        ("lost", load(&figures.lost)),
+        ("filtered", load(&figures.filtered)),
+    ];
+    let help = "Events by sink and what became of them.";
+    all.extend(events.map(|(result, count)| {
+        named(Metric::counter("tokenscope_sink_events_total", help, count)).label("result", result)
+    }));
+    let deliveries =
+        [("ok", load(&figures.ok)), ("later", load(&figures.later)), ("timeout", load(&figures.timeout))];
+    let help = "Deliveries by sink and what became of them.";
+    all.extend(deliveries.map(|(result, count)| {
+        named(Metric::counter("tokenscope_sink_deliveries_total", help, count)).label("result", result)
+    }));
+    let open = u64::from(figures.open.load(Ordering::Relaxed));
+    let help = "Whether a sink fails for so long that only one event is tried from time to time.";
+    all.push(named(gauge("tokenscope_sink_circuit_open", help, open)));
+    let help = "Events between the newest and the newest that a sink has dealt with.";
+    all.push(named(gauge("tokenscope_sink_lag_events", help, head.saturating_sub(load(&figures.reached)))));
+    let help = "How long deliveries took.";
+    all.push(named(Metric::histogram("tokenscope_sink_delivery_seconds", help, figures.times())));
 }
 
 /// One series a label value.

@@ -3,10 +3,11 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use super::delivery::Delivery;
 use super::figures::{self, Losses};
 use super::history::History;
 use super::hosts::Hosts;
-use super::life::{LAST_ALERTS, LAST_VERDICTS, keep_memory_private};
+use super::life::{LAST_ALERTS, LAST_DELIVERIES, LAST_VERDICTS, keep_memory_private};
 use super::services::{News, Services};
 use super::writer::Writer;
 use super::{Options, RuntimeError, settings};
@@ -42,7 +43,8 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     history.name_tokens(&mut config.tokens);
     let config = &config;
     let mut services = Services::start(config)?;
-    let writer = Writer::start(config, options, Hosts::new(source.cgroup().to_owned()))?;
+    let delivery = Delivery::start(history.dir(), config, options)?;
+    let writer = Writer::start(config, &delivery, Hosts::new(source.cgroup().to_owned()))?;
     let (verdicts, pool) = verify(&config.tokens)?;
     let settings = settings::of(config);
     let mut pipeline = Pipeline::new(settings.clone(), Box::new(pool))?;
@@ -56,6 +58,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
         verdicts,
         services,
         writer,
+        delivery,
         history,
         losses: Losses::default(),
         out: Output::default(),
@@ -98,6 +101,7 @@ struct Live {
     verdicts: Receiver<Verdict>,
     services: Services,
     writer: Writer,
+    delivery: Delivery,
     history: History,
     losses: Losses,
     out: Output,
@@ -116,6 +120,7 @@ impl Live {
                 match news {
                     News::Stop => return Ok(()),
                     News::Reload => self.reload(options),
+                    News::Reopen => self.delivery.sinks.reopen(),
                 }
             }
             self.take_keys();
@@ -130,9 +135,6 @@ impl Live {
             self.hand_over();
             self.history.step(&mut self.pipeline);
             self.show();
-            if self.writer.is_broken() {
-                return Ok(());
-            }
         }
     }
 
@@ -184,6 +186,7 @@ impl Live {
         for event in self.out.events.drain(..) {
             self.writer.send(event);
         }
+        self.writer.push();
     }
 
     /// SIGHUP: takes the new configuration, or keeps the old one and says why.
@@ -203,8 +206,9 @@ impl Live {
         self.services.reread_rules(&config.rules_dir.path);
         match self.replace(&config, settings::of(&config)) {
             Ok(()) => {
+                self.delivery.reconfigure(&config, options);
                 tracing::info!(
-                    "configuration reloaded; capture, flows, http, alerts, sinks and metrics change at the next start"
+                    "configuration reloaded; capture, flows, http, alerts, spool and metrics change at the next start"
                 );
             }
             Err(error) => tracing::error!("the configuration was not reloaded, the old one stays: {error}"),
@@ -241,8 +245,7 @@ impl Live {
         let names = ["low", "medium", "high", "critical"];
         let alerts = names.into_iter().zip(self.writer.tally.0);
         figures::labelled(&mut all, "tokenscope_alerts_total", "Alerts, by severity.", "severity", alerts);
-        let help = "Alerts lost because nobody read them in time.";
-        all.push(Metric::counter("tokenscope_alerts_lost_total", help, self.writer.lost));
+        figures::delivery(&mut all, &self.delivery, &self.writer);
         let help = "From the deciding segment to the hand-over of the alert.";
         all.push(Metric::histogram("tokenscope_alert_latency_seconds", help, self.writer.latency.clone()));
         self.services.board.show(all);
@@ -259,14 +262,15 @@ impl Live {
         }
         self.pipeline.finish(&mut self.out);
         self.hand_over();
-        let Self { source, mut pipeline, services, writer, history, losses, began, .. } = self;
+        let Self { source, mut pipeline, services, writer, delivery, history, losses, began, .. } = self;
         drop(source);
         history.finish(&mut pipeline);
         services.stop();
-        let (unread, tally) = (writer.lost, writer.stop(LAST_ALERTS)?);
-        if unread > 0 {
-            tracing::warn!("{unread} alerts were lost because nobody read them in time");
+        let (tally, lost) = writer.stop(LAST_ALERTS);
+        if lost > 0 {
+            tracing::warn!("{lost} alerts were lost: the disk hung for too long");
         }
+        delivery.sinks.stop(LAST_DELIVERIES);
         Ok(figures::totals(&pipeline, &losses, tally.0, began.elapsed()))
     }
 }

@@ -3,7 +3,7 @@
 //! Readers go by sequence numbers, which are consecutive on a node: who misses one can prove it. Events lie in a lane
 //! each by severity, so that what is given up first under pressure is the least severe.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -54,6 +54,7 @@ pub struct Spool(Arc<Inner>);
 
 struct Inner {
     kept: Mutex<VecDeque<Arc<Told>>>,
+    cursors: Mutex<HashMap<String, Cursor>>,
     head: watch::Sender<u64>,
 }
 
@@ -61,7 +62,7 @@ impl Spool {
     /// A spool that outlives nothing.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self(Arc::new(Inner { kept: Mutex::default(), head: watch::channel(0).0 }))
+        Self(Arc::new(Inner { kept: Mutex::default(), cursors: Mutex::default(), head: watch::channel(0).0 }))
     }
 
     /// Appends events, makes them last, then shows them to readers. Gives their numbers.
@@ -80,6 +81,28 @@ impl Spool {
         drop(kept);
         self.0.head.send_replace(next - 1);
         Ok(first..next)
+    }
+
+    /// Time has passed.
+    pub fn tick(&self, _now_ms: u64) {}
+
+    /// Whether events outlive this process.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        false
+    }
+
+    /// How far a reader had come.
+    #[must_use]
+    pub fn cursor(&self, name: &str) -> Cursor {
+        let cursors = self.0.cursors.lock().unwrap_or_else(PoisonError::into_inner);
+        cursors.get(name).copied().unwrap_or_default()
+    }
+
+    /// Keeps how far a reader has come.
+    pub fn keep_cursor(&self, name: &str, cursor: &Cursor) {
+        let mut cursors = self.0.cursors.lock().unwrap_or_else(PoisonError::into_inner);
+        cursors.insert(name.to_owned(), *cursor);
     }
 
     /// The number of the newest event, whenever it changes.

@@ -81,6 +81,12 @@ impl Store {
         }
     }
 
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Where a file of this store is.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
