@@ -3,13 +3,11 @@
 //! Principals and token ids are found again by keyed hashes, so that whoever holds the key finds a name that the file
 //! shows masked or not at all, and nobody else can try names out.
 
-use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aws_lc_rs::hmac;
 use ipnet::IpNet;
 
-use crate::detect::text;
 use crate::render::Privacy;
 
 /// Says what may be stored.
@@ -17,6 +15,8 @@ use crate::render::Privacy;
 pub struct Veil {
     key: hmac::Key,
     privacy: Privacy,
+    /// Whether principals have pseudonyms; then token ids are not shown either.
+    pseudonyms: bool,
 }
 
 /// A name: how it is found, and how it is shown.
@@ -31,10 +31,10 @@ pub struct Name {
 impl Veil {
     /// Hides by `privacy`, and hashes by a key derived from that of fingerprints.
     #[must_use]
-    pub fn new(fingerprint_key: &[u8], privacy: Privacy) -> Self {
+    pub fn new(fingerprint_key: &[u8], privacy: Privacy, pseudonyms: bool) -> Self {
         let root = hmac::Key::new(hmac::HMAC_SHA256, fingerprint_key);
         let derived = hmac::sign(&root, b"tokenscope store: names to look up");
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()), privacy }
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()), privacy, pseudonyms }
     }
 
     /// An address as it may be stored.
@@ -46,18 +46,19 @@ impl Veil {
     /// A principal's subject.
     #[must_use]
     pub fn subject(&self, subject: &str) -> Name {
-        let shown = match self.privacy.subject(subject) {
-            Cow::Owned(pseudonym) => pseudonym,
-            Cow::Borrowed(subject) => text::mask_email(subject),
-        };
-        Name { hash: self.hash(b's', subject), shown }
+        Name { hash: self.hash(b's', subject), shown: self.privacy.subject(subject) }
     }
 
     /// A token's `jti`: its hash, and itself where principals are shown too.
     #[must_use]
     pub fn token_id(&self, id: &str) -> (i64, Option<String>) {
-        let hidden = matches!(self.privacy.subject(id), Cow::Owned(_));
-        (self.hash(b'i', id), (!hidden).then(|| id.to_owned()))
+        (self.hash(b'i', id), (!self.pseudonyms).then(|| id.to_owned()))
+    }
+
+    /// A route that these people have used.
+    #[must_use]
+    pub fn route<'n>(&self, route: &str, people: impl Iterator<Item = &'n str>) -> String {
+        self.privacy.path(route, people)
     }
 
     fn hash(&self, kind: u8, name: &str) -> i64 {
@@ -143,7 +144,7 @@ mod tests {
 
     #[test]
     fn names_are_found_by_the_holder_of_the_key_only() {
-        let veil = |key: &[u8]| Veil::new(key, Privacy::default());
+        let veil = |key: &[u8]| Veil::new(key, Privacy::default(), false);
         let alice = veil(b"one").subject("alice@shop.example");
         assert_eq!(alice, veil(b"one").subject("alice@shop.example"));
         assert_ne!(alice.hash, veil(b"two").subject("alice@shop.example").hash);
@@ -153,8 +154,8 @@ mod tests {
 
     #[test]
     fn pseudonyms_hide_token_ids_too() {
-        let open = Veil::new(b"one", Privacy::default());
-        let hidden = Veil::new(b"one", Privacy::new(true, Some(b"one")));
+        let open = Veil::new(b"one", Privacy::default(), false);
+        let hidden = Veil::new(b"one", Privacy::new(true, Some(b"one")), true);
         assert_eq!(open.token_id("j-1").1.as_deref(), Some("j-1"));
         assert_eq!(hidden.token_id("j-1"), (open.token_id("j-1").0, None));
         assert_eq!(hidden.subject("alice").hash, open.subject("alice").hash);
