@@ -35,6 +35,8 @@ pub trait Letters: Send + Sync {
     fn next_replay(&self, sink: &str) -> Option<Arc<Told>>;
     /// That one was tried.
     fn replayed(&self, sink: &str);
+    /// How many there are, by sink.
+    fn counts(&self) -> Vec<(String, u64)>;
 }
 
 /// A sink at work.
