@@ -6,13 +6,17 @@
 
 pub mod alertmanager;
 pub mod client;
+mod clock;
+mod exchange;
 pub mod file;
+mod halves;
 pub mod http;
 pub mod kafka;
 pub mod nats;
 pub mod otlp;
 pub mod redis;
 pub mod s3;
+pub mod sample;
 pub mod settings;
 pub mod smtp;
 pub mod stdout;
