@@ -14,6 +14,8 @@ mod template;
 use std::io::Write as _;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
@@ -23,12 +25,12 @@ use zeroize::Zeroizing;
 use crate::render::Told;
 use crate::sink::client::ClientSettings;
 use crate::sink::clock::{self, Clock};
-use crate::sink::exchange::{Verdict, ask, reason};
+use crate::sink::exchange::{Verdict, ask};
 use crate::sink::halves::{Halves, Poison};
 use crate::sink::{Batch, Delivery, Node, Outcome, Sink, Unusable, Words};
 use crate::token::settings::Secret;
 
-pub(in crate::sink) use facts::{activity, brief, created, date, observed, operation, workload};
+pub(in crate::sink) use facts::{activity, brief, date, observed, operation, workload};
 use oauth::Access;
 pub use oauth::OAuth2;
 use preset::Preset;
@@ -211,12 +213,10 @@ impl Http {
             }
         }
         headers.push((CONTENT_TYPE, value("content_type", &settings.content_type)?));
-        for (header, text) in &settings.headers {
-            let mut value = value(header, &text.text())?;
-            value.set_sensitive(matches!(text, Text::Secret(_)));
-            let header = name(header)?;
-            headers.retain(|(other, _)| *other != header);
-            headers.push((header, value));
+        for (name, text) in &settings.headers {
+            let (name, value) = header(name, text)?;
+            headers.retain(|(other, _)| *other != name);
+            headers.push((name, value));
         }
         let forms = settings.forms(Arc::clone(&node.name), false);
         let client = settings.client.client()?;
@@ -303,36 +303,51 @@ impl Http {
 
     /// The header that says who asks.
     async fn authorization(&mut self) -> Result<Option<(HeaderName, HeaderValue)>, Words> {
-        let (name, text) = match &self.settings.auth {
-            Auth::None => return Ok(None),
-            Auth::Basic { user, password } => {
-                use base64::Engine as _;
-                let mut pair = Zeroizing::new(format!("{user}:").into_bytes());
-                pair.extend(password.iter().flat_map(|secret| secret.0.iter()));
-                let text = base64::engine::general_purpose::STANDARD.encode(&*pair);
-                (AUTHORIZATION, Zeroizing::new(format!("Basic {text}")))
-            }
-            Auth::Token { header, scheme, token } => {
-                let token = Zeroizing::new(String::from_utf8_lossy(&token.0).into_owned());
-                let space = if scheme.is_empty() { "" } else { " " };
-                let name = header.and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok());
-                (name.unwrap_or(AUTHORIZATION), Zeroizing::new(format!("{scheme}{space}{}", *token)))
-            }
-            Auth::OAuth2(issuer) => {
-                let now = (self.clock)();
-                if self.access.as_ref().is_none_or(|access| access.token(now).is_none()) {
-                    self.access = Some(issuer.fetch(&self.client, now).await?);
-                }
-                let token = self.access.as_ref().and_then(|access| access.token(now));
-                let token = token.ok_or_else(|| Words::new("the access token is over as it comes"))?;
-                (AUTHORIZATION, Zeroizing::new(format!("Bearer {}", **token)))
-            }
-        };
-        let mut value = HeaderValue::from_str(&text)
-            .map_err(|_error| Words::new("the credentials hold what no header can"))?;
-        value.set_sensitive(true);
-        Ok(Some((name, value)))
+        let Auth::OAuth2(issuer) = &self.settings.auth else { return authorization(&self.settings.auth) };
+        let now = (self.clock)();
+        if self.access.as_ref().is_none_or(|access| access.token(now).is_none()) {
+            self.access = Some(issuer.fetch(&self.client, now).await?);
+        }
+        let token = self.access.as_ref().and_then(|access| access.token(now));
+        let token = token.ok_or_else(|| Words::new("the access token is over as it comes"))?;
+        credentials(AUTHORIZATION, &Zeroizing::new(format!("Bearer {}", **token))).map(Some)
     }
+}
+
+/// The header that says who asks, if nobody needs to be asked for it.
+pub(in crate::sink) fn authorization(auth: &Auth) -> Result<Option<(HeaderName, HeaderValue)>, Words> {
+    match auth {
+        Auth::None | Auth::OAuth2(_) => Ok(None),
+        Auth::Basic { user, password } => {
+            let mut pair = Zeroizing::new(format!("{user}:").into_bytes());
+            pair.extend(password.iter().flat_map(|secret| secret.0.iter()));
+            credentials(AUTHORIZATION, &Zeroizing::new(format!("Basic {}", STANDARD.encode(&*pair))))
+                .map(Some)
+        }
+        Auth::Token { header, scheme, token } => {
+            let token = Zeroizing::new(String::from_utf8_lossy(&token.0).into_owned());
+            let space = if scheme.is_empty() { "" } else { " " };
+            let name = header.and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok());
+            credentials(name.unwrap_or(AUTHORIZATION), &Zeroizing::new(format!("{scheme}{space}{}", *token)))
+                .map(Some)
+        }
+    }
+}
+
+fn credentials(name: HeaderName, text: &str) -> Result<(HeaderName, HeaderValue), Words> {
+    let value = HeaderValue::from_str(text);
+    let mut value = value.map_err(|_error| Words::new("the credentials hold what no header can"))?;
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+/// A header of the configuration.
+pub(in crate::sink) fn header(name: &str, text: &Text) -> Result<(HeaderName, HeaderValue), Unusable> {
+    let mut value = value(name, &text.text())?;
+    value.set_sensitive(matches!(text, Text::Secret(_)));
+    let name = HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_error| Unusable(format!("`{name}` is no header")))?;
+    Ok((name, value))
 }
 
 /// The id of a request: that of its event, or of the first and how many.

@@ -6,7 +6,7 @@
 
 pub mod alertmanager;
 pub mod client;
-mod clock;
+pub mod clock;
 mod exchange;
 pub mod file;
 mod halves;

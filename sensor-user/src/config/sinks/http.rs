@@ -27,7 +27,7 @@ pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<Se
     let url = url(s, preset, &variables, resolver);
     let method = s.word("method", Verb::Post, "POST, PUT or PATCH.");
     let headers = headers(s, resolver);
-    let auth = auth(s, preset, resolver);
+    let auth = auth(s, preset.scheme, preset.token_in, true, resolver);
     let content_type = s.word(
         "content_type",
         preset.content_type.to_owned(),
@@ -111,36 +111,45 @@ fn url(
 ) -> Option<Zeroizing<String>> {
     let doc = "Where it is, http or https; env:NAME or file:PATH if it is a secret, as those of chats are. Without a \
                path, the preset's is added.";
-    if !s.is_set("url") && preset.url.is_none() {
-        let problem = Problem::error(s.span_of("url"), "`sinks.url` is missing");
-        s.report(problem.hint("add `url: https://...`, or `url: env:NAME` if it is a secret"));
-    }
-    let text = free::text(s, "url", resolver, doc);
-    let text = match &text {
-        Some(Text::Plain(text)) if text == free::UNRESOLVED => {
-            Zeroizing::new("https://unresolved.invalid/".to_owned())
-        }
-        Some(Text::Plain(text)) => Zeroizing::new(text.clone()),
-        Some(Text::Secret(secret)) => Zeroizing::new(String::from_utf8_lossy(&secret.0).into_owned()),
-        None => Zeroizing::new(preset.url?.to_owned()),
-    };
-    let span = s.span_of("url");
-    if let Err(wrong) = check_url(&text) {
-        let problem = Problem::error(span, format!("`sinks.url` {}", wrong.message)).secret();
-        s.report(Problem { hint: wrong.hint, ..problem });
-        return None;
-    }
-    warn_if_clear(s, "url", &text);
+    let text = receiver(s, preset.url, doc, resolver)?;
     match complete(&text, preset, variables) {
         Ok(url) => Some(url),
         Err(mistake) => {
-            s.report(Problem::error(span, format!("`sinks.url` {}", mistake.message)).secret());
+            let problem = Problem::error(s.span_of("url"), format!("`sinks.url` {}", mistake.message));
+            s.report(problem.secret());
             None
         }
     }
 }
 
-fn headers(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Vec<(String, Text)> {
+/// The key `url`: of a receiver, and perhaps a secret.
+pub(super) fn receiver(
+    s: &mut Section<'_, '_>,
+    shipped: Option<&str>,
+    doc: &str,
+    resolver: Resolver<'_>,
+) -> Option<Zeroizing<String>> {
+    if !s.is_set("url") && shipped.is_none() {
+        let problem = Problem::error(s.span_of("url"), "`sinks.url` is missing");
+        s.report(problem.hint("add `url: https://...`, or `url: env:NAME` if it is a secret"));
+    }
+    let text = match free::text(s, "url", resolver, doc) {
+        Some(Text::Plain(text)) if text == free::UNRESOLVED => "https://unresolved.invalid/".to_owned(),
+        Some(Text::Plain(text)) => text,
+        Some(Text::Secret(secret)) => String::from_utf8_lossy(&secret.0).into_owned(),
+        None => shipped?.to_owned(),
+    };
+    let text = Zeroizing::new(text);
+    if let Err(wrong) = check_url(&text) {
+        let problem = Problem::error(s.span_of("url"), format!("`sinks.url` {}", wrong.message)).secret();
+        s.report(Problem { hint: wrong.hint, ..problem });
+        return None;
+    }
+    warn_if_clear(s, "url", &text);
+    Some(text)
+}
+
+pub(super) fn headers(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Vec<(String, Text)> {
     let doc = "Headers of each request; env:NAME or file:PATH for secrets.";
     let is_secret = |name: &str| {
         let name = name.to_ascii_lowercase();
@@ -170,31 +179,44 @@ fn headers(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Vec<(String, Text
 }
 
 /// None if it is wrong, which is reported.
-fn auth(s: &mut Section<'_, '_>, preset: &'static Preset, resolver: Resolver<'_>) -> Option<Auth> {
-    s.section("auth", "Who asks: a user and a password, a token, or oauth2.", |s| {
-        let user = s.optional::<String>("user", "The user (Basic).");
-        let password = resolver.secret(s, "password", "The user's password, env:NAME or file:PATH.");
-        let token = resolver.secret(s, "token", "A token, env:NAME or file:PATH.");
-        let doc = "What stands before the token; the preset knows.";
-        let scheme = s.optional::<String>("scheme", doc);
-        let header = if scheme.is_some() { None } else { preset.token_in };
-        let scheme =
-            scheme.unwrap_or_else(|| if header.is_some() { String::new() } else { preset.scheme.to_owned() });
-        let oauth2 = if s.is_set("oauth2") { Some(oauth2(s, resolver)) } else { None };
-        let ways = ["user", "token", "oauth2"].iter().filter(|key| s.is_set(key)).count();
-        if ways > 1 {
-            s.report(Problem::error(s.span_of("auth"), "`auth` has more than one of user, token and oauth2"));
-        }
-        if s.is_set("password") && !s.is_set("user") {
-            s.report(Problem::error(s.span_of("password"), "`auth.password` needs `auth.user`"));
-        }
-        match (user, token, oauth2) {
-            (Some(user), ..) => Some(Auth::Basic { user, password }),
-            (None, Some(token), _) => Some(Auth::Token { header, scheme, token }),
-            (None, None, Some(issuer)) => issuer.map(Auth::OAuth2),
-            (None, None, None) => Some(Auth::None),
-        }
-    })
+pub(super) fn auth(
+    s: &mut Section<'_, '_>,
+    shipped: &str,
+    header: Option<&'static str>,
+    issuers: bool,
+    resolver: Resolver<'_>,
+) -> Option<Auth> {
+    s.section(
+        "auth",
+        "Who asks: a user and a password, or a token; of sinks of type http, oauth2 too.",
+        |s| {
+            let user = s.optional::<String>("user", "The user (Basic).");
+            let password = resolver.secret(s, "password", "The user's password, env:NAME or file:PATH.");
+            let token = resolver.secret(s, "token", "A token, env:NAME or file:PATH.");
+            let doc = "What stands before the token; the preset knows.";
+            let scheme = s.optional::<String>("scheme", doc);
+            let header = header.filter(|_| scheme.is_none());
+            let bare = || if header.is_some() { String::new() } else { shipped.to_owned() };
+            let scheme = scheme.unwrap_or_else(bare);
+            let oauth2 = if issuers && s.is_set("oauth2") { Some(oauth2(s, resolver)) } else { None };
+            let ways = ["user", "token", "oauth2"].iter().filter(|key| s.is_set(key)).count();
+            if ways > 1 {
+                s.report(Problem::error(
+                    s.span_of("auth"),
+                    "`auth` has more than one of user, token and oauth2",
+                ));
+            }
+            if s.is_set("password") && !s.is_set("user") {
+                s.report(Problem::error(s.span_of("password"), "`auth.password` needs `auth.user`"));
+            }
+            match (user, token, oauth2) {
+                (Some(user), ..) => Some(Auth::Basic { user, password }),
+                (None, Some(token), _) => Some(Auth::Token { header, scheme, token }),
+                (None, None, Some(issuer)) => issuer.map(Auth::OAuth2),
+                (None, None, None) => Some(Auth::None),
+            }
+        },
+    )
 }
 
 fn oauth2(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<OAuth2> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use minijinja::value::{Enumerator, Object, Value};
+use minijinja::value::{Enumerator, Object, Serde, Value};
 use ulid::Ulid;
 
 use crate::alert::Priority;
@@ -74,7 +74,7 @@ impl Facts {
             "created" => Value::from(date(created(told))),
             "created_ms" => Value::from(created(told)),
             "ecs" => self.ecs.get_or_init(|| ecs(told)).clone(),
-            "event" => self.event.get_or_init(|| Value::from_serialize(told.value())).clone(),
+            "event" => self.event.get_or_init(|| Value::from(Serde(told.value()))).clone(),
             "event_id" => Value::from(told.event_id()),
             "id" => Value::from(told.id()),
             "incident" => maybe(told.text("/metadata/correlation_uid")),
@@ -148,7 +148,7 @@ pub(in crate::sink) fn brief(told: &Told) -> &str {
 }
 
 /// When the alert or incident was raised: its id says so, the same in every event of it.
-pub(in crate::sink) fn created(told: &Told) -> u64 {
+fn created(told: &Told) -> u64 {
     Ulid::from_string(told.id()).map_or(told.time_ms, |id| id.timestamp_ms())
 }
 
@@ -176,5 +176,5 @@ fn line(told: &Told, format: Format) -> String {
 
 fn ecs(told: &Told) -> Value {
     let object: serde_json::Value = serde_json::from_str(&line(told, Format::Ecs)).unwrap_or_default();
-    Value::from_serialize(object)
+    Value::from(Serde(object))
 }

@@ -62,7 +62,7 @@ impl Forms {
         env.add_filter("slack", slack);
         env.add_filter("uuid", uuid);
         env.add_test("ip", |text: &str| text.parse::<std::net::IpAddr>().is_ok());
-        let vars = vars.map(|(name, value)| (name.to_owned(), Value::from(value))).collect::<Value>();
+        let vars = Value::from_pairs(vars);
         Self { env, vars, node, batch }
     }
 
