@@ -9,9 +9,11 @@ mod config;
 pub mod docs;
 mod doctor;
 mod man;
+mod pseudonym;
 mod replay;
 mod rules;
 mod run;
+mod sinks;
 mod terminal;
 mod user_rules;
 
@@ -112,6 +114,8 @@ enum Command {
     Replay(replay::Arguments),
     Rules(rules::Arguments),
     Alerts(alerts::Arguments),
+    Sinks(sinks::Arguments),
+    Pseudonym(pseudonym::Arguments),
     Config(config::Arguments),
     Doctor(doctor::Arguments),
     Completions(completions::Arguments),
@@ -253,6 +257,8 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, environment: Environ
         Command::Replay(arguments) => replay::replay(&context, &arguments),
         Command::Rules(arguments) => rules::rules(&context, &arguments),
         Command::Alerts(arguments) => alerts::alerts(&context, &arguments),
+        Command::Sinks(arguments) => sinks::sinks(&context, &arguments),
+        Command::Pseudonym(arguments) => pseudonym::pseudonym(&context, &arguments),
         Command::Config(arguments) => config::config(&context, &arguments),
         Command::Doctor(arguments) => doctor::doctor(&context, &arguments),
         Command::Completions(arguments) => completions::completions(&arguments),

@@ -5,17 +5,19 @@
 //! the other end has it; its id is always the same, so that the other end can tell.
 
 pub mod backoff;
+pub mod clock;
 pub mod figures;
 pub mod plan;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+pub use clock::Clock;
 pub use figures::Figures;
 
 use crate::render::Told;
@@ -33,19 +35,8 @@ pub trait Letters: Send + Sync {
     fn next_replay(&self, sink: &str) -> Option<Arc<Told>>;
     /// That one was tried.
     fn replayed(&self, sink: &str);
-}
-
-/// What a worker knows of time and chance.
-#[derive(Clone)]
-pub struct Clock {
-    /// Now, for delays.
-    pub instant: fn() -> Instant,
-    /// Now, in milliseconds since the epoch.
-    pub now_ms: fn() -> u64,
-    /// The minute of the day where quiet hours are measured.
-    pub minute: Arc<dyn Fn() -> u16 + Send + Sync>,
-    /// A number that nobody can guess.
-    pub chance: fn() -> u16,
+    /// How many there are, by sink.
+    fn counts(&self) -> Vec<(String, u64)>;
 }
 
 /// A sink at work.
@@ -56,13 +47,16 @@ struct Running {
     thread: JoinHandle<()>,
 }
 
-/// Every sink at work.
-pub struct Deliveries {
+/// Every sink at work. Cloning it gives another handle.
+#[derive(Clone)]
+pub struct Deliveries(Arc<Inner>);
+
+struct Inner {
     spool: Spool,
     letters: Arc<dyn Letters>,
     clock: Clock,
     node: Node,
-    running: BTreeMap<String, Running>,
+    running: Mutex<BTreeMap<String, Running>>,
 }
 
 /// Why a sink does not work.
@@ -90,7 +84,11 @@ impl Deliveries {
     /// Nothing is delivered yet.
     #[must_use]
     pub fn new(spool: Spool, letters: Arc<dyn Letters>, clock: Clock, node: Node) -> Self {
-        Self { spool, letters, clock, node, running: BTreeMap::new() }
+        Self(Arc::new(Inner { spool, letters, clock, node, running: Mutex::default() }))
+    }
+
+    fn running(&self) -> MutexGuard<'_, BTreeMap<String, Running>> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Delivers to exactly these sinks from now on. Those that are the same go on undisturbed; those that have changed
@@ -98,13 +96,11 @@ impl Deliveries {
     ///
     /// # Errors
     /// With every sink that cannot work; then all is as before.
-    pub fn serve(&mut self, wanted: &[Settings], patience: Duration) -> Result<(), Vec<DeliverError>> {
-        let is_new = |settings: &&Settings| {
-            self.running.get(&settings.name).is_none_or(|running| running.settings != **settings)
-        };
+    pub fn serve(&self, wanted: &[Settings], patience: Duration) -> Result<(), Vec<DeliverError>> {
         let (mut opened, mut wrong) = (Vec::new(), Vec::new());
-        for settings in wanted.iter().filter(is_new) {
-            match sink::open(&settings.target, &self.node) {
+        let known: Vec<Settings> = self.running().values().map(|running| running.settings.clone()).collect();
+        for settings in wanted.iter().filter(|settings| !known.contains(settings)) {
+            match sink::open(&settings.target, &self.0.node) {
                 Ok(sink) => opened.push((settings.clone(), sink)),
                 Err(why) => wrong.push(DeliverError::Unusable { name: settings.name.clone(), why }),
             }
@@ -112,15 +108,13 @@ impl Deliveries {
         if !wrong.is_empty() {
             return Err(wrong);
         }
-        let goes = |running: &Running| !wanted.contains(&running.settings);
-        let gone: Vec<String> =
-            self.running.iter().filter(|(_, running)| goes(running)).map(|(name, _)| name.clone()).collect();
-        let gone: Vec<Running> = gone.iter().filter_map(|name| self.running.remove(name)).collect();
+        let goes = |_: &String, running: &mut Running| !wanted.contains(&running.settings);
+        let gone: Vec<_> = self.running().extract_if(.., goes).map(|(_, running)| running).collect();
         end(gone, patience);
         for (settings, sink) in opened {
             let name = settings.name.clone();
             match self.start(settings, sink) {
-                Ok(running) => drop(self.running.insert(name, running)),
+                Ok(running) => drop(self.running().insert(name, running)),
                 Err(cause) => wrong.push(DeliverError::Thread { name, cause }),
             }
         }
@@ -131,10 +125,10 @@ impl Deliveries {
         let figures = Arc::new(Figures::default());
         let (orders, heard) = watch::channel(Orders::default());
         let outfit = Outfit {
-            spool: self.spool.clone(),
-            letters: Arc::clone(&self.letters),
+            spool: self.0.spool.clone(),
+            letters: Arc::clone(&self.0.letters),
             figures: Arc::clone(&figures),
-            clock: self.clock.clone(),
+            clock: self.0.clock.clone(),
             orders: heard,
         };
         let worker = Worker::new(&settings, sink, outfit);
@@ -150,20 +144,22 @@ impl Deliveries {
     }
 
     /// What became of deliveries, by sink.
-    pub fn figures(&self) -> impl Iterator<Item = (&str, &Figures)> {
-        self.running.iter().map(|(name, running)| (name.as_str(), &*running.figures))
+    #[must_use]
+    pub fn figures(&self) -> Vec<(String, Arc<Figures>)> {
+        self.running().iter().map(|(name, running)| (name.clone(), Arc::clone(&running.figures))).collect()
     }
 
     /// Opens again what has to be opened again.
     pub fn reopen(&self) {
-        for running in self.running.values() {
+        for running in self.running().values() {
             running.orders.send_modify(|orders| orders.reopened += 1);
         }
     }
 
     /// Delivers what can be delivered at once, and ends. What is left is in the spool.
-    pub fn stop(mut self, patience: Duration) {
-        end(std::mem::take(&mut self.running).into_values().collect(), patience);
+    pub fn stop(&self, patience: Duration) {
+        let all = std::mem::take(&mut *self.running());
+        end(all.into_values().collect(), patience);
     }
 }
 

@@ -52,6 +52,8 @@ pub(super) enum News {
     Stop,
     /// SIGHUP.
     Reload,
+    /// SIGUSR1: files were rotated.
+    Reopen,
 }
 
 /// What the capture thread shows.
@@ -329,6 +331,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    rotated: Signal,
 }
 
 impl Signals {
@@ -337,6 +340,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            rotated: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -346,6 +350,7 @@ impl Signals {
                 _ = self.terminate.recv() => News::Stop,
                 _ = self.interrupt.recv() => News::Stop,
                 _ = self.hang_up.recv() => News::Reload,
+                _ = self.rotated.recv() => News::Reopen,
                 _ = stopped.changed() => return,
             };
             let _ = tell.try_send(news);

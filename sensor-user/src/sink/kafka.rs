@@ -203,9 +203,8 @@ impl Kafka {
             ("tokenscope-schema", "ocsf/1.8.0"),
         ];
         let all = OwnedHeaders::new_with_capacity(headers.len());
-        let all = headers
-            .into_iter()
-            .fold(all, |all, (key, value)| all.insert(Header { key, value: Some(value) }));
+        let all =
+            headers.into_iter().fold(all, |all, (key, value)| all.insert(Header { key, value: Some(value) }));
         let record = FutureRecord::to(&self.settings.topic)
             .key(self.settings.key.of(event))
             .payload(event.json())
@@ -238,7 +237,9 @@ impl Kafka {
             (Code::ClusterAuthorizationFailed, _) => {
                 "no right to write idempotently: grant IDEMPOTENT_WRITE on the cluster".into()
             }
-            (Code::MessageTimedOut | Code::AllBrokersDown | Code::BrokerTransportFailure, Some(words)) => words,
+            (Code::MessageTimedOut | Code::AllBrokersDown | Code::BrokerTransportFailure, Some(words)) => {
+                words
+            }
             (code, Some(words)) => format!("{code}: {words}").into(),
             (Code::MessageTimedOut, None) => "no acknowledgement in time".into(),
             (code, None) => code.to_string().into(),

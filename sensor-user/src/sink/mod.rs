@@ -6,18 +6,23 @@
 
 pub mod alertmanager;
 pub mod client;
+pub mod clock;
+mod exchange;
 pub mod file;
+mod halves;
 pub mod http;
 pub mod kafka;
 pub mod nats;
 pub mod otlp;
 pub mod redis;
 pub mod s3;
+pub mod sample;
 pub mod settings;
 pub mod smtp;
 pub mod stdout;
 pub mod syslog;
 mod taken;
+pub mod trial;
 pub mod wire;
 
 use std::fmt;
@@ -30,6 +35,7 @@ use crate::detect::Severity;
 use crate::render::Told;
 use crate::spool::Cursor;
 
+pub use crate::render::Node;
 pub use settings::{Hours, Picks, Settings, Target};
 
 /// Longest reason and answer that are kept, in bytes: what a line of a log holds.
@@ -166,13 +172,6 @@ pub trait Sink: Send {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Unusable(pub String);
-
-/// The node that tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
-    /// Its name: the host's, or what the configuration says.
-    pub name: Arc<str>,
-}
 
 /// Opens a sink. What is not there now may come: only what can never work is an error.
 ///

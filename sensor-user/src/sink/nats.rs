@@ -81,7 +81,9 @@ impl Subject {
             let names = PLACES.map(|place| format!("{{{place}}}")).join(", ");
             return Err(format!("has a place for something else than {names}"));
         }
-        if plain.len() > MAX_SUBJECT / 2 || plain.split('.').any(|part| part.is_empty() || part.contains(is_bad)) {
+        if plain.len() > MAX_SUBJECT / 2
+            || plain.split('.').any(|part| part.is_empty() || part.contains(is_bad))
+        {
             return Err("is no subject: words with dots between, without spaces, * and >".into());
         }
         Ok(Self(text.into()))

@@ -5,10 +5,15 @@
 //! it. No raw token is ever kept: tokens are named by fingerprint. That takes the same key after a restart, so a drawn
 //! key is kept here as well.
 
+pub mod database;
 pub mod files;
 pub mod index;
 pub mod marks;
+pub mod part;
 pub mod snapshot;
+pub mod totals;
+pub mod uses;
+pub mod veil;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -79,6 +84,12 @@ impl Store {
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(dir.to_owned())),
             Err(errno) => Err(failed("cannot lock", &path)(errno.into())),
         }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Where a file of this store is.

@@ -49,7 +49,8 @@ fn read_client(s: &mut Section<'_, '_>, resolver: Resolver<'_>, timeout: Duratio
 }
 
 fn read_sasl(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<Sasl> {
-    let doc = "How a password is shown to be known: scram-sha-512, scram-sha-256 or plain. Left out: without one.";
+    let doc =
+        "How a password is shown to be known: scram-sha-512, scram-sha-256 or plain. Left out: without one.";
     let mechanism = s.optional::<Mechanism>("sasl", doc);
     let user = s.optional::<String>("user", "The user.");
     let password = resolver.secret(s, "password", "Its password, env:NAME or file:PATH.");

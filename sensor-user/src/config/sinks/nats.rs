@@ -22,7 +22,8 @@ pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<Se
     if servers.len() > MAX_SERVERS {
         s.report(Problem::error(s.span_of("servers"), format!("`servers` has more than {MAX_SERVERS}")));
     }
-    let doc = "The subject; {severity}, {rule}, {kind}, {namespace} and {node} stand for what the event holds.";
+    let doc =
+        "The subject; {severity}, {rule}, {kind}, {namespace} and {node} stand for what the event holds.";
     let shipped = Template("tokenscope.alerts.{severity}.{rule}".to_owned());
     let subject = s.word("subject", shipped, doc);
     let doc = "Whether a stream must acknowledge every event. Without, an event is gone if nobody listens.";

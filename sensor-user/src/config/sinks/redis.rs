@@ -72,7 +72,8 @@ mod tests {
 
     #[test]
     fn reads_where_redis_is() {
-        let read = |text| Url::parse(text).map(|url| (url.encrypted, url.place.to_string(), url.database)).ok();
+        let read =
+            |text| Url::parse(text).map(|url| (url.encrypted, url.place.to_string(), url.database)).ok();
         assert_eq!(read("redis://127.0.0.1"), Some((false, "127.0.0.1:6379".into(), 0)));
         assert_eq!(read("rediss://h:1/3"), Some((true, "h:1".into(), 3)));
         assert_eq!(read("redis://[::1]:7/"), Some((false, "[::1]:7".into(), 0)));

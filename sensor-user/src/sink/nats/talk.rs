@@ -192,7 +192,8 @@ impl Talk {
         // Room for the longest secrets, so that none is left behind where a buffer was before it grew.
         let mut text = Zeroizing::new(Vec::with_capacity(16 << 10));
         text.extend_from_slice(b"CONNECT ");
-        serde_json::to_writer(&mut *text, &connect).map_err(|error| Refused::Words(error.to_string().into()))?;
+        serde_json::to_writer(&mut *text, &connect)
+            .map_err(|error| Refused::Words(error.to_string().into()))?;
         if settings.jetstream {
             text.extend_from_slice(format!("\r\nSUB {inbox}.* 1").as_bytes());
         }
