@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::step::{say, step};
 
 /// A thing that must be there, the Debian and Ubuntu package that brings it, and what is left out without it.
-const WANTED: [(&str, &str, &str); 11] = [
+const WANTED: [(&str, &str, &str); 16] = [
     ("nginx", "nginx-light", "tests on nginx, the live benchmark"),
     ("python3", "python3", "tests on Python, bad networks, the demo"),
     ("node", "nodejs", "tests on Node"),
@@ -17,6 +17,11 @@ const WANTED: [(&str, &str, &str); 11] = [
     ("/usr/share/gocode/src/github.com/gin-gonic/gin", "golang-github-gin-gonic-gin-dev", "tests on Gin"),
     ("cc", "gcc libc6-dev", "tests on io_uring"),
     ("/usr/include/liburing.h", "liburing-dev", "tests on io_uring"),
+    ("redis-server", "redis-server", "tests on Redis"),
+    ("nats-server", "nats-server", "tests on NATS"),
+    ("npm", "npm", "tests on S3"),
+    ("kcat", "kcat", "tests on a Kafka broker"),
+    ("openssl", "openssl", "tests on TLS"),
     ("wrk", "wrk", "the live benchmark"),
     ("ip", "iproute2", "tests in network namespaces"),
     ("ethtool", "ethtool", "tests in network namespaces"),
