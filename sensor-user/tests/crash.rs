@@ -101,7 +101,7 @@ fn child(dir: &Path) {
                 let (severity, pad) = (severity.id(), &pad);
                 move |n: u64| {
                     format!(
-                        r#"{{"activity_id":1,"severity_id":{severity},"class_uid":2004,"metadata":{{"uid":"e-{n}","sequence":{n}}},"finding_info":{{"uid":"e-{n}","analytic":{{"uid":"r"}}}},"unmapped":{{"run":{run},"pad":"{pad}"}}}}"#
+                        r#"{{"activity_id":1,"severity_id":{severity},"class_uid":2004,"metadata":{{"uid":"e-{n}","sequence":{n},"reporter":{{"name":"crash"}}}},"finding_info":{{"uid":"e-{n}","analytic":{{"uid":"r"}}}},"unmapped":{{"run":{run},"pad":"{pad}"}}}}"#
                     )
                 }
             })
