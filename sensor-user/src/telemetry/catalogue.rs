@@ -245,7 +245,8 @@ a time; what they drop for want of room is a loss and is counted.
 pub fn markdown() -> String {
     let mut out = String::from(INTRO);
     for section in SECTIONS {
-        let _ = write!(out, "\n## {}\n\n| name | kind | labels | meaning |\n|---|---|---|---|\n", section.title);
+        let _ =
+            write!(out, "\n## {}\n\n| name | kind | labels | meaning |\n|---|---|---|---|\n", section.title);
         for card in section.cards {
             let labels = card.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
             let _ = writeln!(out, "| `{}` | {} | {labels} | {} |", card.name, card.kind.as_str(), card.help);
@@ -290,6 +291,9 @@ mod tests {
             std::fs::write(path, &fresh).unwrap();
         }
         let found = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(found == fresh, "docs/metrics.md is stale: run `cargo xtask docs`, or this test with BLESS=1");
+        assert!(
+            found == fresh,
+            "docs/metrics.md is stale: run `cargo xtask docs`, or this test with BLESS=1"
+        );
     }
 }
