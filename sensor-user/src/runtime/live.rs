@@ -7,7 +7,8 @@ use super::delivery::Delivery;
 use super::figures::{self, Losses};
 use super::history::History;
 use super::hosts::Hosts;
-use super::life::{LAST_ALERTS, LAST_DELIVERIES, LAST_VERDICTS, keep_memory_private};
+use super::life::{LAST_RECORDS, LAST_ALERTS, LAST_DELIVERIES, LAST_VERDICTS, keep_memory_private};
+use super::records::{self, Records};
 use super::services::{News, Services};
 use super::writer::Writer;
 use super::{Options, RuntimeError, settings};
@@ -45,6 +46,14 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     let mut services = Services::start(config)?;
     let delivery = Delivery::start(history.dir(), config, options)?;
     let writer = Writer::start(config, &delivery, Hosts::new(source.cgroup().to_owned()))?;
+    let records = Records::start(records::Plan {
+        dir: records::dir(config, history.dir()),
+        bounds: records::bounds(config),
+        veil: settings::veil(config),
+        privacy: settings::privacy(config),
+        spool: delivery.spool.clone(),
+        hosts: Hosts::new(source.cgroup().to_owned()),
+    })?;
     let (verdicts, pool) = verify(&config.tokens)?;
     let settings = settings::of(config);
     let mut pipeline = Pipeline::new(settings.clone(), Box::new(pool))?;
@@ -58,6 +67,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
         verdicts,
         services,
         writer,
+        records,
         delivery,
         history,
         losses: Losses::default(),
@@ -101,6 +111,7 @@ struct Live {
     verdicts: Receiver<Verdict>,
     services: Services,
     writer: Writer,
+    records: Records,
     delivery: Delivery,
     history: History,
     losses: Losses,
@@ -187,6 +198,7 @@ impl Live {
             self.writer.send(event);
         }
         self.writer.push();
+        self.records.hand_over(&mut self.out.exchanges, &mut self.pipeline);
     }
 
     /// SIGHUP: takes the new configuration, or keeps the old one and says why.
@@ -245,6 +257,7 @@ impl Live {
         let names = ["low", "medium", "high", "critical"];
         let alerts = names.into_iter().zip(self.writer.tally.0);
         figures::labelled(&mut all, "tokenscope_alerts_total", "Alerts, by severity.", "severity", alerts);
+        self.records.metrics(&mut all);
         figures::delivery(&mut all, &self.delivery, &self.writer);
         let help = "From the deciding segment to the hand-over of the alert.";
         all.push(Metric::histogram("tokenscope_alert_latency_seconds", help, self.writer.latency.clone()));
@@ -262,7 +275,7 @@ impl Live {
         }
         self.pipeline.finish(&mut self.out);
         self.hand_over();
-        let Self { source, mut pipeline, services, writer, delivery, history, losses, began, .. } = self;
+        let Self { source, mut pipeline, services, writer, records, delivery, history, losses, began, .. } = self;
         drop(source);
         history.finish(&mut pipeline);
         services.stop();
@@ -270,6 +283,7 @@ impl Live {
         if lost > 0 {
             tracing::warn!("{lost} alerts were lost: the disk hung for too long");
         }
+        records.stop(LAST_RECORDS);
         delivery.sinks.stop(LAST_DELIVERIES);
         Ok(figures::totals(&pipeline, &losses, tally.0, began.elapsed()))
     }
