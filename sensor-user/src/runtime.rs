@@ -12,10 +12,12 @@ mod hosts;
 mod knowledge;
 mod life;
 mod live;
+mod outward;
 mod records;
 mod replay;
 mod services;
 mod settings;
+mod stages;
 mod user_rules;
 mod writer;
 

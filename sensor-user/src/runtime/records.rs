@@ -15,7 +15,6 @@ use hashbrown::HashMap;
 use tokio::sync::{broadcast, watch};
 
 use super::RuntimeError;
-use super::figures::{gauge, labelled};
 use super::hosts::Hosts;
 use crate::alert::Place;
 use crate::capture::Time;
@@ -29,7 +28,7 @@ use crate::store::keeper::{Keeper, Stats};
 use crate::store::parts::Bounds;
 use crate::store::uses::{Gathering, Service};
 use crate::store::veil::Veil;
-use crate::telemetry::Metric;
+use crate::telemetry::{Metric, catalogue as of};
 
 /// Batches on their way: at five a second from an idle capture thread, and a few hundred from a busy one, some tenths
 /// of a second.
@@ -99,8 +98,7 @@ struct Shared {
     stats: Mutex<Stats>,
     blurred: AtomicU64,
     gathered: AtomicUsize,
-    /// The number of the newest event that is stored.
-    reached: AtomicU64,
+    /// Events in the spool that are not stored yet.
     waiting: AtomicU64,
 }
 
@@ -173,28 +171,19 @@ impl Records {
     /// What there is to count.
     pub(super) fn metrics(&self, all: &mut Vec<Metric>) {
         let stats = *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        let help = "Bytes of the store on disk.";
-        all.push(gauge("tokenscope_store_bytes", help, stats.bytes));
-        let help = "Rows of the store: events of alerts and incidents, and uses in the part that is written to.";
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        all.push(of::STORE_BYTES.level(stats.bytes));
         for (table, rows) in [("events", stats.events), ("uses", stats.uses)] {
-            all.push(gauge("tokenscope_store_rows", help, rows).label("table", table));
+            all.push(of::STORE_ROWS.level(rows).with(&[table.into()]));
         }
         let shed = [("busy", self.shed), ("disk_full", stats.full), ("failed", stats.failed)];
-        let help = "Exchanges that were not counted among the uses of tokens, by reason.";
-        labelled(all, "tokenscope_records_shed_total", help, "reason", shed.into_iter());
-        let help = "Exchanges whose uses were stored.";
-        all.push(Metric::counter("tokenscope_records_stored_total", help, stats.stored));
-        let help = "Exchanges of strangers that were kept without their address or token, because they were too many.";
-        let blurred = self.shared.blurred.load(Ordering::Relaxed);
-        all.push(Metric::counter("tokenscope_records_blurred_total", help, blurred));
-        let help = "What the store gave up before its time, by kind.";
-        let cut = [("uses_parts", stats.parts_cut), ("events", stats.events_cut), ("files", stats.refused)];
-        labelled(all, "tokenscope_store_given_up_total", help, "kind", cut.into_iter());
-        let help = "Uses that are gathered and not stored yet.";
-        let gathered = self.shared.gathered.load(Ordering::Relaxed) as u64;
-        all.push(gauge("tokenscope_records_gathered", help, gathered));
-        let help = "Events in the spool that the store does not have yet.";
-        all.push(gauge("tokenscope_store_lag_events", help, self.shared.waiting.load(Ordering::Relaxed)));
+        all.extend(of::RECORDS_SHED.counts(shed.into_iter()));
+        all.push(of::RECORDS_STORED.count(stats.stored));
+        all.push(of::RECORDS_BLURRED.count(load(&self.shared.blurred)));
+        all.push(of::RECORDS_GATHERED.level(self.shared.gathered.load(Ordering::Relaxed) as u64));
+        all.push(of::STORE_LAG.level(load(&self.shared.waiting)));
+        let cut = [("uses_part", stats.parts_cut), ("event", stats.events_cut), ("file", stats.refused)];
+        all.extend(of::STORE_GIVEN_UP.counts(cut.into_iter()));
     }
 }
 
@@ -244,8 +233,13 @@ impl Clerk {
         let Some(dir) = &self.plan.dir else { return };
         match Keeper::open(dir, self.plan.bounds) {
             Ok(keeper) => {
-                // The store knows best how far it is; one that was begun anew takes what the spool still has.
-                self.cursor = keeper.cursor().unwrap_or_default();
+                // The store knows best how far it is; one that was begun anew takes what the spool still has, and so
+                // does one whose spool was begun anew.
+                let head = *self.head.borrow();
+                let known = keeper.cursor().filter(|cursor| cursor.0.iter().all(|lane| *lane <= head));
+                self.cursor = known.unwrap_or_default();
+                self.plan.spool.register(READER, [true; LANES]);
+                self.plan.spool.keep_cursor(READER, &self.cursor);
                 self.keeper = Some(keeper);
             }
             Err(error) => {
@@ -304,7 +298,6 @@ impl Clerk {
             self.plan.spool.keep_cursor(READER, &self.cursor);
         }
         let reached = self.cursor.0.iter().copied().max().unwrap_or_default();
-        self.shared.reached.store(reached, Ordering::Relaxed);
         self.shared.waiting.store(head.saturating_sub(reached), Ordering::Relaxed);
     }
 

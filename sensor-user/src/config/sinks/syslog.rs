@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::section::Section;
-use crate::config::sinks::place::{self, is_sd_name};
+use crate::config::sinks::place;
 use crate::config::tokens::Resolver;
 use crate::config::word::{Word, Wrong, choose, excerpt, quote};
 use crate::sink::client::TlsSettings;
@@ -51,8 +51,11 @@ impl Word for To {
             };
         }
         let schemes = [("udp", 514), ("tcp", 514), ("tls", 6514)];
-        let (scheme, place) = place::url(text, &schemes, "tcp://HOST:514 or tls://HOST:6514")?;
-        Ok(match scheme {
+        let (url, place) = place::url(text, &schemes, "tcp://HOST:514 or tls://HOST:6514")?;
+        if !matches!(url.path(), "" | "/") {
+            return Err(Wrong::new(format!("is {}, with a path, which means nothing here", excerpt(text))));
+        }
+        Ok(match url.scheme() {
             "udp" => Self::Udp(place),
             "tls" => Self::Tls(place, TlsSettings::default()),
             _ => Self::Tcp(place),
@@ -135,6 +138,11 @@ impl Word for AppName {
 }
 
 struct Element(Option<String>);
+
+/// RFC 5424 section 6: no blank, `=`, `]` and `"`; nor a second `@`.
+fn is_sd_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '=' | ']' | '"' | '@'))
+}
 
 impl Word for Element {
     const WHAT: &'static str = "NAME@NUMBER, or off";

@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
     use crate::alert::staging::event as staged;
-    use crate::render::Told;
+    use crate::render::{Node, Told};
 
     fn file(content: &[u8]) -> File {
         let dir = tempfile::tempdir().unwrap();
@@ -143,7 +143,7 @@ mod tests {
         for format in [Format::Ocsf, Format::Ecs, Format::Falco] {
             let mut text = String::from("not ours\n");
             for (sequence, node) in [(900, "me"), (7, "me"), (1_000, "other")] {
-                format.told(&Told::of(&staged(), Some(sequence), Some(node)), false, &mut text);
+                format.told(&Told::of(&staged(), Some(sequence), Some(&Node::named(node))), false, &mut text);
             }
             text.push_str("{\"metadata\":{\"sequence\":8");
             let mut held = Cursor::default();

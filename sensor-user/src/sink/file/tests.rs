@@ -14,7 +14,7 @@ const NOW: u64 = 1_795_284_245_123;
 
 fn told(sequence: u64, time_ms: u64) -> Arc<Told> {
     let alert = Alert { last_seen: Time(time_ms * 1_000_000), ..alert() };
-    Arc::new(Told::of(&Event::Alert(Box::new(alert)), Some(sequence), Some("me")))
+    Arc::new(Told::of(&Event::Alert(Box::new(alert)), Some(sequence), Some(&Node::named("me"))))
 }
 
 fn settings(path: &Path) -> Settings {
@@ -206,7 +206,7 @@ fn lanes_are_told_apart() {
     let path = dir.path().join("a");
     let of = |sequence, severity| {
         let alert = Alert { severity, ..alert() };
-        Arc::new(Told::of(&Event::Alert(Box::new(alert)), Some(sequence), Some("me")))
+        Arc::new(Told::of(&Event::Alert(Box::new(alert)), Some(sequence), Some(&Node::named("me"))))
     };
     let mut lines = sink(&settings(&path));
     let batch =

@@ -164,6 +164,7 @@ mod tests {
     use super::*;
     use crate::alert::Event;
     use crate::alert::staging::{alert, event, incident};
+    use crate::render::Node;
 
     fn form(format: Format) -> Form {
         let element = Some("tokenscope@32473".into());
@@ -171,7 +172,7 @@ mod tests {
     }
 
     fn told(event: &Event) -> Told {
-        Told::of(event, Some(7), Some("node-1"))
+        Told::of(event, Some(7), Some(&Node::named("node-1")))
     }
 
     /// Reads a message by the grammar of section 6: header fields, elements with their pairs, text.
