@@ -13,6 +13,7 @@ mod knowledge;
 mod life;
 mod live;
 mod outward;
+mod records;
 mod replay;
 mod services;
 mod settings;
