@@ -143,7 +143,8 @@ impl Filter {
 
     fn admits_alert(&self, told: &Told) -> bool {
         (self.rules.is_empty() || any(&self.rules, told.rule()))
-            && (self.namespaces.is_empty() || told.namespace().is_some_and(|name| any(&self.namespaces, name)))
+            && (self.namespaces.is_empty()
+                || told.namespace().is_some_and(|name| any(&self.namespaces, name)))
             && self.address.is_none_or(|wanted| told.address().is_some_and(|is| holds(&wanted, is)))
             && self.is_about(|| told.principal().map(str::to_owned).into_iter().chain(told.principal_name()))
     }
@@ -155,7 +156,8 @@ impl Filter {
             all.filter_map(|one| one.get("value")?.as_str())
         };
         let mut rules = told.texts("/unmapped/rules").chain(["incident"]);
-        let mut namespaces = told.texts("/unmapped/services").filter_map(|name| Some(name.split_once('/')?.0));
+        let mut namespaces =
+            told.texts("/unmapped/services").filter_map(|name| Some(name.split_once('/')?.0));
         (self.rules.is_empty() || rules.any(|rule| any(&self.rules, rule)))
             && (self.namespaces.is_empty() || namespaces.any(|name| any(&self.namespaces, name)))
             && self.address.is_none_or(|wanted| observables().any(|is| holds(&wanted, is)))

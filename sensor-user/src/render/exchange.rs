@@ -472,7 +472,8 @@ fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(members) => {
             let members = members.into_iter().map(|(name, value)| (name, without_nulls(value)));
-            let is_something = |value: &Value| !value.is_null() && value.as_object().is_none_or(|o| !o.is_empty());
+            let is_something =
+                |value: &Value| !value.is_null() && value.as_object().is_none_or(|o| !o.is_empty());
             Value::Object(members.filter(|(_, value)| is_something(value)).collect())
         }
         other => other,
