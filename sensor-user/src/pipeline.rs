@@ -13,6 +13,7 @@ use crate::http::{Connection, Exchange, Exchanges, HttpLimits};
 use crate::parked::{Parked, Waiting};
 use crate::reassembly::{FlowLimits, Flows};
 use crate::seen::{Seen, Watch};
+use crate::telemetry::stopwatch::{Stage, Stopwatch};
 use crate::token::hash::NoRandomness;
 use crate::token::keys::KeyRing;
 use crate::token::settings::TokenSettings;
@@ -58,6 +59,7 @@ pub struct Pipeline {
     pub(crate) desk: Desk,
     findings: Vec<Finding>,
     watch: Watch,
+    stopwatch: Option<Box<dyn Stopwatch>>,
     now: Time,
 }
 
@@ -77,8 +79,21 @@ impl Pipeline {
             desk: Desk::new(settings.alerts),
             findings: Vec::new(),
             watch: Watch::default(),
+            stopwatch: None,
             now: Time::default(),
         })
+    }
+
+    /// Tells a stopwatch of every segment and of the stages that it passes.
+    pub fn time(&mut self, stopwatch: Box<dyn Stopwatch>) {
+        self.stopwatch = Some(stopwatch);
+    }
+
+    #[inline]
+    fn lap(&mut self, stage: Stage) {
+        if let Some(stopwatch) = &mut self.stopwatch {
+            stopwatch.lap(stage);
+        }
     }
 
     /// Takes whatever a source delivers.
@@ -93,7 +108,11 @@ impl Pipeline {
     /// Pushes one frame through every stage.
     pub fn on_frame(&mut self, frame: &Frame<'_>, out: &mut Output) {
         self.now = self.now.max(frame.at);
+        if let Some(stopwatch) = &mut self.stopwatch {
+            stopwatch.start();
+        }
         self.flows.push(frame, &mut self.exchanges, &mut out.grants);
+        self.lap(Stage::Http);
         while let Some(exchange) = self.exchanges.take() {
             self.judge(exchange, out);
         }
@@ -103,8 +122,11 @@ impl Pipeline {
     fn judge(&mut self, mut exchange: Exchange, out: &mut Output) {
         let issued = self.tokens.name_issued(&mut exchange);
         let tokens = self.tokens.find(&exchange, self.now);
+        self.lap(Stage::Token);
         self.detect.judge_issuing(&exchange, &tokens, &issued, self.now, &mut self.findings);
+        self.lap(Stage::Detect);
         self.admit(out);
+        self.lap(Stage::Alert);
         let Watch { exchanges, words } = self.watch;
         let seen = exchanges.then(|| Seen::of(&exchange, self.detect.newest_route(), words));
         if unsettled(&tokens).is_some() || asked_about(&tokens).is_some() {

@@ -12,9 +12,11 @@ mod hosts;
 mod knowledge;
 mod life;
 mod live;
+mod outward;
 mod replay;
 mod services;
 mod settings;
+mod stages;
 mod user_rules;
 mod writer;
 

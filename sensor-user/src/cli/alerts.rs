@@ -350,6 +350,7 @@ fn line(mark: &Mark, now_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::render::Privacy;
     use crate::alert::key::Key;
     use crate::alert::{Event, Marks};
     use crate::detect::Scene;
@@ -408,7 +409,7 @@ mod tests {
     fn what_an_event_hides_cannot_be_marked() {
         let (mut alert, _) = of_alert();
         alert.finding.principal.as_mut().unwrap().subject = "alice@shop.example".into();
-        let event = event(alert);
+        let event = event(Privacy::default().apply(&alert).into_owned());
         let id = event_id(&event).unwrap();
         assert!(from_event(id, &event, Scope::Principal).is_err());
         assert!(from_event(id, &event, Scope::Address).is_ok());

@@ -22,7 +22,7 @@ use self::names::Names;
 use self::pseudonym::Pseudonyms;
 use self::redact::{REDACTED, Sensitive};
 use crate::alert::{Alert, Event, Incident};
-use crate::detect::Scene;
+use crate::detect::{Principal, Scene};
 use crate::render::exchange::Exchanged;
 
 /// Levels of lists and objects that a fact may have: rules make one or two.
@@ -92,23 +92,6 @@ impl Privacy {
         })
     }
 
-    /// Hides what must not be shown of an exchange.
-    pub fn exchange(&self, exchanged: &mut Exchanged) {
-        let people: Vec<Box<str>> =
-            exchanged.tokens.iter().filter_map(|t| Some(t.principal.as_ref()?.subject.clone())).collect();
-        let names = self.names(people.iter().map(|name| &**name));
-        let known = Known { names, servers: vec![exchanged.server.ip().to_canonical()] };
-        let show = |text: &str, form| self.text(text, form, &known, self.mask_addresses);
-        exchanged.client = self.address(exchanged.client);
-        exchanged.path = show(&exchanged.path, Form::Parts).into();
-        exchanged.route = show(&exchanged.route, Form::Parts).into();
-        exchanged.host = exchanged.host.as_deref().map(|host| show(host, Form::Words).into());
-        exchanged.user_agent = exchanged.user_agent.as_deref().map(|agent| show(agent, Form::Words).into());
-        for principal in exchanged.tokens.iter_mut().filter_map(|token| token.principal.as_mut()) {
-            principal.subject = self.subject(&principal.subject).into();
-        }
-    }
-
     /// Who a principal is, as it may be shown.
     #[must_use]
     pub fn who(&self, alert: &Alert) -> Option<String> {
@@ -163,10 +146,7 @@ impl Privacy {
             };
         }
         if let Some(principal) = &mut finding.principal {
-            principal.subject = self.subject(&principal.subject).into();
-            let issuer = principal.issuer.as_deref();
-            // An issuer is a server: its address is its name.
-            principal.issuer = issuer.map(|text| self.text(text, Form::Words, &known, false).into());
+            self.principal(principal);
         }
         if let Some(scene) = &mut finding.scene {
             self.scene(scene, &known);
@@ -185,6 +165,31 @@ impl Privacy {
         scene.host = scene.host.as_deref().map(|host| show(host, Form::Words).into());
         scene.user_agent = scene.user_agent.as_deref().map(|agent| show(agent, Form::Words).into());
         scene.names.clear();
+    }
+
+    /// An exchange as it may be shown.
+    pub fn exchange(&self, of: &mut Exchanged) {
+        let clients = [Some(of.client.to_canonical())];
+        let server = Some(of.server.ip().to_canonical()).filter(|server| !clients.contains(&Some(*server)));
+        let people = of.tokens.iter().filter_map(|token| Some(&*token.principal.as_ref()?.subject));
+        let known = Known { names: self.names(people), servers: server.into_iter().collect() };
+        let show = |text: &str, form| self.text(text, form, &known, self.mask_addresses);
+        of.client = self.address(of.client);
+        of.path = show(&of.path, Form::Parts).into();
+        of.route = show(&of.route, Form::Parts).into();
+        of.method = show(&of.method, Form::Words).into();
+        of.host = of.host.as_deref().map(|host| show(host, Form::Words).into());
+        of.user_agent = of.user_agent.as_deref().map(|agent| show(agent, Form::Words).into());
+        for principal in of.tokens.iter_mut().filter_map(|token| token.principal.as_mut()) {
+            self.principal(principal);
+        }
+    }
+
+    /// Who somebody is, as it may be shown. An issuer is a server: its address is its name.
+    fn principal(&self, principal: &mut Principal) {
+        principal.subject = self.subject(&principal.subject).into();
+        let issuer = principal.issuer.as_deref();
+        principal.issuer = issuer.map(|text| self.text(text, Form::Words, &Known::default(), false).into());
     }
 
     fn incident(&self, incident: &Incident) -> Incident {
@@ -275,6 +280,8 @@ mod tests {
     use super::*;
     use crate::alert::staging::{alert, incident};
     use crate::render::Format;
+    use crate::render::exchange::ApiActivity;
+    use crate::render::exchange::staging::exchanged;
 
     /// Everything that any form says of an event.
     fn told(event: &Event) -> String {
@@ -407,6 +414,17 @@ mod tests {
             shown.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["10.0.0.0", "192.0.0.0"]
         );
+    }
+
+    #[test]
+    fn exchanges_hide_the_same_people() {
+        let mut of = exchanged();
+        of.path = "/users/alice/from/10.0.3.7".into();
+        of.user_agent = Some("app of ALICE, alice@example.com".into());
+        Privacy::new(true, Some(b"key")).exchange(&mut of);
+        let json = serde_json::to_string(&ApiActivity::of(&of)).unwrap().to_lowercase();
+        assert!(!json.contains("alice") && !json.contains("10.0.3.7"), "{json}");
+        assert!(json.contains("10.0.0.1") && json.contains(&Pseudonyms::new(b"key").of("alice")), "{json}");
     }
 
     #[test]

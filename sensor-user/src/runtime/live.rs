@@ -4,18 +4,19 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::delivery::Delivery;
-use super::figures::{self, Losses};
+use super::figures::{self, Losses, Reloads};
 use super::history::History;
 use super::hosts::Hosts;
-use super::life::{LAST_ALERTS, LAST_DELIVERIES, LAST_VERDICTS, keep_memory_private};
+use super::life::{LAST_ALERTS, LAST_VERDICTS, keep_memory_private};
 use super::services::{News, Services};
+use super::stages::Stages;
 use super::writer::Writer;
-use super::{Options, RuntimeError, settings};
+use super::{Options, RuntimeError, outward, settings};
 use crate::capture::ebpf::{self, EbpfSource};
 use crate::capture::{Input, Progress, Source as _};
 use crate::config::Config;
 use crate::pipeline::{Output, Pipeline, Settings};
-use crate::telemetry::{Metric, Totals};
+use crate::telemetry::Totals;
 use crate::token::settings::TokenSettings;
 use crate::token::verifier::{self, Pooled, Verdict};
 
@@ -50,6 +51,8 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     let mut pipeline = Pipeline::new(settings.clone(), Box::new(pool))?;
     history.restore(&mut pipeline);
     pipeline.know(services.knowledge());
+    let stages = Stages::default();
+    pipeline.time(Box::new(stages.stopwatch()));
     tracing::info!("watching {}", source.cgroup().display());
     let mut live = Live {
         source,
@@ -64,6 +67,9 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
         out: Output::default(),
         began: Instant::now(),
         shown: None,
+        reloads: Reloads::begin(),
+        ring_bytes: config.capture.ring_bytes,
+        stages: stages.clone(),
     };
     live.watch(options)?;
     live.stop()
@@ -107,6 +113,9 @@ struct Live {
     out: Output,
     began: Instant,
     shown: Option<Instant>,
+    reloads: Reloads,
+    ring_bytes: u32,
+    stages: Stages,
 }
 
 impl Live {
@@ -198,13 +207,16 @@ impl Live {
                     "the configuration was not reloaded, the old one stays:\n{}",
                     report.render(false)
                 );
+                self.reloads.note(false);
                 return;
             }
         };
         let mut config = config;
         self.history.name_tokens(&mut config.tokens);
         self.services.reread_rules(&config.rules_dir.path);
-        match self.replace(&config, settings::of(&config)) {
+        let replaced = self.replace(&config, settings::of(&config));
+        self.reloads.note(replaced.is_ok());
+        match replaced {
             Ok(()) => {
                 self.delivery.reconfigure(&config, options);
                 tracing::info!(
@@ -238,16 +250,12 @@ impl Live {
         }
         self.shown = Some(Instant::now());
         let mut all = figures::metrics(&self.pipeline, &self.losses);
+        figures::issuers(&mut all, &self.settings.tokens.issuers, self.pipeline.tokens.ring());
         figures::weight(&mut all, &self.history);
-        let kernel = self.source.gauges().snapshot();
-        let help = "What the kernel half counted, by event.";
-        figures::labelled(&mut all, "tokenscope_kernel_events_total", help, "event", kernel.into_iter());
-        let names = ["low", "medium", "high", "critical"];
-        let alerts = names.into_iter().zip(self.writer.tally.0);
-        figures::labelled(&mut all, "tokenscope_alerts_total", "Alerts, by severity.", "severity", alerts);
-        figures::delivery(&mut all, &self.delivery, &self.writer);
-        let help = "From the deciding segment to the hand-over of the alert.";
-        all.push(Metric::histogram("tokenscope_alert_latency_seconds", help, self.writer.latency.clone()));
+        self.reloads.show(&mut all);
+        figures::kernel(&mut all, &self.source, self.ring_bytes);
+        outward::metrics(&mut all, &self.delivery, &self.writer);
+        all.extend(self.stages.metrics());
         self.services.board.show(all);
     }
 
@@ -270,7 +278,7 @@ impl Live {
         if lost > 0 {
             tracing::warn!("{lost} alerts were lost: the disk hung for too long");
         }
-        delivery.sinks.stop(LAST_DELIVERIES);
+        delivery.stop();
         Ok(figures::totals(&pipeline, &losses, tally.0, began.elapsed()))
     }
 }

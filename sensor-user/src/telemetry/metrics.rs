@@ -92,11 +92,25 @@ pub enum Kind {
     Histogram,
 }
 
+impl Kind {
+    /// The word of the text format.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
 /// The number.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sample {
     /// It only grows.
     Counter(u64),
+    /// Time that only grows, in seconds when rendered.
+    Spent(Duration),
     /// It comes and goes.
     Gauge(f64),
     /// Durations, in seconds when rendered.
@@ -104,9 +118,11 @@ pub enum Sample {
 }
 
 impl Sample {
-    const fn kind(&self) -> Kind {
+    /// What kind of number it is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
         match self {
-            Self::Counter(_) => Kind::Counter,
+            Self::Counter(_) | Self::Spent(_) => Kind::Counter,
             Self::Gauge(_) => Kind::Gauge,
             Self::Histogram(_) => Kind::Histogram,
         }
@@ -174,11 +190,7 @@ pub fn render(metrics: &[Metric]) -> String {
 
 fn render_family(out: &mut String, family: &[&Metric]) {
     let Some(first) = family.first() else { return };
-    let kind = match first.sample.kind() {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Histogram => "histogram",
-    };
+    let kind = first.sample.kind().as_str();
     let help = first.help.replace('\\', "\\\\").replace('\n', "\\n");
     let _ = writeln!(out, "# HELP {} {help}\n# TYPE {} {kind}", first.name, first.name);
     // A series of another kind under the same name would make the whole page unreadable to Prometheus.
@@ -186,6 +198,10 @@ fn render_family(out: &mut String, family: &[&Metric]) {
     for metric in same_kind.take(MAX_SERIES) {
         match &metric.sample {
             Sample::Counter(value) => line(out, metric, "", None, *value),
+            Sample::Spent(value) => {
+                let ns = u64::try_from(value.as_nanos()).unwrap_or(u64::MAX);
+                line(out, metric, "", None, seconds(ns));
+            }
             Sample::Gauge(value) if value.is_finite() => line(out, metric, "", None, *value),
             Sample::Gauge(_) => line(out, metric, "", None, "NaN"),
             Sample::Histogram(histogram) => render_histogram(out, metric, histogram),
