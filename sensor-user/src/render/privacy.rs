@@ -24,7 +24,6 @@ use self::redact::{REDACTED, Sensitive};
 use crate::alert::{Alert, Event, Incident};
 use crate::detect::{Principal, Scene};
 use crate::render::exchange::Exchanged;
-use crate::render::exchange::Exchanged;
 
 /// Levels of lists and objects that a fact may have: rules make one or two.
 const MAX_DEPTH: usize = 8;
@@ -91,23 +90,6 @@ impl Privacy {
             Event::Alert(alert) => Event::Alert(Box::new(self.apply(alert).into_owned())),
             Event::Incident(incident) => Event::Incident(Box::new(self.incident(incident))),
         })
-    }
-
-    /// Hides what must not be shown of an exchange.
-    pub fn exchange(&self, exchanged: &mut Exchanged) {
-        let people: Vec<Box<str>> =
-            exchanged.tokens.iter().filter_map(|t| Some(t.principal.as_ref()?.subject.clone())).collect();
-        let names = self.names(people.iter().map(|name| &**name));
-        let known = Known { names, servers: vec![exchanged.server.ip().to_canonical()] };
-        let show = |text: &str, form| self.text(text, form, &known, self.mask_addresses);
-        exchanged.client = self.address(exchanged.client);
-        exchanged.path = show(&exchanged.path, Form::Parts).into();
-        exchanged.route = show(&exchanged.route, Form::Parts).into();
-        exchanged.host = exchanged.host.as_deref().map(|host| show(host, Form::Words).into());
-        exchanged.user_agent = exchanged.user_agent.as_deref().map(|agent| show(agent, Form::Words).into());
-        for principal in exchanged.tokens.iter_mut().filter_map(|token| token.principal.as_mut()) {
-            principal.subject = self.subject(&principal.subject).into();
-        }
     }
 
     /// Who a principal is, as it may be shown.
@@ -185,7 +167,7 @@ impl Privacy {
         scene.names.clear();
     }
 
-    /// An exchange as it may be shown.
+    /// Hides what must not be shown of an exchange.
     pub fn exchange(&self, of: &mut Exchanged) {
         let clients = [Some(of.client.to_canonical())];
         let server = Some(of.server.ip().to_canonical()).filter(|server| !clients.contains(&Some(*server)));
