@@ -8,6 +8,7 @@ pub mod alert;
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod deliver;
 pub mod detect;
 pub mod enrich;

@@ -12,6 +12,7 @@ mod hosts;
 mod knowledge;
 mod life;
 mod live;
+mod outward;
 mod replay;
 mod services;
 mod settings;

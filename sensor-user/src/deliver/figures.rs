@@ -26,8 +26,6 @@ pub struct Figures {
     pub timeout: AtomicU64,
     /// Whether only probes are sent.
     pub open: AtomicBool,
-    /// The newest event that it needs no more.
-    pub reached: AtomicU64,
     took: Mutex<Histogram>,
     trouble: Mutex<Option<Words>>,
 }

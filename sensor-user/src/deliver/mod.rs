@@ -5,6 +5,7 @@
 //! the other end has it; its id is always the same, so that the other end can tell.
 
 pub mod backoff;
+pub mod clock;
 pub mod figures;
 pub mod plan;
 mod worker;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+pub use clock::Clock;
 pub use figures::Figures;
 
 use crate::render::Told;
@@ -33,19 +35,8 @@ pub trait Letters: Send + Sync {
     fn next_replay(&self, sink: &str) -> Option<Arc<Told>>;
     /// That one was tried.
     fn replayed(&self, sink: &str);
-}
-
-/// What a worker knows of time and chance.
-#[derive(Clone)]
-pub struct Clock {
-    /// Now, for delays.
-    pub instant: fn() -> Instant,
-    /// Now, in milliseconds since the epoch.
-    pub now_ms: fn() -> u64,
-    /// The minute of the day where quiet hours are measured.
-    pub minute: Arc<dyn Fn() -> u16 + Send + Sync>,
-    /// A number that nobody can guess.
-    pub chance: fn() -> u16,
+    /// How many there are, by sink.
+    fn counts(&self) -> Vec<(String, u64)>;
 }
 
 /// A sink at work.

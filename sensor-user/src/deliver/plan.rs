@@ -51,12 +51,6 @@ impl Plan {
         lanes
     }
 
-    /// Lanes of which nothing is wanted, ever.
-    #[must_use]
-    pub fn unwanted(&self) -> [bool; LANES] {
-        self.picked.map(|picked| !picked)
-    }
-
     /// How long events of this severity are gathered.
     #[must_use]
     pub fn patience(&self, severity: Severity) -> Duration {
@@ -151,7 +145,6 @@ mod tests {
         let plan = plan(None);
         assert_eq!(plan.prompt(0), [false, true, true, false]);
         assert_eq!(plan.patient(0), [true, false, false, false], "what is not picked is neither");
-        assert_eq!(plan.unwanted(), [false, false, false, true]);
     }
 
     #[test]

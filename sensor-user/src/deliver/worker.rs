@@ -86,7 +86,7 @@ pub(super) struct Outfit {
 
 impl Worker {
     pub(super) fn new(settings: &Settings, mut sink: Box<dyn Sink>, outfit: Outfit) -> Self {
-        let mut cursor = outfit.spool.cursor(&settings.name);
+        let mut cursor = outfit.spool.register(&settings.name, settings.picks.severities);
         let held = sink.holds();
         for (mine, held) in cursor.0.iter_mut().zip(held.0) {
             *mine = (*mine).max(held);
@@ -185,7 +185,6 @@ impl Worker {
             None if ending => Step::End,
             None => {
                 self.gathering = None;
-                self.pass_unwanted();
                 Step::Wait(quiet)
             }
         }
@@ -206,7 +205,7 @@ impl Worker {
         let picks = &self.picks;
         read.events.retain(|told| picks.has(told));
         let filtered = before - read.events.len();
-        let lost = read.lost.iter().map(|gap| gap.end - gap.start).sum();
+        let lost = read.lost_events;
         Some(Parcel { events: read.events, done: Done { next: read.next, filtered, lost } })
     }
 
@@ -214,20 +213,6 @@ impl Worker {
     fn pass_over(&mut self, done: Done) -> Step {
         self.keep(done);
         Step::More
-    }
-
-    /// Lanes that the sink never gets do not hold back the spool.
-    fn pass_unwanted(&mut self) {
-        let head = *self.spool.head().borrow();
-        let mut next = self.cursor;
-        for (mine, unwanted) in next.0.iter_mut().zip(self.plan.unwanted()) {
-            if unwanted {
-                *mine = head;
-            }
-        }
-        if next != self.cursor {
-            self.keep(Done { next, filtered: 0, lost: 0 });
-        }
     }
 
     fn keep(&mut self, Done { next, filtered, lost }: Done) {
@@ -238,8 +223,6 @@ impl Worker {
             self.figures.lost.fetch_add(lost, Ordering::Relaxed);
             tracing::warn!("sink {}: {lost} events were given up before they could be delivered", self.name);
         }
-        let reached = next.0.iter().copied().max().unwrap_or(0);
-        self.figures.reached.store(reached, Ordering::Relaxed);
     }
 
     /// Hands gathered events over once they are enough or the first has waited long enough.

@@ -428,10 +428,16 @@ pub fn line(event: &Value, colour: bool, out: &mut String) {
 /// The principal of an API Activity as lines and filters name it: `alice@idp`, `alice?` where it is only a claim.
 #[must_use]
 pub fn who(event: &Value) -> Option<String> {
+    name(event, event.pointer("/unmapped/verified").and_then(Value::as_bool).unwrap_or(false))
+}
+
+/// The same, of an object with an `actor`.
+#[must_use]
+pub fn name(of: &Value, verified: bool) -> Option<String> {
     Some(shown::principal(&Principal {
-        subject: text_at(event, "/actor/user/uid")?.into(),
-        issuer: text_at(event, "/actor/session/issuer").map(Into::into),
-        verified: event.pointer("/unmapped/verified").and_then(Value::as_bool).unwrap_or(false),
+        subject: text_at(of, "/actor/user/uid")?.into(),
+        issuer: text_at(of, "/actor/session/issuer").map(Into::into),
+        verified,
     }))
 }
 

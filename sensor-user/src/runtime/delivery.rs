@@ -2,18 +2,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
-
+use super::life::LAST_DELIVERIES;
 use super::settings::zone;
 use super::{Options, RuntimeError};
-use crate::config::Config;
-use crate::deliver::{Clock, Deliveries, Letters};
-use crate::render::{Node, Told};
-use crate::sink::{Picks, Settings, Target, Words, stdout};
-use crate::spool::Spool;
+use crate::config::{Config, Sync};
+use crate::deliver::{Clock, Deliveries, clock};
+use crate::render::Node;
+use crate::sink::{Picks, Settings, Target, stdout};
+use crate::spool::{self, Dead, Spool};
 
 /// How long a sink may take to end when its configuration has changed.
 const TURN: Duration = Duration::from_secs(5);
@@ -26,22 +24,22 @@ const STDOUT_TIMEOUT: Duration = Duration::from_hours(1);
 pub(super) struct Delivery {
     pub(super) spool: Spool,
     pub(super) sinks: Deliveries,
+    pub(super) letters: Arc<Dead>,
     pub(super) node: Node,
+    /// Bytes on disk that the spool may take.
+    pub(super) max_bytes: u64,
 }
 
 impl Delivery {
     /// Opens the spool and starts every sink. `dir` is there if this process alone uses it.
-    pub(super) fn start(
-        dir: Option<&Path>,
-        config: &Config,
-        options: &Options,
-    ) -> Result<Self, RuntimeError> {
+    pub(super) fn start(dir: Option<&Path>, config: &Config, options: &Options) -> Result<Self, RuntimeError> {
         let node = node(config);
-        let spool = Spool::in_memory();
-        let _ = dir;
-        let letters: Arc<dyn Letters> = Arc::new(Nowhere);
-        let sinks = Deliveries::new(spool.clone(), letters, clock(config), node.clone());
-        let delivery = Self { spool, sinks, node };
+        let spool = open(dir, config);
+        let letters = Arc::new(letters(dir));
+        let clock = Clock::of_host(zone(&config.time_zone));
+        let drawer = Arc::clone(&letters) as Arc<dyn crate::deliver::Letters>;
+        let sinks = Deliveries::new(spool.clone(), drawer, clock, node.clone());
+        let delivery = Self { spool, sinks, letters, node, max_bytes: config.spool.max_bytes };
         delivery.sinks.serve(&wanted(config, options), TURN).map_err(RuntimeError::Sinks)?;
         Ok(delivery)
     }
@@ -61,7 +59,53 @@ impl Delivery {
             tracing::error!("sinks stay as they are: cannot start a thread: {error}");
         }
     }
+
+    /// Delivers what can be delivered at once, and ends. What is left is in the spool.
+    pub(super) fn stop(&self) {
+        self.sinks.stop(LAST_DELIVERIES);
+        if let Err(error) = self.spool.close() {
+            tracing::error!("the spool was not closed: {error}; the newest alerts may be delivered again");
+        }
+    }
 }
+
+/// The spool on disk; in memory, if there is no place for it.
+fn open(dir: Option<&Path>, config: &Config) -> Spool {
+    let Some(dir) = dir else {
+        if !config.sinks.is_empty() {
+            tracing::warn!("alerts wait for their sinks in memory only: set `state.dir`, so that none is lost");
+        }
+        return Spool::in_memory();
+    };
+    let sync = match config.spool.sync {
+        Sync::Always => spool::Sync::Always,
+        Sync::Second => spool::Sync::Second,
+        Sync::Never => spool::Sync::Never,
+    };
+    let settings =
+        spool::Settings { max_bytes: config.spool.max_bytes, max_age: config.spool.max_age, sync };
+    Spool::open(&dir.join(SPOOL), settings, clock::now_ms()).unwrap_or_else(|error| {
+        tracing::error!(
+            "no spool in {}: {error}; alerts wait in memory only, and those of earlier runs are not delivered",
+            dir.display()
+        );
+        Spool::in_memory()
+    })
+}
+
+/// The spool's directory in `state.dir`.
+const SPOOL: &str = "spool";
+
+fn letters(dir: Option<&Path>) -> Dead {
+    let Some(dir) = dir else { return Dead::in_memory() };
+    Dead::open(&dir.join(DEAD)).unwrap_or_else(|error| {
+        tracing::error!("dead letters are kept in memory only: {error}");
+        Dead::in_memory()
+    })
+}
+
+/// The directory of dead letters in `state.dir`.
+const DEAD: &str = "dead";
 
 /// Standard output unless it is turned off, and what is configured.
 fn wanted(config: &Config, options: &Options) -> Vec<Settings> {
@@ -79,44 +123,9 @@ fn wanted(config: &Config, options: &Options) -> Vec<Settings> {
 }
 
 /// This node, as events name it.
+#[must_use]
 pub(crate) fn node(config: &Config) -> Node {
     let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
     let name = config.node.clone().unwrap_or_else(host);
     Node { name: name.into(), labels: config.labels.clone().into() }
-}
-
-fn clock(config: &Config) -> Clock {
-    let zone = zone(&config.time_zone);
-    Clock { instant: Instant::now, now_ms, minute: Arc::new(move || minute(&zone)), chance }
-}
-
-/// Milliseconds since the epoch.
-pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn minute(zone: &TimeZone) -> u16 {
-    let now = Timestamp::now().to_zoned(zone.clone());
-    u16::try_from(i32::from(now.hour()) * 60 + i32::from(now.minute())).unwrap_or(0)
-}
-
-fn chance() -> u16 {
-    let mut bytes = [0; 2];
-    // Without randomness delays are merely less spread.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    u16::from_le_bytes(bytes)
-}
-
-struct Nowhere;
-
-impl Letters for Nowhere {
-    fn add(&self, _sink: &str, _told: &Told, _reason: &Words, _attempts: u32, _now_ms: u64) {}
-    fn any_waiting(&self, _sink: &str) -> bool {
-        false
-    }
-    fn next_replay(&self, _sink: &str) -> Option<Arc<Told>> {
-        None
-    }
-    fn replayed(&self, _sink: &str) {}
 }

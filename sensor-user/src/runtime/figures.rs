@@ -3,12 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::delivery::Delivery;
 use super::history::History;
-use super::writer::Writer;
 use crate::alert::Desk;
 use crate::capture::ebpf::EbpfSource;
-use crate::deliver::Figures;
 use crate::detect::user::UserRules;
 use crate::detect::user::model::Figures as RuleFigures;
 use crate::pipeline::Pipeline;
@@ -185,38 +182,6 @@ pub(super) fn kernel(all: &mut Vec<Metric>, source: &EbpfSource, ring_bytes: u32
         all.push(of::PROGRAM_RUNS.count(cost.runs).with(&program));
         all.push(of::PROGRAM_SECONDS.spent(cost.time).with(&program));
     }
-}
-
-/// What the way of alerts out of the process counts. Names are a promise: dashboards and alert rules use them.
-pub(super) fn delivery(all: &mut Vec<Metric>, delivery: &Delivery, writer: &Writer) {
-    all.push(of::ALERTS_LOST.count(writer.lost));
-    all.push(of::ALERTS_WAITING.level(writer.waiting() as u64));
-    all.push(of::SPOOL_UNDURABLE.count(writer.undurable.load(Ordering::Relaxed)));
-    let created = ["low", "medium", "high", "critical"].into_iter().zip(writer.tally.0);
-    all.extend(of::ALERTS.counts(created));
-    all.push(of::ALERT_LATENCY.durations(writer.latency.clone()));
-    let head = *delivery.spool.head().borrow();
-    for (name, figures) in delivery.sinks.figures() {
-        sink(all, &name, &figures, head);
-    }
-}
-
-fn sink(all: &mut Vec<Metric>, name: &str, figures: &Figures, head: u64) {
-    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let sink = || std::borrow::Cow::from(name.to_owned());
-    let events = [
-        ("delivered", load(&figures.delivered)),
-        ("dead", load(&figures.dead)),
-        ("lost", load(&figures.lost)),
-        ("filtered", load(&figures.filtered)),
-    ];
-    all.extend(events.map(|(result, count)| of::SINK_EVENTS.count(count).with(&[sink(), result.into()])));
-    let deliveries =
-        [("ok", load(&figures.ok)), ("later", load(&figures.later)), ("timeout", load(&figures.timeout))];
-    all.extend(deliveries.map(|(result, n)| of::SINK_DELIVERIES.count(n).with(&[sink(), result.into()])));
-    all.push(of::SINK_CIRCUIT.level(figures.open.load(Ordering::Relaxed).into()).with(&[sink()]));
-    all.push(of::SINK_LAG_EVENTS.level(head.saturating_sub(load(&figures.reached))).with(&[sink()]));
-    all.push(of::SINK_SECONDS.durations(figures.times()).with(&[sink()]));
 }
 
 /// What the process is, and what it and its history weigh.

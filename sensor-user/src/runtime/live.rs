@@ -7,11 +7,11 @@ use super::delivery::Delivery;
 use super::figures::{self, Losses, Reloads};
 use super::history::History;
 use super::hosts::Hosts;
-use super::life::{LAST_ALERTS, LAST_DELIVERIES, LAST_VERDICTS, keep_memory_private};
+use super::life::{LAST_ALERTS, LAST_VERDICTS, keep_memory_private};
 use super::services::{News, Services};
 use super::stages::Stages;
 use super::writer::Writer;
-use super::{Options, RuntimeError, settings};
+use super::{Options, RuntimeError, outward, settings};
 use crate::capture::ebpf::{self, EbpfSource};
 use crate::capture::{Input, Progress, Source as _};
 use crate::config::Config;
@@ -254,7 +254,7 @@ impl Live {
         figures::weight(&mut all, &self.history);
         self.reloads.show(&mut all);
         figures::kernel(&mut all, &self.source, self.ring_bytes);
-        figures::delivery(&mut all, &self.delivery, &self.writer);
+        outward::metrics(&mut all, &self.delivery, &self.writer);
         all.extend(self.stages.metrics());
         self.services.board.show(all);
     }
@@ -278,7 +278,7 @@ impl Live {
         if lost > 0 {
             tracing::warn!("{lost} alerts were lost: the disk hung for too long");
         }
-        delivery.sinks.stop(LAST_DELIVERIES);
+        delivery.stop();
         Ok(figures::totals(&pipeline, &losses, tally.0, began.elapsed()))
     }
 }

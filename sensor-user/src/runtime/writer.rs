@@ -2,9 +2,8 @@
 //! spool before anybody sees them.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,9 +14,10 @@ use super::{RuntimeError, settings};
 use crate::alert::marks::Named;
 use crate::alert::{Activity, Alert, Event};
 use crate::config::Config;
+use crate::deliver::clock;
 use crate::detect::Severity;
 use crate::render::{Kind, Node, Privacy, told};
-use crate::spool::{Draft, Spool};
+use crate::spool::{Draft, NotDurable, Spool};
 use crate::store::Index;
 use crate::store::index::Entry;
 use crate::telemetry::Histogram;
@@ -59,8 +59,6 @@ pub(super) struct Writer {
     pub(super) lost: u64,
     /// From the deciding segment to the hand-over.
     pub(super) latency: Histogram,
-    /// Events that are in the spool's memory only.
-    pub(super) undurable: Arc<AtomicU64>,
 }
 
 impl Writer {
@@ -69,20 +67,18 @@ impl Writer {
         let (queue, events) = sync_channel(QUEUE);
         let privacy = settings::privacy(config);
         let notes = config.state.dir.as_deref().and_then(|dir| Notes::open(dir, privacy.clone()));
-        let undurable = Arc::new(AtomicU64::new(0));
         let desk = Desk {
             spool: delivery.spool.clone(),
             node: delivery.node.clone(),
             hosts,
             notes,
             privacy,
-            undurable: Arc::clone(&undurable),
             failing: false,
         };
         let thread = std::thread::Builder::new().name("alerts".into()).spawn(move || desk.run(&events));
         let thread = thread.map_err(|cause| RuntimeError::Start { what: "the alert writer", cause })?;
         let (tally, latency) = (Tally::default(), Histogram::default());
-        Ok(Self { queue, backlog: VecDeque::new(), thread, tally, lost: 0, latency, undurable })
+        Ok(Self { queue, backlog: VecDeque::new(), thread, tally, lost: 0, latency })
     }
 
     /// Hands an alert over. While the disk hangs it waits here; when there is no room any more it is lost, and counted.
@@ -143,7 +139,6 @@ struct Desk {
     hosts: Hosts,
     notes: Option<Notes>,
     privacy: Privacy,
-    undurable: Arc<AtomicU64>,
     failing: bool,
 }
 
@@ -154,7 +149,8 @@ impl Desk {
             match events.recv_timeout(TICK) {
                 Ok(event) => batch.push(event),
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
-                    self.spool.tick(super::delivery::now_ms());
+                    let ticked = self.spool.tick(clock::now_ms());
+                    self.tell(ticked.map(|()| 0..0));
                     continue;
                 }
                 Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return,
@@ -179,21 +175,18 @@ impl Desk {
         let mut tell: Vec<_> = batch.iter().map(|event| move |sequence| render(event, sequence)).collect();
         let both = batch.iter().zip(&mut tell);
         let mut drafts: Vec<Draft<'_>> = both.map(|(event, json)| draft(event, json)).collect();
-        let many = drafts.len() as u64;
-        match self.spool.append(&mut drafts) {
-            Ok(_) if self.failing => {
-                self.failing = false;
-                tracing::info!("alerts are in the spool again");
-            }
+        let appended = self.spool.append(&mut drafts);
+        self.tell(appended);
+    }
+
+    /// Says once that the spool cannot be written, and once that it can again.
+    fn tell(&mut self, result: Result<Range<u64>, NotDurable>) {
+        match result {
+            Ok(_) if std::mem::take(&mut self.failing) => tracing::info!("the spool is written again"),
             Ok(_) => {}
             Err(error) => {
-                self.undurable.fetch_add(many, Ordering::Relaxed);
-                if !self.failing {
-                    self.failing = true;
-                    tracing::error!(
-                        "alerts are delivered, but would not survive a crash: the spool cannot be written: {error}; \
-                         make room in state.dir, or give it another place"
-                    );
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!("{error}");
                 }
             }
         }

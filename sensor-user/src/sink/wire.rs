@@ -19,6 +19,10 @@ use crate::sink::client::TlsSettings;
 /// Bytes that are read at once.
 const CHUNK: usize = 4096;
 
+/// How long what was sent may stay without an acknowledgement of TCP before the connection counts as broken, in
+/// milliseconds: else a server that lost its power would go unnoticed for a quarter of an hour.
+const UNHEARD_MS: u32 = 30_000;
+
 /// Where a server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -80,6 +84,8 @@ impl Wire {
         let stream = TcpStream::connect((place.host.as_str(), place.port)).await;
         let stream = stream.map_err(|error| Broken::Unreachable(place.clone(), error))?;
         let _ = stream.set_nodelay(true);
+        let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNHEARD_MS);
         Ok(Self { stream: Stream::Plain(stream), place: place.clone(), buffer: Vec::new() })
     }
 
@@ -102,6 +108,28 @@ impl Wire {
     /// Whether nobody on the way can read what is sent.
     pub(super) fn is_encrypted(&self) -> bool {
         matches!(self.stream, Stream::Tls(_))
+    }
+
+    /// Whether the other side has ended or broken the connection, as far as is known here; for protocols in which it has
+    /// nothing to say.
+    pub(super) async fn is_gone(&mut self) -> bool {
+        // The event loop looks at its sockets before it goes on.
+        tokio::task::yield_now().await;
+        let mut scratch = [0; 512];
+        // Who says more than handshakes have to say is no server of such a protocol.
+        for _ in 0..64 {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            let stream = &mut self.stream;
+            let look = |context: &mut Context<'_>| {
+                Poll::Ready(Pin::new(&mut *stream).poll_read(context, &mut buffer))
+            };
+            match std::future::poll_fn(look).await {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return true,
+            }
+        }
+        true
     }
 
     /// Sends all of this.

@@ -5,10 +5,15 @@
 //! it. No raw token is ever kept: tokens are named by fingerprint. That takes the same key after a restart, so a drawn
 //! key is kept here as well.
 
+pub mod database;
 pub mod files;
 pub mod index;
 pub mod marks;
+pub mod part;
 pub mod snapshot;
+pub mod totals;
+pub mod uses;
+pub mod veil;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

@@ -48,6 +48,29 @@ impl Histogram {
         self.buckets.iter().sum::<u64>() + self.beyond
     }
 
+    /// Their sum.
+    #[must_use]
+    pub const fn sum(&self) -> Duration {
+        Duration::from_nanos(self.sum_ns)
+    }
+
+    /// No more than this share of them was longer: the end of a bucket, so at most twice the truth. None if there are
+    /// none, or if it is longer than every bucket.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> Option<Duration> {
+        #[allow(clippy::cast_precision_loss, reason = "a share of a count is no exact matter")]
+        let wanted = self.count() as f64 * share;
+        let mut seen = 0_u64;
+        for (power, count) in (0_u32..).zip(self.buckets) {
+            seen += count;
+            #[allow(clippy::cast_precision_loss, reason = "a share of a count is no exact matter")]
+            if seen > 0 && seen as f64 >= wanted {
+                return Some(Duration::from_micros(1 << power));
+            }
+        }
+        None
+    }
+
     /// Adds another histogram.
     pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {

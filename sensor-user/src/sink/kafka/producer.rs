@@ -145,12 +145,10 @@ const MAX_QUEUED_KIB: &str = "16384";
 pub fn check_option(name: &str, value: &str) -> Result<(), String> {
     let is_ours = |ours: &&str| match ours.strip_suffix('.') {
         Some(start) => name.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')),
-        None => name == **ours,
+        None => name == *ours,
     };
-    if OURS.iter().any(|ours| is_ours(&ours)) {
-        return Err(format!(
-            "`{name}` is not to be set here: it has a key of its own, or delivery rests on it"
-        ));
+    if OURS.iter().any(is_ours) {
+        return Err(format!("`{name}` is not to be set here: it has a key of its own, or delivery rests on it"));
     }
     let mut config = ClientConfig::new();
     config.set(name, value);

@@ -59,7 +59,7 @@ impl<'a> Identity<'a> {
     }
 
     /// Adds it to what CONNECT says.
-    fn sign(self, info: &Value, connect: &mut Connect<'a>) {
+    fn sign<'c>(&'c self, info: &Value, connect: &mut Connect<'c>) {
         let nonce = info.get("nonce").and_then(Value::as_str).unwrap_or_default().as_bytes();
         match self {
             Self::None => {}
@@ -70,7 +70,7 @@ impl<'a> Identity<'a> {
             Self::Token(token) => connect.auth_token = Some(token),
             Self::Key(key) => {
                 connect.sig = Some(key.sign(nonce));
-                connect.nkey = Some(key.public().to_owned());
+                connect.nkey = Some(key.public());
             }
             Self::Jwt(jwt, key) => {
                 connect.sig = Some(key.sign(nonce));
@@ -101,9 +101,9 @@ struct Connect<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     auth_token: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    nkey: Option<String>,
+    nkey: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    jwt: Option<Zeroizing<String>>,
+    jwt: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sig: Option<String>,
 }
