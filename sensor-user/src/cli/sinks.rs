@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::detect::Severity;
 use crate::render::Told;
 use crate::runtime;
-use crate::sink::{self, Outcome, Settings, sample};
+use crate::sink::{self, Outcome, Settings, trial};
 
 /// List the configured sinks, or send one a sample
 #[derive(Debug, Args)]
@@ -88,9 +88,9 @@ fn samples(config: &Config, severity: Severity, incident: bool) -> Vec<Arc<Told>
     let now = Time(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
     let node = runtime::node(config);
     let all = if incident {
-        vec![sample::incident(&node, severity, now, false), sample::incident(&node, severity, now, true)]
+        vec![trial::incident(&node, severity, now, false), trial::incident(&node, severity, now, true)]
     } else {
-        vec![sample::alert(&node, severity, now)]
+        vec![trial::alert(&node, severity, now)]
     };
     all.into_iter().map(Arc::new).collect()
 }

@@ -2,6 +2,7 @@
 
 mod alertmanager;
 mod file;
+mod free;
 mod http;
 mod kafka;
 mod nats;

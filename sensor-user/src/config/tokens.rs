@@ -187,6 +187,11 @@ impl Resolver<'_> {
     /// The secret of others that a key names.
     pub(super) fn secret(self, s: &mut Section<'_, '_>, key: &str, doc: &str) -> Option<Secret> {
         let named = s.optional::<SecretRef>(key, doc)?;
+        self.resolve(s, key, &named)
+    }
+
+    /// The secret of others that the value of a key named.
+    pub(super) fn resolve(self, s: &mut Section<'_, '_>, key: &str, named: &SecretRef) -> Option<Secret> {
         match named.resolve_foreign(self.environment) {
             Ok(secret) => Some(Secret(secret)),
             Err(why) => {

@@ -33,6 +33,7 @@ pub fn flat(figures: &[Metric]) -> Value {
     for metric in figures {
         let value = match &metric.sample {
             Sample::Counter(count) => Value::from(*count),
+            Sample::Spent(time) => Value::from(time.as_secs_f64()),
             Sample::Gauge(number) => Number::from_f64(*number).map_or(Value::Null, Value::Number),
             Sample::Histogram(histogram) => json!({
                 "count": histogram.count(),

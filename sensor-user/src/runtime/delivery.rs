@@ -8,10 +8,10 @@ use super::life::LAST_DELIVERIES;
 use super::settings::zone;
 use super::{Options, RuntimeError};
 use crate::config::{Config, Sync};
-use crate::deliver::{Clock, Deliveries, clock};
+use crate::deliver::{Clock, Deliveries, Letters, clock};
 use crate::render::Node;
 use crate::sink::{Picks, Settings, Target, stdout};
-use crate::spool::{self, Dead, Spool};
+use crate::spool::{self, Spool};
 
 /// How long a sink may take to end when its configuration has changed.
 const TURN: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ const STDOUT_TIMEOUT: Duration = Duration::from_hours(1);
 pub(super) struct Delivery {
     pub(super) spool: Spool,
     pub(super) sinks: Deliveries,
-    pub(super) letters: Arc<Dead>,
+    pub(super) letters: Arc<dyn Letters>,
     pub(super) node: Node,
     /// Bytes on disk that the spool may take.
     pub(super) max_bytes: u64,
@@ -35,10 +35,9 @@ impl Delivery {
     pub(super) fn start(dir: Option<&Path>, config: &Config, options: &Options) -> Result<Self, RuntimeError> {
         let node = node(config);
         let spool = open(dir, config);
-        let letters = Arc::new(letters(dir));
+        let letters: Arc<dyn Letters> = Arc::new(Nowhere);
         let clock = Clock::of_host(zone(&config.time_zone));
-        let drawer = Arc::clone(&letters) as Arc<dyn crate::deliver::Letters>;
-        let sinks = Deliveries::new(spool.clone(), drawer, clock, node.clone());
+        let sinks = Deliveries::new(spool.clone(), Arc::clone(&letters), clock, node.clone());
         let delivery = Self { spool, sinks, letters, node, max_bytes: config.spool.max_bytes };
         delivery.sinks.serve(&wanted(config, options), TURN).map_err(RuntimeError::Sinks)?;
         Ok(delivery)
@@ -96,16 +95,21 @@ fn open(dir: Option<&Path>, config: &Config) -> Spool {
 /// The spool's directory in `state.dir`.
 const SPOOL: &str = "spool";
 
-fn letters(dir: Option<&Path>) -> Dead {
-    let Some(dir) = dir else { return Dead::in_memory() };
-    Dead::open(&dir.join(DEAD)).unwrap_or_else(|error| {
-        tracing::error!("dead letters are kept in memory only: {error}");
-        Dead::in_memory()
-    })
-}
+struct Nowhere;
 
-/// The directory of dead letters in `state.dir`.
-const DEAD: &str = "dead";
+impl Letters for Nowhere {
+    fn add(&self, _: &str, _: &crate::render::Told, _: &crate::sink::Words, _: u32, _: u64) {}
+    fn any_waiting(&self, _: &str) -> bool {
+        false
+    }
+    fn next_replay(&self, _: &str) -> Option<Arc<crate::render::Told>> {
+        None
+    }
+    fn replayed(&self, _: &str) {}
+    fn counts(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
+}
 
 /// Standard output unless it is turned off, and what is configured.
 fn wanted(config: &Config, options: &Options) -> Vec<Settings> {

@@ -244,7 +244,7 @@ mod tests {
         let mut all = metrics(&pipeline, &losses);
         weight(&mut all, &History::open(None, Duration::from_secs(1)));
         Reloads::begin().show(&mut all);
-        sink(&mut all, "siem", &Figures::default(), 3);
+        crate::runtime::outward::staged(&mut all);
         all
     }
 

@@ -71,3 +71,12 @@ fn sink(all: &mut Vec<Metric>, name: &str, figures: &Figures) {
     all.push(of::SINK_CIRCUIT.level(figures.open.load(Ordering::Relaxed).into()).with(&[sink()]));
     all.push(of::SINK_SECONDS.durations(figures.times()).with(&[sink()]));
 }
+
+/// The figures of an empty spool and a sink that has done nothing.
+#[cfg(test)]
+pub(super) fn staged(all: &mut Vec<Metric>) {
+    let lag = Lag { name: "siem".into(), events: 1, oldest_ms: Some(1) };
+    spool(all, &Stats::default(), 2);
+    sink(all, "siem", &Figures::default());
+    behind(all, "siem", Some(&lag), 2);
+}

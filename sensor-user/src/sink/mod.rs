@@ -6,7 +6,10 @@
 
 pub mod alertmanager;
 pub mod client;
+pub mod clock;
+mod exchange;
 pub mod file;
+mod halves;
 pub mod http;
 pub mod kafka;
 pub mod nats;
@@ -19,6 +22,7 @@ pub mod smtp;
 pub mod stdout;
 pub mod syslog;
 mod taken;
+pub mod trial;
 pub mod wire;
 
 use std::fmt;

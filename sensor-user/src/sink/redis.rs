@@ -296,7 +296,7 @@ mod tests {
             max_len: 10,
             dedupe_s,
         };
-        Redis { settings, node: Node { name: "n".into() }, wire: None, taken: Taken::default() }
+        Redis { settings, node: Node::named("n"), wire: None, taken: Taken::default() }
     }
 
     #[test]

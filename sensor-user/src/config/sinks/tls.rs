@@ -1,5 +1,6 @@
 //! Keys that sinks share which reach their server by TLS or through a proxy.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::config::problem::Problem;
@@ -32,7 +33,12 @@ pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> TlsSettin
 
 /// A path; a relative one starts where the configuration is.
 fn path(s: &mut Section<'_, '_>, key: &str, resolver: Resolver<'_>, doc: &str) -> Option<PathBuf> {
-    s.optional::<PathBuf>(key, doc).map(|path| resolver.base.join(path))
+    s.optional::<PathBuf>(key, doc).map(|path| absolute(path, resolver))
+}
+
+/// A relative path starts where the configuration is.
+pub(super) fn absolute(path: PathBuf, resolver: Resolver<'_>) -> PathBuf {
+    resolver.base.join(path)
 }
 
 /// Reads `tls` and `proxy` of a sink that speaks HTTP.
@@ -54,6 +60,51 @@ pub(super) fn client(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> ClientS
         }
     };
     ClientSettings { tls, proxy }
+}
+
+/// A URL of a receiver, without credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Receiver(pub(super) String);
+
+impl Word for Receiver {
+    const WHAT: &'static str = "an http or https URL";
+    const WHAT_MANY: &'static str = "http or https URLs";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        check_url(text).map(|()| Self(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        quote(&self.0)
+    }
+}
+
+/// Whether it is a URL of a receiver. Its text is never repeated: paths may be secrets.
+pub(super) fn check_url(text: &str) -> Result<(), Wrong> {
+    let wrong = |why: &str| Wrong { secret: true, ..Wrong::new(why) };
+    let Ok(url) = reqwest::Url::parse(text) else {
+        return Err(wrong("is no URL").hint("write https://HOST/PATH"));
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("holds a user name or password").hint("write them into `auth`"));
+    }
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(wrong("is neither http nor https"));
+    }
+    Ok(())
+}
+
+/// Warns of what anybody on the way can read.
+pub(super) fn warn_if_clear(s: &mut Section<'_, '_>, key: &str, url: &str) {
+    let Ok(url) = reqwest::Url::parse(url) else { return };
+    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if url.scheme() == "http" && !here {
+        let message = format!(
+            "`{key}` is not encrypted: alerts, and what proves who sends them, can be read on the way"
+        );
+        s.report(Problem::warning(s.span_of(key), message).hint("use https").secret());
+    }
 }
 
 struct At(Proxy);
