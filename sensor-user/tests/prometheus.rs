@@ -286,10 +286,10 @@ fn a_real_prometheus_scrapes_the_sensor_and_answers_the_dashboard() {
     board.show(every_metric(1));
     let sensor = sensor(&board);
     let (running, prometheus) = prometheus(dir.path(), sensor);
-    let mut step = 1;
-    let mut move_on = || {
-        step += 1;
-        board.show(every_metric(step));
+    let step = std::cell::Cell::new(1);
+    let move_on = || {
+        step.set(step.get() + 1);
+        board.show(every_metric(step.get()));
     };
     until("the target is up", dir.path(), || {
         move_on();
@@ -302,14 +302,13 @@ fn a_real_prometheus_scrapes_the_sensor_and_answers_the_dashboard() {
         let answer = json(prometheus, "/api/v1/query?query=scrape_samples_scraped");
         answer.pointer("/data/result/0/value/1")?.as_str()?.parse::<usize>().ok().filter(|n| *n > 0)
     });
-    let page = metrics::render(&every_metric(step));
+    let page = metrics::render(&every_metric(step.get()));
     assert_eq!(samples, page.lines().filter(|line| !line.starts_with('#')).count());
     for (panel, query) in queries() {
         // What has happened is seen by the change since the last look, so the page goes on meanwhile.
         until(&format!("{panel}: {query} finds something"), dir.path(), || {
             move_on();
-            let answer =
-                json(prometheus, &format!("/api/v1/query?query={}", encoded(&filled(&query))));
+            let answer = json(prometheus, &format!("/api/v1/query?query={}", encoded(&filled(&query))));
             assert_ne!(answer["status"], "error", "{panel}: {query}: {answer}");
             // Restarts are not to be found, and nothing else is left out.
             let found = answer.pointer("/data/result/0").is_some() || panel == "Restarts";

@@ -148,7 +148,9 @@ pub fn check_option(name: &str, value: &str) -> Result<(), String> {
         None => name == *ours,
     };
     if OURS.iter().any(is_ours) {
-        return Err(format!("`{name}` is not to be set here: it has a key of its own, or delivery rests on it"));
+        return Err(format!(
+            "`{name}` is not to be set here: it has a key of its own, or delivery rests on it"
+        ));
     }
     let mut config = ClientConfig::new();
     config.set(name, value);
