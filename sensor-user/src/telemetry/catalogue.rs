@@ -123,7 +123,6 @@ catalogue! {
         MAX_FDS: Gauge "process_max_fds" [] "Most file descriptors that may be open.";
         THREADS: Gauge "process_threads" [] "Threads.";
         CLOCK_SECONDS: Gauge "tokenscope_clock_seconds" [] "The host's clock when the page was made, seconds since the epoch: alerts are dated by it.";
-        READY: Gauge "tokenscope_ready" [] "1 once capture is attached and the configuration is in effect; what /readyz says.";
         CONFIG_RELOAD_OK: Gauge "tokenscope_config_last_reload_successful" [] "Whether the configuration was taken when it was last read: 1 or 0.";
         CONFIG_RELOAD_TIME: Gauge "tokenscope_config_last_reload_success_timestamp_seconds" [] "When a configuration was last taken, seconds since the epoch.";
         HISTORY_BYTES: Gauge "tokenscope_history_saved_bytes" ["part"] "Bytes of the history as it was saved last, by part: a rule, or what all rules share.";
