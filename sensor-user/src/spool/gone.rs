@@ -229,7 +229,9 @@ impl Lost {
             }
         }
         while self.ranges.len() > MAX_TOLD {
-            let (Some(second), Some(first)) = (self.ranges.get(1).cloned(), self.ranges.first_mut()) else { break };
+            let (Some(second), Some(first)) = (self.ranges.get(1).cloned(), self.ranges.first_mut()) else {
+                break;
+            };
             first.end = second.end;
             self.ranges.remove(1);
         }

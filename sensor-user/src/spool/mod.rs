@@ -210,6 +210,12 @@ impl Spool {
         recover::look(dir)
     }
 
+    /// Whether events outlive this process.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        self.0.dir.is_some()
+    }
+
     /// Appends events, makes them last, then shows them to readers. Gives their numbers.
     ///
     /// # Errors

@@ -113,7 +113,8 @@ fn survey(dir: &Path, head: Option<&Head>, repair: bool) -> io::Result<Found> {
             let (given, count) = (head.last.get(lane).copied(), head.ordinal.get(lane).copied());
             let given = (given.unwrap_or(0), count.unwrap_or(0));
             if given.0 > last.0 {
-                shared.gone_changed |= shared.gone.ensure(lane, last.0, given.0, given.1.saturating_sub(last.1));
+                shared.gone_changed |=
+                    shared.gone.ensure(lane, last.0, given.0, given.1.saturating_sub(last.1));
                 last = given;
             }
         }

@@ -40,7 +40,12 @@ fn put_at(spool: &Spool, events: &[(usize, usize)], time_ms: u64) -> Result<Rang
 }
 
 /// Everything behind a cursor, in batches: the events, and the numbers that are lost.
-fn drain(spool: &Spool, mut from: Cursor, wanted: [bool; LANES], batch: usize) -> (Vec<Arc<Told>>, Vec<u64>, Cursor) {
+fn drain(
+    spool: &Spool,
+    mut from: Cursor,
+    wanted: [bool; LANES],
+    batch: usize,
+) -> (Vec<Arc<Told>>, Vec<u64>, Cursor) {
     let (mut events, mut lost) = (Vec::new(), Vec::new());
     let head = *spool.head().borrow();
     loop {
@@ -159,7 +164,8 @@ fn a_damaged_record_is_passed_over_and_told_of() {
     drop(spool);
     let spool = open(dir.path());
     let hurt = |at: usize| {
-        let path = segments(dir.path()).into_iter().find(|path| path.to_str().unwrap().contains("lane-1")).unwrap();
+        let path =
+            segments(dir.path()).into_iter().find(|path| path.to_str().unwrap().contains("lane-1")).unwrap();
         let mut bytes = fs::read(&path).unwrap();
         bytes[at] ^= 0x40;
         fs::write(&path, bytes).unwrap();
@@ -421,7 +427,8 @@ fn looking_changes_nothing() {
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, [&bytes[..], b"torn"].concat()).unwrap();
     fs::write(dir.path().join("lane-0/foreign"), "x").unwrap();
-    let list = || -> Vec<_> { segments(dir.path()).into_iter().map(|p| (fs::read(&p).unwrap(), p)).collect() };
+    let list =
+        || -> Vec<_> { segments(dir.path()).into_iter().map(|p| (fs::read(&p).unwrap(), p)).collect() };
     let before = list();
     let spool = Spool::open_read_only(dir.path()).unwrap();
     assert_eq!(drain(&spool, Cursor::default(), ALL, 10).0.len(), 2);

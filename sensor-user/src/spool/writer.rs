@@ -213,7 +213,8 @@ impl Inner {
             }
         }
         loop {
-            let before = disk.active.get(lane).and_then(Option::as_ref).map(|active| (active.name, active.len));
+            let before =
+                disk.active.get(lane).and_then(Option::as_ref).map(|active| (active.name, active.len));
             let written = disk.write(lane, entries).and_then(|placed| {
                 if disk.settings.sync == Sync::Always {
                     disk.sync(lane).inspect_err(|_| {
@@ -271,10 +272,14 @@ impl Inner {
     fn evict(&self, disk: &mut Disk, below: usize) -> bool {
         let acknowledged = self.acknowledged();
         let shared = lock(&self.shared);
-        let fronts = || shared.lanes.iter().enumerate().filter_map(|(at, lane)| Some((at, lane.segments.front()?)));
-        let read = fronts().filter(|(at, segment)| acknowledged.get(*at).is_some_and(|seen| segment.last <= *seen));
+        let fronts =
+            || shared.lanes.iter().enumerate().filter_map(|(at, lane)| Some((at, lane.segments.front()?)));
+        let read =
+            fronts().filter(|(at, segment)| acknowledged.get(*at).is_some_and(|seen| segment.last <= *seen));
         let oldest = read.min_by_key(|(_, segment)| segment.last).map(|(at, _)| at);
-        let Some(at) = oldest.or_else(|| fronts().map(|(at, _)| at).find(|at| *at < below)) else { return false };
+        let Some(at) = oldest.or_else(|| fronts().map(|(at, _)| at).find(|at| *at < below)) else {
+            return false;
+        };
         drop(shared);
         self.drop_oldest(disk, at, |shared, lane, unread| {
             if let Some(count) = shared.tally.evicted.get_mut(lane) {
