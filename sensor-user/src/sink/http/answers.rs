@@ -92,7 +92,10 @@ fn clickhouse(answer: &Answer) -> Verdict {
     });
     let exception = numbered.or_else(|| told.filter(|_: &u32| body.contains("Exception")));
     match exception {
-        Some(code) if DATA.contains(&code) => Verdict::Refused(answer.tell()),
+        // A column that is missing is not the event's fault.
+        Some(code) if DATA.contains(&code) && !body.contains("Unknown field") => {
+            Verdict::Refused(answer.tell())
+        }
         Some(_) if answer.judge().is_none() || answer.status < 500 => Verdict::later(answer.tell().as_str()),
         _ => answer.judge().unwrap_or_else(|| Verdict::taken(answer.tell())),
     }
@@ -155,6 +158,10 @@ mod tests {
             "Code: 60. DB::Exception: Table default.x does not exist. (UNKNOWN_TABLE)"
         )));
         assert!(later(&judge(200, "Code: 241. DB::Exception: Memory limit exceeded")));
+        assert!(later(&judge(
+            500,
+            "Code: 117, e.displayText() = DB::Exception: Unknown field found while parsing"
+        )));
         let mut numbered = answer(200, "");
         numbered.headers.insert("X-ClickHouse-Exception-Code", "117".parse().unwrap());
         assert!(matches!(Says::ClickHouse.judge(&numbered, 1), Verdict::Refused(_)));
