@@ -190,6 +190,8 @@ pub struct Http {
     clock: Clock,
     poison: Poison,
     access: Option<Access>,
+    /// What the template may put into a body.
+    secrets: Vec<Secret>,
 }
 
 impl Http {
@@ -220,8 +222,13 @@ impl Http {
         }
         let forms = settings.forms(Arc::clone(&node.name), false);
         let client = settings.client.client()?;
+        let secret = |(_, text): &(String, Text)| match text {
+            Text::Secret(secret) => Some(secret.clone()),
+            Text::Plain(_) => None,
+        };
+        let secrets = settings.variables.iter().filter_map(secret).collect();
         let (poison, access) = (Poison::default(), None);
-        Ok(Self { settings, url, headers, templates, forms, client, clock, poison, access })
+        Ok(Self { settings, url, headers, templates, forms, client, clock, poison, access, secrets })
     }
 
     async fn all(&mut self, events: &[Arc<Told>]) -> Outcome {
@@ -250,7 +257,7 @@ impl Http {
             Ok(request) => request,
             Err(why) => return Verdict::Later { reason: why, after: None },
         };
-        let answer = match ask(&self.client, request, (self.clock)()).await {
+        let answer = match ask(&self.client, request, (self.clock)(), &self.secrets).await {
             Ok(answer) => answer,
             Err(why) => return Verdict::Later { reason: why, after: None },
         };

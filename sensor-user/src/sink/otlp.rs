@@ -116,7 +116,7 @@ impl Otlp {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         *request.body_mut() = Some(body.into());
-        match ask(&self.client, request, now).await {
+        match ask(&self.client, request, now, &[]).await {
             Ok(answer) => judge(&answer, events.len()),
             Err(why) => Verdict::Later { reason: why, after: None },
         }

@@ -157,7 +157,9 @@ async fn bulk_refuses_items_and_not_batches() {
 
 #[tokio::test]
 async fn clickhouse_gets_rows() {
-    let request = sent("preset: clickhouse, auth: {token: env:KEY, scheme: ''}", || ok("")).await;
+    let request = sent("preset: clickhouse, auth: {token: env:KEY}", || ok("")).await;
+    assert_eq!(request.header("x-clickhouse-key"), Some("k3y-of-the-test"));
+    assert_eq!(request.header("authorization"), None);
     assert_eq!(request.target, "/?query=INSERT%20INTO%20tokenscope_alerts%20FORMAT%20JSONEachRow");
     let row = &request.lines()[0];
     assert_eq!((&row["id"], &row["status"]), (&json!("01M7ZMDBX8XAMP1ESAMP1E0001"), &json!(401)));
@@ -226,6 +228,30 @@ async fn an_issuer_that_refuses_shows_no_secret() {
     ));
     let (reason, _) = later(&deliver(&mut *sink, &alerts(1)).await);
     assert!(reason.contains("invalid_client") && !reason.contains("pa:ss"), "{reason}");
+}
+
+#[tokio::test]
+async fn secrets_that_come_back_are_not_repeated() {
+    let receiver = Receiver::start(|_, request| {
+        let all: Vec<_> = request.headers.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        answer(500, "", &format!("{} {} {}", request.text(), request.target, all.join(" ")))
+    })
+    .await;
+    let keys = [
+        "auth: {token: env:KEY}, headers: {x-password: env:PASSWORD}",
+        "variables: {key: 'env:KEY'}, content_type: text/plain, template: '{{ vars.key }}'",
+        "auth: {user: me, password: env:KEY}",
+    ];
+    for keys in keys {
+        let mut sink =
+            sink(&format!("type: http, url: '{}', {keys}", receiver.url("/services/T0/B0/s3cr3t-path")));
+        let (reason, _) =
+            later(&deliver(&mut *sink, &[alert(1, |value| value["message"] = "m".into())]).await);
+        let basic = STANDARD.encode("me:k3y-of-the-test");
+        for secret in ["k3y-of-the-test", "pa:ss", "s3cr3t-path", &basic] {
+            assert!(!reason.contains(secret), "{secret} in {reason}");
+        }
+    }
 }
 
 #[tokio::test]

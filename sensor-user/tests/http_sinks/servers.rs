@@ -55,8 +55,18 @@ async fn alertmanager_shows_each_alert_once_and_ends_incidents() {
     assert_eq!(all[0]["status"]["state"], "active");
 
     let mut sink = sink(&keys);
-    done(&deliver(&mut *sink, &[incident(3, |value| value["activity_id"] = 1.into())]).await);
+    let begun = |severity: u64, name: &str| {
+        let name = name.to_owned();
+        incident(3, move |value| {
+            value["activity_id"] = 1.into();
+            (value["severity_id"], value["severity"]) = (severity.into(), name.into());
+        })
+    };
+    done(&deliver(&mut *sink, &[begun(4, "High")]).await);
     assert_eq!(active(&url).await.len(), 2);
+    done(&deliver(&mut *sink, &[begun(5, "Critical")]).await);
+    let worse = active(&url).await;
+    assert_eq!(worse.len(), 2, "it is one incident, only worse now: {worse:?}");
     done(&deliver(&mut *sink, &[incident(4, |_| {})]).await);
     let left = active(&url).await;
     assert!(left.iter().all(|alert| alert["labels"]["rule"] != "incident"), "{left:?}");

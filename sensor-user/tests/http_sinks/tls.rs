@@ -89,7 +89,7 @@ async fn receiver(dir: &Path, ask: bool) -> (u16, Arc<Mutex<Vec<Request>>>) {
         builder.with_no_client_auth()
     };
     let acceptor = TlsAcceptor::from(Arc::new(builder.with_single_cert(vec![certificate], key).unwrap()));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let requests = Arc::new(Mutex::new(Vec::new()));
     let all = Arc::clone(&requests);
@@ -123,7 +123,7 @@ async fn only_a_server_of_a_trusted_authority_is_told() {
     // Trusted, but it is another's name.
     let (reason, _) =
         later(&deliver(&mut *sink(&keys("127.0.0.2", &format!("ca: {at}/ca.pem"))), &alerts(1)).await);
-    assert!(!reason.is_empty());
+    assert!(reason.contains("certificate"), "{reason}");
     assert!(requests.lock().unwrap().is_empty());
     for trusted in [format!("ca: {at}/ca.pem"), format!("ca: {at}/ca.pem, only_ca: true")] {
         done(&deliver(&mut *sink(&keys("localhost", &trusted)), &alerts(1)).await);

@@ -13,7 +13,7 @@ pub enum Says {
     Status,
     /// Elasticsearch and OpenSearch: an item for each event.
     Bulk,
-    /// Splunk: `code`, 0 if all is well.
+    /// Splunk: `code`, 0 if all is well; what only speaks its protocol may say nothing.
     Splunk,
     /// ClickHouse: an exception's number in the head, or its text in the body, even of a 200.
     ClickHouse,
@@ -43,8 +43,8 @@ impl Says {
             Self::Status | Self::ClickHouse | Self::Misp => Verdict::taken(answer.tell()),
             Self::Bulk => bulk(answer, events),
             Self::Splunk => match answer.json().and_then(|said| said.get("code")?.as_u64()) {
-                Some(0) => Verdict::taken(answer.tell()),
-                _ => Verdict::later(format!("{}, which is no success", answer.tell())),
+                None | Some(0) => Verdict::taken(answer.tell()),
+                Some(_) => Verdict::later(format!("{}, which is no success", answer.tell())),
             },
             Self::Chat => chat(answer),
         }
@@ -97,6 +97,8 @@ fn clickhouse(answer: &Answer) -> Verdict {
             Verdict::Refused(answer.tell())
         }
         Some(_) if answer.judge().is_none() || answer.status < 500 => Verdict::later(answer.tell().as_str()),
+        // An exception may be what is missing.
+        None if !answer.whole && answer.judge().is_none() => Verdict::later("the answer is cut"),
         _ => answer.judge().unwrap_or_else(|| Verdict::taken(answer.tell())),
     }
 }
