@@ -44,7 +44,7 @@ pub struct Settings {
     pub client: ClientSettings,
     /// Each member, with its path.
     pub urls: Vec<String>,
-    /// Who asks: not by OAuth2.
+    /// Who asks: not by `OAuth2`.
     pub auth: Auth,
     /// Labels that every alert gets.
     pub labels: Vec<(String, String)>,
@@ -103,7 +103,7 @@ impl Alertmanager {
         let mut halves = Halves::new(events, &self.poison, |_told| true);
         while let Some(part) = halves.next() {
             let verdict = self.once(&part.events).await;
-            if let Err(outcome) = halves.tell(part, verdict) {
+            if let Err(outcome) = halves.tell(&part, verdict) {
                 return outcome;
             }
         }

@@ -75,7 +75,7 @@ impl<'a> Halves<'a> {
     ///
     /// # Errors
     /// With the outcome of the whole batch, if that is known now.
-    pub(super) fn tell(&mut self, part: Part, verdict: Verdict) -> Result<(), Outcome> {
+    pub(super) fn tell(&mut self, part: &Part, verdict: Verdict) -> Result<(), Outcome> {
         if let Verdict::Later { reason, after } = verdict {
             return Err(Outcome::Later { reason, after });
         }
@@ -156,7 +156,7 @@ mod tests {
                 taken.extend(part.events.iter().map(|event| event.sequence));
                 Verdict::taken("ok")
             };
-            if let Err(outcome) = halves.tell(part, verdict) {
+            if let Err(outcome) = halves.tell(&part, verdict) {
                 return outcome;
             }
         }
@@ -202,7 +202,7 @@ mod tests {
         let mut halves = Halves::new(&samples, &Poison::default(), |_| true);
         let part = halves.next().unwrap();
         assert_eq!(part.events.len(), 2);
-        assert!(halves.tell(part, Verdict::Refused("x".into())).is_ok());
+        assert!(halves.tell(&part, Verdict::Refused("x".into())).is_ok());
         assert_eq!(halves.next().unwrap().events.len(), 1);
     }
 
@@ -211,7 +211,7 @@ mod tests {
         let events = events(3);
         let mut halves = Halves::new(&events, &Poison::default(), |_| true);
         let part = halves.next().unwrap();
-        let outcome = halves.tell(part, Verdict::later("gone")).unwrap_err();
+        let outcome = halves.tell(&part, Verdict::later("gone")).unwrap_err();
         assert_eq!(outcome, Outcome::later("gone"));
     }
 }

@@ -238,7 +238,7 @@ impl Http {
         let mut halves = Halves::new(events, &self.poison, wanted);
         while let Some(part) = halves.next() {
             let verdict = self.once(&part.events).await;
-            if let Err(outcome) = halves.tell(part, verdict) {
+            if let Err(outcome) = halves.tell(&part, verdict) {
                 return outcome;
             }
         }
@@ -374,10 +374,7 @@ fn value(name: &str, text: &str) -> Result<HeaderValue, Unusable> {
 /// Compressed; writing to memory does not fail.
 pub(in crate::sink) fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    match encoder.write_all(body).and_then(|()| encoder.finish()) {
-        Ok(bytes) => bytes,
-        Err(_never) => Vec::new(),
-    }
+    encoder.write_all(body).and_then(|()| encoder.finish()).unwrap_or_default()
 }
 
 impl Sink for Http {

@@ -30,7 +30,7 @@ pub struct Settings {
     pub client: ClientSettings,
     /// Where it is, with its path.
     pub url: Secret,
-    /// Who asks: not by OAuth2.
+    /// Who asks: not by `OAuth2`.
     pub auth: Auth,
     /// Headers of each request.
     pub headers: Vec<(String, Text)>,
@@ -93,7 +93,7 @@ impl Otlp {
         let mut halves = Halves::new(events, &self.poison, |_told| true);
         while let Some(part) = halves.next() {
             let verdict = self.once(&part.events).await;
-            if let Err(outcome) = halves.tell(part, verdict) {
+            if let Err(outcome) = halves.tell(&part, verdict) {
                 return outcome;
             }
         }

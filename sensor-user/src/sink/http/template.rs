@@ -189,7 +189,7 @@ fn plain(text: &str) -> String {
     let mut last = ' ';
     for c in text.chars() {
         let c = if c.is_control() { ' ' } else { c };
-        if matches!((last, c), ('{', '{') | ('$' | '@', '{') | ('}', '}')) {
+        if matches!((last, c), ('{' | '$' | '@', '{') | ('}', '}')) {
             out.push(' ');
         }
         out.push(c);
