@@ -16,7 +16,7 @@ use crate::store::database::{self, DatabaseError, Schema};
 pub const FILE: &str = "store.db";
 
 /// Events that are deleted at once, so that the log stays small.
-const TOGETHER: usize = 500;
+const TOGETHER: u32 = 500;
 
 pub(super) const SCHEMA: Schema = Schema { what: "a store of alerts", kind: 0, steps: &[STEP_1] };
 
@@ -190,7 +190,7 @@ pub fn told(
         "SELECT sequence, time_ms, severity, kind, json FROM events
          WHERE sequence > ?1 AND time_ms BETWEEN ?2 AND ?3 ORDER BY sequence, row LIMIT ?4",
     )?;
-    let range = params![plain(after), plain(from_ms), plain(until_ms), most];
+    let range = params![plain(after), plain(from_ms), plain(until_ms), plain(most as u64)];
     let read = |row: &rusqlite::Row<'_>| {
         let number = |place: usize| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(place)?).unwrap_or(0));
         let severity = match number(2)? {
@@ -250,8 +250,8 @@ mod tests {
         let some: Vec<_> = (1..=2000).map(|number| event(number, number * 1000, severity(number))).collect();
         events.add(&some, &cursor(2000)).unwrap();
         let before = database::bytes(&dir.path().join(FILE));
-        assert_eq!(events.cut().unwrap(), TOGETHER);
-        assert_eq!(events.cut().unwrap(), TOGETHER);
+        assert_eq!(events.cut().unwrap(), 500);
+        assert_eq!(events.cut().unwrap(), 500);
         let left = told(&events.connection, 0, 0, u64::MAX, 5000).unwrap();
         assert!(left.len() == 1000 && left.iter().all(|told| told.severity == Severity::Critical));
         assert!(database::bytes(&dir.path().join(FILE)) < before, "room is given back");
