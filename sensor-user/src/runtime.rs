@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the runtime is where clocks are read")]
 
+mod control;
 mod delivery;
 mod figures;
 mod history;

@@ -1,8 +1,10 @@
 //! Live capture: the loop that owns the pipeline.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use super::control::Control;
 use super::delivery::Delivery;
 use super::figures::{self, Losses, Reloads};
 use super::history::History;
@@ -15,6 +17,7 @@ use super::{Options, RuntimeError, outward, settings};
 use crate::capture::ebpf::{self, EbpfSource};
 use crate::capture::{Input, Progress, Source as _};
 use crate::config::Config;
+use crate::control::Overview;
 use crate::pipeline::{Output, Pipeline, Settings};
 use crate::telemetry::Totals;
 use crate::token::settings::TokenSettings;
@@ -45,6 +48,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     let config = &config;
     let mut services = Services::start(config)?;
     let delivery = Delivery::start(history.dir(), config, options)?;
+    let control = Control::start(config, &delivery, Arc::clone(&services.board) as Arc<dyn Overview>)?;
     let writer = Writer::start(config, &delivery, Hosts::new(source.cgroup().to_owned()))?;
     let (verdicts, pool) = verify(&config.tokens)?;
     let settings = settings::of(config);
@@ -62,6 +66,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
         services,
         writer,
         delivery,
+        control,
         history,
         losses: Losses::default(),
         out: Output::default(),
@@ -108,6 +113,7 @@ struct Live {
     services: Services,
     writer: Writer,
     delivery: Delivery,
+    control: Control,
     history: History,
     losses: Losses,
     out: Output,
@@ -255,6 +261,7 @@ impl Live {
         self.reloads.show(&mut all);
         figures::kernel(&mut all, &self.source, self.ring_bytes);
         outward::metrics(&mut all, &self.delivery, &self.writer);
+        self.control.metrics(&mut all);
         all.extend(self.stages.metrics());
         self.services.board.show(all);
     }
@@ -270,7 +277,9 @@ impl Live {
         }
         self.pipeline.finish(&mut self.out);
         self.hand_over();
-        let Self { source, mut pipeline, services, writer, delivery, history, losses, began, .. } = self;
+        let Self {
+            source, mut pipeline, services, writer, delivery, control, history, losses, began, ..
+        } = self;
         drop(source);
         history.finish(&mut pipeline);
         services.stop();
@@ -278,6 +287,7 @@ impl Live {
         if lost > 0 {
             tracing::warn!("{lost} alerts were lost: the disk hung for too long");
         }
+        control.stop();
         delivery.stop();
         Ok(figures::totals(&pipeline, &losses, tally.0, began.elapsed()))
     }
