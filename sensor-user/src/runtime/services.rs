@@ -17,6 +17,7 @@ use super::knowledge::{self, Change, Reader};
 use super::user_rules::Watching;
 use crate::alert::Marks;
 use crate::config::Config;
+use crate::control::Overview;
 use crate::detect::Knowledge;
 use crate::detect::user::UserRules;
 use crate::store::marks as store;
@@ -56,9 +57,9 @@ pub(super) enum News {
     Reopen,
 }
 
-/// What the capture thread shows.
+/// What the capture thread shows: its figures, and by showing them that it moves.
 #[derive(Default)]
-pub(super) struct Board(RwLock<Option<Page>>);
+pub struct Board(RwLock<Option<Page>>);
 
 struct Page {
     metrics: Vec<Metric>,
@@ -67,7 +68,7 @@ struct Page {
 
 impl Board {
     /// Shows new figures.
-    pub(super) fn show(&self, metrics: Vec<Metric>) {
+    pub fn show(&self, metrics: Vec<Metric>) {
         let page = Page { metrics, at: Instant::now() };
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(page);
     }
@@ -88,6 +89,16 @@ impl Status for Board {
 
     fn is_alive(&self) -> bool {
         self.read(|page| page.is_none_or(|page| page.at.elapsed() < STALLED))
+    }
+}
+
+impl Overview for Board {
+    fn figures(&self) -> Vec<Metric> {
+        self.read(|page| page.map(|page| page.metrics.clone()).unwrap_or_default())
+    }
+
+    fn is_ready(&self) -> bool {
+        Status::is_ready(self)
     }
 }
 

@@ -132,6 +132,19 @@ impl Wire {
         true
     }
 
+    /// Says that nothing more comes, and waits until the other side has closed the connection: then it has read
+    /// everything, as a connection of which something was not read is not closed but reset.
+    pub(super) async fn finish(mut self) -> Result<(), Broken> {
+        self.stream.shutdown().await?;
+        let mut scratch = [0; 512];
+        for _ in 0..64 {
+            if self.stream.read(&mut scratch).await? == 0 {
+                return Ok(());
+            }
+        }
+        Err(Broken::Nonsense("the end"))
+    }
+
     /// Sends all of this.
     pub(super) async fn send(&mut self, text: &[u8]) -> Result<(), Broken> {
         self.stream.write_all(text).await?;
