@@ -98,7 +98,30 @@ pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<It
     let named = kind.show();
     let doc = "Its name in metrics and commands; the type if it is the only one of its type.";
     let name = s.optional::<Name>("name", doc).map_or(named, |name| name.0);
-    let target = match kind {
+    let doc = "Seconds that one delivery may take.";
+    let timeout = Duration::from_secs_f64(s.decimal("timeout_s", 10.0, 0.1..=300.0, doc));
+    let target = target(s, resolver, kind, timeout);
+    let picks = picks(s, target.as_ref().map_or(Severity::Low, least));
+    let quiet = quiet(s);
+    let doc = "Events in a minute at most; what is beyond waits. 0: no such limit.";
+    let per_minute =
+        u32::try_from(s.number("per_minute", 0, 0..=1_000_000, doc)).ok().filter(|most| *most > 0);
+    let doc = "Seconds after which an event that cannot be delivered becomes a dead letter. 0: it is tried for as long \
+               as the spool keeps it.";
+    let give_up_s = s.number("give_up_after_s", 0, 0..=31_536_000, doc);
+    let give_up_after = (give_up_s > 0).then(|| Duration::from_secs(give_up_s));
+    let settings = Settings { name, target: target?, picks, quiet, per_minute, timeout, give_up_after };
+    enabled.then(|| Item::Sink(Box::new(settings)))
+}
+
+/// Reads what is particular to a kind.
+fn target(
+    s: &mut Section<'_, '_>,
+    resolver: Resolver<'_>,
+    kind: Type,
+    timeout: Duration,
+) -> Option<Target> {
+    Some(match kind {
         Type::Stdout => return None,
         Type::File => Target::File(file::read(s, resolver)?),
         Type::Http => Target::Http(http::read(s, resolver)?),
@@ -110,20 +133,7 @@ pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<It
         Type::S3 => Target::S3(s3::read(s, resolver)?),
         Type::Syslog => Target::Syslog(syslog::read(s, resolver)?),
         Type::Smtp => Target::Smtp(smtp::read(s, resolver)?),
-    };
-    let picks = picks(s, least(&target));
-    let quiet = quiet(s);
-    let doc = "Events in a minute at most; what is beyond waits. 0: no such limit.";
-    let per_minute =
-        u32::try_from(s.number("per_minute", 0, 0..=1_000_000, doc)).ok().filter(|most| *most > 0);
-    let doc = "Seconds that one delivery may take.";
-    let timeout = Duration::from_secs_f64(s.decimal("timeout_s", 10.0, 0.1..=300.0, doc));
-    let doc = "Seconds after which an event that cannot be delivered becomes a dead letter. 0: it is tried for as long \
-               as the spool keeps it.";
-    let give_up_s = s.number("give_up_after_s", 0, 0..=31_536_000, doc);
-    let give_up_after = (give_up_s > 0).then(|| Duration::from_secs(give_up_s));
-    let settings = Settings { name, target, picks, quiet, per_minute, timeout, give_up_after };
-    enabled.then(|| Item::Sink(Box::new(settings)))
+    })
 }
 
 /// A sink's name: it is a label of metrics and a file's name.
