@@ -330,9 +330,6 @@ impl Inner {
             }
         }
         writer.disk = Some(disk);
-        if result.is_ok() {
-            writer.trouble = None;
-        }
         result
     }
 
@@ -378,6 +375,8 @@ impl Inner {
             self.start_over(writer)?;
         }
         self.catch_up(writer)?;
+        // Only here, so that a disk that is full and not full in turns is told of once.
+        writer.trouble = None;
         let due = now_ms >= writer.synced_ms.saturating_add(SECOND_MS);
         let reserve = now_ms >= writer.reserved_ms.saturating_add(RESERVE_MS);
         let sweep = now_ms >= writer.swept_ms.saturating_add(HOUR_MS);
