@@ -14,11 +14,11 @@ use rusqlite::{Connection, params};
 use serde::{Serialize, Serializer};
 
 use crate::store::database::{self, DatabaseError};
+use crate::store::events;
 use crate::store::part;
 use crate::store::parts;
 use crate::store::totals::Totals;
 use crate::store::veil::Veil;
-use crate::store::events;
 use crate::token::Fingerprint;
 
 use collect::Collected;
@@ -51,6 +51,31 @@ pub enum What {
     },
     /// An address, or every address of a network.
     Address(IpNet),
+}
+
+impl What {
+    /// What somebody typed: 8 to 32 hexadecimal digits are a token's fingerprint, `jti:ID` is a token's id, an address or
+    /// a network is itself, and everything else is a principal's subject; `SUBJECT ISSUER`, parted by a space, is one of
+    /// that issuer alone.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let text = text.trim();
+        if let Some(id) = text.strip_prefix("jti:") {
+            return Self::Id(id.to_owned());
+        }
+        if (SHORTEST..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Self::Token(text.to_ascii_lowercase());
+        }
+        let address = text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
+        if let Some(net) = address.or_else(|| text.parse::<IpNet>().ok()) {
+            return Self::Address(net.trunc());
+        }
+        let (subject, issuer) = match text.split_once(' ') {
+            Some((subject, issuer)) => (subject, Some(issuer.trim().to_owned())),
+            None => (text, None),
+        };
+        Self::Principal { subject: subject.to_owned(), issuer }
+    }
 }
 
 /// From when to when, in milliseconds since the epoch.
@@ -276,6 +301,20 @@ impl Reader {
         Ok(events::told(&self.events, after, window.from_ms, window.until_ms, most)?)
     }
 
+    /// Events with these numbers in this time, at most so many: the last of them, newest first, or the first of them.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn page(
+        &self,
+        numbers: std::ops::Range<u64>,
+        window: Window,
+        newest: bool,
+        most: usize,
+    ) -> Result<Vec<crate::render::Told>, TraceError> {
+        Ok(events::page(&self.events, numbers, (window.from_ms, window.until_ms), newest, most)?)
+    }
+
     /// Answers. `top` bounds each list.
     ///
     /// # Errors
@@ -334,7 +373,13 @@ impl Reader {
         Ok((all, what.clone()))
     }
 
-    fn add_alerts(&self, trace: &mut Trace, what: &What, window: Window, top: usize) -> Result<(), TraceError> {
+    fn add_alerts(
+        &self,
+        trace: &mut Trace,
+        what: &What,
+        window: Window,
+        top: usize,
+    ) -> Result<(), TraceError> {
         let newest = |condition: &str| {
             format!(
                 "SELECT id, time_ms, severity, rule, repeats, incident, message FROM events e
@@ -346,7 +391,8 @@ impl Reader {
         let plain = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let (from, until) = (plain(window.from_ms), plain(window.until_ms));
         let read = |row: &rusqlite::Row<'_>| {
-            let number = |place| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(place)?).unwrap_or(0));
+            let number =
+                |place| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(place)?).unwrap_or(0));
             Ok(AlertLine {
                 id: row.get(0)?,
                 time_ms: number(1)?,

@@ -1,7 +1,12 @@
 //! What the tests of syslog and e-mail share: events, real servers in directories of their own, a test authority.
 #![allow(dead_code, missing_docs, reason = "each test binary uses its part")]
 #![allow(unreachable_pub, reason = "a module of several test binaries")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on should stop"
+)]
 
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
@@ -15,7 +20,7 @@ use sensor_user::detect::Severity;
 use sensor_user::render::{Kind, Node, Told};
 use sensor_user::sink::client::TlsSettings;
 use sensor_user::sink::wire::Place;
-use sensor_user::sink::{Outcome, Sink, sample};
+use sensor_user::sink::{Outcome, Sink};
 
 /// When events happen: 2026-11-21T18:04:05.123Z.
 pub const NOW: Time = Time(1_795_284_245_123_000_000);
@@ -24,12 +29,28 @@ pub fn node() -> Node {
     Node::named("node-1")
 }
 
-/// An alert with a number.
+/// An alert with a number, as the sensor tells it.
 pub fn told(sequence: u64, severity: Severity) -> Arc<Told> {
-    let sample = sample::alert(&node(), severity, NOW);
-    let mut event = sample.value().clone();
-    event["metadata"]["sequence"] = sequence.into();
-    event["metadata"]["uid"] = format!("{}-{sequence}", sample.id()).into();
+    let id = "01KAM1VYQ3D1A2V7TMZXJ0QPRS";
+    let event = serde_json::json!({
+        "activity_id": 1, "class_uid": 2004, "time": NOW.millis(), "count": 1, "risk_score": 70,
+        "severity_id": severity.id(), "severity": severity.as_str(),
+        "message": "A token without a signature was answered 200 \u{2013} caf\u{e9}.",
+        "metadata": {
+            "product": {"version": "1"}, "sequence": sequence, "uid": format!("{id}-{sequence}"),
+            "reporter": {"hostname": "node-1", "name": "node-1"},
+        },
+        "finding_info": {
+            "uid": id, "title": "Token without a signature", "desc": "alg \"none\" accepted",
+            "analytic": {"uid": "alg-none"}, "attacks": [{"technique": {"uid": "T1606"}}],
+        },
+        "evidences": [{
+            "actor": {"user": {"uid": "alice"}, "session": {"uid": "9f2c41d0a7b3e865", "issuer": "https://idp.example/"}},
+            "api": {"operation": "GET /orders/{id}"}, "http_response": {"code": 200},
+            "src_endpoint": {"ip": "192.0.2.7", "port": 50_000}, "dst_endpoint": {"name": "test/orders"},
+        }],
+        "unmapped": {"verified": true},
+    });
     let json = event.to_string().into_boxed_str();
     Arc::new(Told::new(sequence, NOW.millis(), severity, Kind::Alert, json))
 }
@@ -91,13 +112,19 @@ pub fn program(names: &[&str], package: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/sbin", "/sbin", "/usr/lib/postfix/sbin"].map(PathBuf::from);
     let dirs: Vec<PathBuf> = std::env::split_paths(&path).chain(more).collect();
-    let found = names.iter().flat_map(|name| dirs.iter().map(move |dir| dir.join(name))).find(|file| file.is_file());
+    let found =
+        names.iter().flat_map(|name| dirs.iter().map(move |dir| dir.join(name))).find(|file| file.is_file());
     found.unwrap_or_else(|| panic!("{names:?} is missing: apt-get install {package}"))
 }
 
 pub fn run(program: &Path, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output().expect("it starts");
-    assert!(output.status.success(), "{} {arguments:?}: {}", program.display(), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{} {arguments:?}: {}",
+        program.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// A port that nobody uses now.
@@ -157,13 +184,15 @@ impl Drop for Server {
 pub fn authority(dir: &Path) -> TlsSettings {
     let openssl = program(&["openssl"], "openssl");
     let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
-    let extensions = "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n";
+    let extensions =
+        "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n";
     fs::write(at("extensions"), extensions).unwrap();
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
     for name in ["ca", "stranger"] {
         let (key_file, cert) = (at(&format!("{name}.key")), at(&format!("{name}.pem")));
         let last = ["-keyout", &key_file, "-out", &cert, "-subj", "/CN=test", "-days", "2"];
-        let usage = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"];
+        let usage =
+            ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"];
         run(&openssl, &[&["req", "-x509"][..], &key, &last, &usage].concat());
     }
     let (key_file, request) = (at("key.pem"), at("request"));
