@@ -142,7 +142,8 @@ fn dead_letters_give_up_the_oldest_for_the_newest(dir: &Path) {
     let dead = Dead::open(&dir.join("dead"));
     let mut given_up = 0;
     for number in 1..=3000 {
-        let told = Told::new(number, 5, Severity::High, Kind::Alert, format!("\"{}\"", "x".repeat(3000)).into());
+        let told =
+            Told::new(number, 5, Severity::High, Kind::Alert, format!("\"{}\"", "x".repeat(3000)).into());
         given_up += dead.add("siem", &told, "no", 1, 5).unwrap();
     }
     let numbers: Vec<u64> =
