@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::capture::Time;
 use crate::http::Exchange;
+use crate::seen::Seen;
 use crate::token::{Fingerprint, TokenUse};
 
 /// Exchanges kept in all: about 3 KiB each, so 12 MiB at most.
@@ -34,6 +35,8 @@ pub struct Waiting {
     pub exchange: Exchange,
     /// Its tokens.
     pub tokens: SmallVec<[TokenUse; 1]>,
+    /// What is told of it when it waits no more, if anybody wants to know.
+    pub seen: Option<Seen>,
 }
 
 /// The parked exchanges, by the token that they wait for.
@@ -70,18 +73,12 @@ impl Parked {
         Self { patience: SHORT_PATIENCE, ..Self::default() }
     }
 
-    /// Keeps an exchange until the verdict on `token`. Gives the exchange back if there is no room.
-    pub fn park(
-        &mut self,
-        token: Fingerprint,
-        exchange: Exchange,
-        tokens: SmallVec<[TokenUse; 1]>,
-        now: Time,
-    ) -> Option<Exchange> {
+    /// Keeps an exchange until the verdict on `token`. Gives it back if there is no room.
+    pub fn park(&mut self, token: Fingerprint, waiting: Waiting, now: Time) -> Option<Waiting> {
         let held = self.by_token.get(&token).map_or(0, Vec::len);
         if self.count >= MAX_PARKED || held >= MAX_PER_TOKEN {
             self.given_up += 1;
-            return Some(exchange);
+            return Some(waiting);
         }
         if held == 0 {
             if self.order.len() >= 2 * MAX_PARKED {
@@ -89,7 +86,7 @@ impl Parked {
             }
             self.order.push_back((now, token));
         }
-        self.by_token.entry(token).or_default().push(Waiting { exchange, tokens });
+        self.by_token.entry(token).or_default().push(waiting);
         self.count += 1;
         None
     }
@@ -101,8 +98,9 @@ impl Parked {
         waiting
     }
 
-    /// Gives up on exchanges that have waited too long.
-    pub fn expire(&mut self, now: Time) {
+    /// Gives up on exchanges that have waited too long, and gives them back in the order of parking.
+    pub fn expire(&mut self, now: Time) -> Vec<Waiting> {
+        let mut all = Vec::new();
         while let Some((since, token)) = self.order.front().copied() {
             let settled = !self.by_token.contains_key(&token);
             if !settled && now.since(since) < self.patience {
@@ -110,9 +108,17 @@ impl Parked {
             }
             self.order.pop_front();
             if !settled {
-                self.given_up += self.take(token).len() as u64;
+                all.append(&mut self.take(token));
             }
         }
+        self.given_up += all.len() as u64;
+        all
+    }
+
+    /// Gives back everything: nobody waits any more.
+    pub fn empty(&mut self) -> Vec<Waiting> {
+        let order = std::mem::take(&mut self.order);
+        order.into_iter().flat_map(|(_, token)| self.take(token)).collect()
     }
 
     /// Exchanges that wait now.
@@ -141,7 +147,8 @@ mod tests {
 
     fn park(parked: &mut Parked, number: u64, at_s: u64) -> bool {
         let exchange = Stage::new().exchange;
-        parked.park(token(number), exchange, SmallVec::new(), Time::from_secs(at_s)).is_none()
+        let waiting = Waiting { exchange, tokens: SmallVec::new(), seen: None };
+        parked.park(token(number), waiting, Time::from_secs(at_s)).is_none()
     }
 
     #[test]
@@ -171,9 +178,9 @@ mod tests {
     fn the_impatient_wait_two_seconds() {
         let mut parked = Parked::impatient();
         park(&mut parked, 1, 10);
-        parked.expire(Time::from_secs(11));
+        assert!(parked.expire(Time::from_secs(11)).is_empty());
         assert_eq!(parked.len(), 1);
-        parked.expire(Time::from_secs(12));
+        assert_eq!(parked.expire(Time::from_secs(12)).len(), 1);
         assert_eq!((parked.len(), parked.given_up), (0, 1));
     }
 
@@ -186,9 +193,19 @@ mod tests {
             parked.take(token(number));
         }
         assert!(parked.order.len() <= 2 * MAX_PARKED, "{}", parked.order.len());
-        parked.expire(Time::from_secs(599));
+        assert!(parked.expire(Time::from_secs(599)).is_empty());
         assert_eq!(parked.len(), 1);
-        parked.expire(Time::from_secs(600));
+        assert_eq!(parked.expire(Time::from_secs(600)).len(), 1);
         assert_eq!((parked.len(), parked.order.len(), parked.given_up), (0, 0, 1));
+    }
+
+    #[test]
+    fn everything_comes_back_once() {
+        let mut parked = Parked::default();
+        assert!(park(&mut parked, 1, 1) && park(&mut parked, 2, 1) && park(&mut parked, 1, 2));
+        assert_eq!((parked.empty().len(), parked.len(), parked.order.len()), (3, 0, 0));
+        assert!(parked.empty().is_empty());
+        assert!(park(&mut parked, 1, 3));
+        assert_eq!(parked.expire(Time::from_secs(700)).len(), 1);
     }
 }

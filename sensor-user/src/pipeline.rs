@@ -5,15 +5,15 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use crate::alert::{AlertSettings, Desk, Event, Marks};
 use crate::capture::{Frame, Grant, Input, Loss, Time};
 use crate::detect::user::UserRules;
 use crate::detect::{DetectSettings, Detector, Finding, Knowledge};
 use crate::http::{Connection, Exchange, Exchanges, HttpLimits};
-use crate::parked::Parked;
+use crate::parked::{Parked, Waiting};
 use crate::reassembly::{FlowLimits, Flows};
+use crate::seen::{Seen, Watch};
+use crate::telemetry::stopwatch::{Stage, Stopwatch};
 use crate::token::hash::NoRandomness;
 use crate::token::keys::KeyRing;
 use crate::token::settings::TokenSettings;
@@ -43,6 +43,8 @@ pub struct Output {
     pub events: Vec<Event>,
     /// Bytes that the source may withhold.
     pub grants: Vec<Grant>,
+    /// Exchanges, each once, as far as [`Pipeline::watch`] asks for them.
+    pub exchanges: Vec<Seen>,
 }
 
 /// The stages in order, and the time of the data.
@@ -56,6 +58,8 @@ pub struct Pipeline {
     pub(crate) detect: Detector,
     pub(crate) desk: Desk,
     findings: Vec<Finding>,
+    watch: Watch,
+    stopwatch: Option<Box<dyn Stopwatch>>,
     now: Time,
 }
 
@@ -74,8 +78,22 @@ impl Pipeline {
             detect: Detector::new(settings.detect),
             desk: Desk::new(settings.alerts),
             findings: Vec::new(),
+            watch: Watch::default(),
+            stopwatch: None,
             now: Time::default(),
         })
+    }
+
+    /// Tells a stopwatch of every segment and of the stages that it passes.
+    pub fn time(&mut self, stopwatch: Box<dyn Stopwatch>) {
+        self.stopwatch = Some(stopwatch);
+    }
+
+    #[inline]
+    fn lap(&mut self, stage: Stage) {
+        if let Some(stopwatch) = &mut self.stopwatch {
+            stopwatch.lap(stage);
+        }
     }
 
     /// Takes whatever a source delivers.
@@ -90,7 +108,11 @@ impl Pipeline {
     /// Pushes one frame through every stage.
     pub fn on_frame(&mut self, frame: &Frame<'_>, out: &mut Output) {
         self.now = self.now.max(frame.at);
+        if let Some(stopwatch) = &mut self.stopwatch {
+            stopwatch.start();
+        }
         self.flows.push(frame, &mut self.exchanges, &mut out.grants);
+        self.lap(Stage::Http);
         while let Some(exchange) = self.exchanges.take() {
             self.judge(exchange, out);
         }
@@ -100,21 +122,36 @@ impl Pipeline {
     fn judge(&mut self, mut exchange: Exchange, out: &mut Output) {
         let issued = self.tokens.name_issued(&mut exchange);
         let tokens = self.tokens.find(&exchange, self.now);
+        self.lap(Stage::Token);
         self.detect.judge_issuing(&exchange, &tokens, &issued, self.now, &mut self.findings);
+        self.lap(Stage::Detect);
         self.admit(out);
-        self.park(exchange, tokens);
+        self.lap(Stage::Alert);
+        let Watch { exchanges, words } = self.watch;
+        let seen = exchanges.then(|| Seen::of(&exchange, self.detect.newest_route(), words));
+        if unsettled(&tokens).is_some() || asked_about(&tokens).is_some() {
+            return self.park(Waiting { exchange, tokens, seen }, out);
+        }
+        out.exchanges.extend(seen.map(|seen| seen.with(tokens)));
+        self.exchanges.recycle(exchange);
     }
 
-    /// Keeps an exchange that waits for something about its tokens.
-    fn park(&mut self, exchange: Exchange, tokens: SmallVec<[TokenUse; 1]>) {
-        let done = if let Some(token) = unsettled(&tokens) {
-            self.parked.park(token, exchange, tokens, self.now)
-        } else if let Some(token) = asked_about(&tokens) {
-            self.asked.park(token, exchange, tokens, self.now)
+    /// Keeps an exchange that waits for something about its tokens; any other is done.
+    fn park(&mut self, waiting: Waiting, out: &mut Output) {
+        let done = if let Some(token) = unsettled(&waiting.tokens) {
+            self.parked.park(token, waiting, self.now)
+        } else if let Some(token) = asked_about(&waiting.tokens) {
+            self.asked.park(token, waiting, self.now)
         } else {
-            Some(exchange)
+            Some(waiting)
         };
-        if let Some(exchange) = done {
+        self.done(done, out);
+    }
+
+    /// Tells of exchanges of which nothing more will be known.
+    fn done(&mut self, waiting: impl IntoIterator<Item = Waiting>, out: &mut Output) {
+        for Waiting { exchange, tokens, seen } in waiting {
+            out.exchanges.extend(seen.map(|seen| seen.with(tokens)));
             self.exchanges.recycle(exchange);
         }
     }
@@ -128,7 +165,7 @@ impl Pipeline {
             }
             let (exchange, tokens, settled) = (&waiting.exchange, &waiting.tokens, token.fingerprint);
             self.detect.judge_late(exchange, tokens, settled, self.now, &mut self.findings);
-            self.park(waiting.exchange, waiting.tokens);
+            self.park(waiting, out);
         }
         self.admit(out);
     }
@@ -145,7 +182,7 @@ impl Pipeline {
                 let (exchange, tokens) = (&waiting.exchange, &waiting.tokens);
                 self.detect.judge_standing(exchange, tokens, token.fingerprint, self.now, &mut self.findings);
             }
-            self.exchanges.recycle(waiting.exchange);
+            self.done([waiting], out);
         }
         self.admit(out);
     }
@@ -174,8 +211,8 @@ impl Pipeline {
         for token in self.tokens.resume(self.now) {
             self.judge_parked(&token, out);
         }
-        self.parked.expire(self.now);
-        self.asked.expire(self.now);
+        let tired = self.parked.expire(self.now).into_iter().chain(self.asked.expire(self.now));
+        self.done(tired, out);
         self.detect.tick(self.now, &mut self.findings);
         self.admit(out);
         self.desk.tick(self.now, &mut out.events);
@@ -195,6 +232,7 @@ impl Pipeline {
         while let Some(exchange) = self.exchanges.take() {
             self.judge(exchange, out);
         }
+        self.give_up(out);
         self.detect.finish(self.now, &mut self.findings);
         self.admit(out);
         self.desk.flush(&mut out.events);
@@ -218,10 +256,10 @@ impl Pipeline {
         &mut self,
         settings: &TokenSettings,
         verifier: Box<dyn Verifier>,
+        out: &mut Output,
     ) -> Result<(), NoRandomness> {
         self.tokens = Tokens::new(settings, verifier)?;
-        self.parked = Parked::default();
-        self.asked = Parked::impatient();
+        self.give_up(out);
         Ok(())
     }
 
@@ -242,6 +280,17 @@ impl Pipeline {
     /// Asks these rules of the user's from now on; those that are the same keep their history.
     pub fn adopt(&mut self, rules: Arc<UserRules>) {
         self.detect.adopt(rules);
+    }
+
+    /// Tells of exchanges from now on, or no more.
+    pub const fn watch(&mut self, watch: Watch) {
+        self.watch = watch;
+    }
+
+    /// Nothing that is waited for will come.
+    fn give_up(&mut self, out: &mut Output) {
+        let all = self.parked.empty().into_iter().chain(self.asked.empty());
+        self.done(all, out);
     }
 
     /// The time of the data: that of the newest input.
@@ -340,5 +389,48 @@ mod tests {
         pipeline.judge(request(&token(signer), 200), &mut out);
         pipeline.on_tick(Time::from_secs(NOW_S + 2), &mut out);
         assert_eq!((rules(&out), pipeline.asked.len(), pipeline.asked.given_up), (vec![], 0, 1));
+    }
+
+    #[test]
+    fn every_exchange_is_told_once_when_nothing_is_waited_for_any_more() {
+        let signer = Signer::shared(Algorithm::ES256);
+        let answered = |pipeline: &mut Pipeline, out: &mut Output| {
+            let fingerprint = pipeline.tokens.next_inquiry().unwrap().fingerprint;
+            pipeline.on_answer(&Answer { fingerprint, standing: Some(Standing::Listed), expires: None }, out);
+        };
+        let late = |pipeline: &mut Pipeline, out: &mut Output| {
+            pipeline.on_tick(Time::from_secs(NOW_S + 2), out);
+        };
+        let over = |pipeline: &mut Pipeline, out: &mut Output| pipeline.finish(out);
+        for end in [answered, late, over] {
+            let (mut pipeline, mut out) = (pipeline(signer), Output::default());
+            pipeline.watch(Watch { exchanges: true, words: false });
+            pipeline.judge(Stage::new().status(200).exchange, &mut out);
+            assert_eq!(out.exchanges.len(), 1, "without a token nothing is waited for");
+            for _ in 0..3 {
+                pipeline.judge(request(&token(signer), 200), &mut out);
+            }
+            assert_eq!(out.exchanges.len(), 1);
+            end(&mut pipeline, &mut out);
+            pipeline.finish(&mut out);
+            let verified = out.exchanges.iter().filter(|seen| seen.tokens.iter().any(|t| t.is_verified()));
+            assert_eq!((out.exchanges.len(), verified.count()), (4, 3));
+            assert!(
+                out.exchanges.iter().all(|seen| &*seen.route == "GET /orders/{id}" && seen.words.is_none())
+            );
+        }
+    }
+
+    #[test]
+    fn exchanges_are_told_to_those_who_ask_and_words_only_to_watchers() {
+        let signer = Signer::shared(Algorithm::ES256);
+        let (mut pipeline, mut out) = (pipeline(signer), Output::default());
+        let secret = Stage::to("GET", "/reset/a@b.example?token=hush").status(200).exchange;
+        pipeline.judge(secret.clone(), &mut out);
+        assert!(out.exchanges.is_empty());
+        pipeline.watch(Watch { exchanges: true, words: true });
+        pipeline.judge(secret, &mut out);
+        let words = out.exchanges[0].words.as_deref().unwrap();
+        assert_eq!((&*words.method, &*words.path), ("GET", "/reset/a…@b.example"));
     }
 }

@@ -5,15 +5,19 @@
 
 #![allow(clippy::disallowed_methods, reason = "the runtime is where clocks are read")]
 
+mod delivery;
 mod figures;
 mod history;
 mod hosts;
 mod knowledge;
 mod life;
 mod live;
+mod outward;
+mod records;
 mod replay;
 mod services;
 mod settings;
+mod stages;
 mod user_rules;
 mod writer;
 
@@ -21,13 +25,16 @@ use std::sync::Arc;
 
 use crate::capture::SourceError;
 use crate::config::{Config, Report};
+use crate::deliver::DeliverError;
 use crate::detect::user::UserRules;
 use crate::render;
 use crate::token::fetch::FetchError;
 use crate::token::hash::NoRandomness;
 
+pub(crate) use delivery::node;
 pub use live::run;
 pub use replay::replay;
+pub use services::Board;
 
 /// What the runtime needs to know besides the configuration.
 pub struct Options {
@@ -56,6 +63,9 @@ pub enum RuntimeError {
     /// An alert could not be written.
     #[error("cannot write alerts: {0}")]
     Write(std::io::Error),
+    /// A sink can never work as configured.
+    #[error("{}", all(.0))]
+    Sinks(Vec<DeliverError>),
     /// A thread or a signal handler could not be made.
     #[error("cannot start {what}: {cause}")]
     Start {
@@ -64,4 +74,9 @@ pub enum RuntimeError {
         /// What the system said.
         cause: std::io::Error,
     },
+}
+
+/// One error a line.
+fn all(errors: &[DeliverError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }

@@ -94,6 +94,9 @@ impl Config {
             // What a sensor keeps between runs is its own, not the host's.
             config.set("/state/dir", json!(dir.join("state")));
         }
+        if config.value.pointer("/control/socket").is_none() {
+            config.set("/control/socket", json!(dir.join("control.sock")));
+        }
         let text = config.value.to_string().replace("file:jwks.json", &keys);
         let file = dir.join("config.yaml");
         fs::write(&file, text)?;
@@ -436,6 +439,45 @@ impl Sensor {
         ensure!(status.success(), "the sensor ended with {status}:\n{}", self.stderr);
         let alerts = alerts(&events.join("\n"))?;
         Ok(Ended { lines, alerts, stderr: std::mem::take(&mut self.stderr) })
+    }
+}
+
+/// A running `tokenscope tail -f`. Dropping it kills it.
+#[derive(Debug)]
+pub struct Follower {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Follower {
+    /// Follows the alerts of a sensor; the newest of the past come first, so that none is missed.
+    ///
+    /// # Errors
+    /// When it cannot be started, or does not follow in time.
+    pub fn start(sensor: &Sensor) -> Result<Self> {
+        let mut child = command()?
+            .args(["tail", "-f", "-o", "json", "-c"])
+            .arg(sensor.config())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("start tokenscope tail")?;
+        let stdout = child.stdout.take().context("stdout")?;
+        Ok(Self { child, lines: lines(stdout) })
+    }
+
+    /// The next line.
+    #[must_use]
+    pub fn line(&self, patience: Duration) -> Option<String> {
+        self.lines.recv_timeout(patience).ok()
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -7,7 +7,7 @@
 //! cooling.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -48,6 +48,17 @@ struct Source {
     opened: u32,
 }
 
+impl Source {
+    /// Counts one more, and gives how many it is in the window.
+    fn open(&mut self, at: Time, window: Duration) -> u32 {
+        if at.since(self.since) >= window {
+            *self = Self { since: at, opened: 0 };
+        }
+        self.opened = self.opened.saturating_add(1);
+        self.opened
+    }
+}
+
 /// What became of alerts so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -57,7 +68,7 @@ pub struct Counters {
     pub updated: u64,
     /// Findings that were counted on an alert that was there already.
     pub repeated: u64,
-    /// Findings that were folded because one source made too many alerts.
+    /// Findings that were folded because one source, or one rule, made too many alerts.
     pub folded: u64,
     /// Alerts that were closed early because there were too many.
     pub evicted: u64,
@@ -69,6 +80,8 @@ pub struct Files {
     settings: AlertSettings,
     kept: Table<Key, File>,
     sources: Table<(&'static str, Option<IpAddr>), Source>,
+    /// The same by rule: as many as there are rules.
+    rules: HashMap<&'static str, Source>,
     /// When the window or the cooling of each file ends, soonest first; ties in the order of opening.
     ends: BinaryHeap<Reverse<(Time, u64, Box<Ending>)>>,
     now: Time,
@@ -107,6 +120,7 @@ impl Files {
         Self {
             kept: Table::new(settings.max_alerts),
             sources: Table::new(settings.max_alerts),
+            rules: HashMap::new(),
             ends: BinaryHeap::new(),
             now: Time::default(),
             opened: 0,
@@ -143,9 +157,8 @@ impl Files {
         mut attend: impl FnMut(&mut Alert, Step),
     ) {
         let mut key = key;
-        if self.kept.get(&key).is_none() && !self.has_room(&key, finding.at) {
-            self.counters.folded += 1;
-            key = key.folded();
+        if self.kept.get(&key).is_none() {
+            key = self.fold(key, finding.at);
         }
         let Some(file) = self.kept.get(&key) else { return self.open(key, finding, out, attend) };
         self.counters.repeated += 1;
@@ -201,18 +214,23 @@ impl Files {
         self.kept.insert(hash, key, file);
     }
 
-    /// Whether the source of a new alert has not opened too many already.
-    fn has_room(&mut self, key: &Key, at: Time) -> bool {
-        let window = self.settings.dedup_window;
-        let most = self.settings.max_per_source;
+    /// The key under which a new alert is opened: its own, or that of the rest of its source or of its rule, if they have
+    /// opened too many already.
+    fn fold(&mut self, key: Key, at: Time) -> Key {
+        let AlertSettings { dedup_window: window, max_per_source, max_per_rule, .. } = self.settings;
         let source = self.sources.get_or((key.rule, key.address), || Source { since: at, opened: 0 });
-        source.is_none_or(|source| {
-            if at.since(source.since) >= window {
-                *source = Source { since: at, opened: 0 };
-            }
-            source.opened = source.opened.saturating_add(1);
-            source.opened <= most
-        })
+        let full = source.is_some_and(|source| source.open(at, window) > max_per_source);
+        self.counters.folded += u64::from(full);
+        let key = if full { key.folded() } else { key };
+        if self.kept.get(&key).is_some() {
+            return key;
+        }
+        let rule = self.rules.entry(key.rule).or_insert(Source { since: at, opened: 0 });
+        if rule.open(at, window) <= max_per_rule {
+            return key;
+        }
+        self.counters.folded += u64::from(!full);
+        key.of_everybody()
     }
 
     fn open(
@@ -318,6 +336,7 @@ mod tests {
     use ulid::Ulid;
 
     use super::*;
+    use crate::alert::key::Actor;
     use crate::alert::staging::finding;
     use crate::detect::Severity;
 
@@ -417,6 +436,25 @@ mod tests {
             admit(&mut files, finding, &mut out);
         }
         assert_eq!(out.len(), 1);
+    }
+
+    #[test]
+    fn a_storm_from_everywhere_is_no_storm_of_alerts() {
+        let (mut files, mut out) = (self::files(), Vec::new());
+        let one = finding(1);
+        for number in 0..100_000_u32 {
+            let mut finding = one.clone();
+            finding.token = Some(crate::token::Fingerprint(u128::from(number).to_be_bytes()));
+            finding.scene.as_mut().unwrap().client = std::net::Ipv4Addr::from_bits(number << 4).into();
+            admit(&mut files, finding, &mut out);
+        }
+        assert_eq!(out.len(), 1_001, "a thousand, and one for the rest");
+        let rest = &out[1_000].key;
+        assert_eq!((rest.address, &rest.actor), (None, &Actor::Rest));
+        files.flush(&mut out);
+        assert_eq!(told(&out).last(), Some(&(Activity::Update, 99_000, Severity::High)));
+        assert_eq!(files.counters().folded, 99_000);
+        assert!(files.kept.len() <= 1_001);
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub struct AlertSettings {
     /// Alerts of one rule and address that are told apart by token or principal within one window. More are
     /// folded into one, so that a flood of distinct forgeries is not a flood of alerts.
     pub max_per_source: u32,
+    /// Alerts of one rule within one window, whoever is behind them. More are folded into one, so that a storm from a
+    /// million sources ends in alerts that somebody can read: 70 rules make 70,000 at most.
+    pub max_per_rule: u32,
     /// How long an incident waits for more.
     pub incident_window: Duration,
     /// Incidents that are not over, most of which have one alert and are never told: 1 to 10 KiB each.
@@ -50,6 +53,7 @@ impl Default for AlertSettings {
             cooling: BTreeMap::new(),
             max_alerts: 10_000,
             max_per_source: 20,
+            max_per_rule: 1_000,
             incident_window: Duration::from_mins(30),
             max_incidents: 2_000,
             trusted_addresses: Vec::new(),

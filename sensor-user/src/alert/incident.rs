@@ -12,7 +12,7 @@ use crate::alert::entity::Entity;
 use crate::alert::{Activity, Alert};
 use crate::capture::Time;
 use crate::detect::rules::entity_risk;
-use crate::detect::{About, Finding, Severity};
+use crate::detect::{About, Finding, Scene, Severity};
 use crate::token::Fingerprint;
 
 /// The longest that one incident lasts: beyond a day nobody reads it as one story.
@@ -23,6 +23,9 @@ pub const MAX_MEMBERS: usize = 50;
 
 /// Principals, tokens, addresses, routes and services of one incident, each: what a person can read.
 pub const MAX_NAMES: usize = 32;
+
+/// People named in the exchanges of one incident: as many as its routes can bring. A route that brings more is not shown.
+pub const MAX_PEOPLE: usize = MAX_NAMES * Scene::MAX_NAMES;
 
 /// Entities by which alerts join one incident.
 pub(super) const MAX_KEYS: usize = 64;
@@ -80,6 +83,8 @@ pub struct Incident {
     pub routes: Vec<Arc<str>>,
     /// Servers.
     pub services: Vec<SocketAddr>,
+    /// Names of people in the exchanges that the routes are of, for privacy to hide: at most [`MAX_PEOPLE`].
+    pub people: Vec<Box<str>>,
     /// The older incident that goes on in its place, when it closes for that.
     pub merged_into: Option<Ulid>,
 }
@@ -137,7 +142,7 @@ impl Open {
         }
         let incident = &mut self.incident;
         if let Some(scene) = &alert.finding.scene {
-            note(&mut incident.routes, MAX_NAMES, Arc::clone(&scene.route));
+            incident.take_route(&scene.route, &scene.names);
             note(&mut incident.services, MAX_NAMES, scene.endpoints.server);
         }
         if incident.members.len() < MAX_MEMBERS {
@@ -202,7 +207,7 @@ impl Open {
         from.principals.into_iter().for_each(|p| note(&mut into.principals, MAX_NAMES, p));
         from.tokens.into_iter().for_each(|t| note(&mut into.tokens, MAX_NAMES, t));
         from.addresses.into_iter().for_each(|a| note(&mut into.addresses, MAX_NAMES, a));
-        from.routes.into_iter().for_each(|r| note(&mut into.routes, MAX_NAMES, r));
+        from.routes.iter().for_each(|route| into.take_route(route, &from.people));
         from.services.into_iter().for_each(|s| note(&mut into.services, MAX_NAMES, s));
     }
 }
@@ -215,6 +220,18 @@ impl Incident {
             }
             Entity::Token(token) => note(&mut self.tokens, MAX_NAMES, *token),
             Entity::Address(address) => note(&mut self.addresses, MAX_NAMES, *address),
+        }
+    }
+
+    /// Notes a route, if there is room for it and for whoever may be named in it.
+    fn take_route(&mut self, route: &Arc<str>, people: &[Box<str>]) {
+        if self.routes.len() >= MAX_NAMES || self.routes.contains(route) {
+            return;
+        }
+        let new = people.iter().filter(|name| !self.people.contains(name)).count();
+        if self.people.len() + new <= MAX_PEOPLE {
+            people.iter().for_each(|name| note(&mut self.people, MAX_PEOPLE, name.clone()));
+            self.routes.push(Arc::clone(route));
         }
     }
 

@@ -171,6 +171,7 @@ impl Incidents {
             addresses: Vec::new(),
             routes: Vec::new(),
             services: Vec::new(),
+            people: Vec::new(),
             merged_into: None,
         };
         self.put(Open { incident, keys: Vec::new(), merged: Vec::new(), told: false, request: None });

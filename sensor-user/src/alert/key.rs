@@ -67,6 +67,12 @@ impl Key {
         Self { actor: Actor::Rest, route: "".into(), ..self }
     }
 
+    /// The key of everything that its rule opens beyond what it may.
+    #[must_use]
+    pub fn of_everybody(self) -> Self {
+        Self { address: None, ..self.folded() }
+    }
+
     /// The alert's id, the same for every replay of one capture: the time of the first finding, and 80 bits of a hash of
     /// the key.
     #[must_use]

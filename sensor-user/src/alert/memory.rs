@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use ulid::Ulid;
 
 use crate::alert::entity::{Entity, MANY};
-use crate::alert::incident::{MAX_KEYS, MAX_MEMBERS, MAX_MERGED, MAX_NAMES, Member, Open};
+use crate::alert::incident::{MAX_KEYS, MAX_MEMBERS, MAX_MERGED, MAX_NAMES, MAX_PEOPLE, Member, Open};
 use crate::alert::key::{Actor, Key};
 use crate::alert::risk::Score;
 use crate::alert::{Activity, Alert, Desk, Incident};
@@ -22,7 +22,7 @@ use crate::detect::{About, Finding, Principal, Scene, Severity};
 use crate::token::Fingerprint;
 
 /// Raised when the bytes change.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Names of facts that a snapshot may bring: ten times those of the catalogue. They live as long as the process.
 const MAX_FACTS: usize = 1024;
@@ -98,6 +98,7 @@ struct KeptIncident {
     addresses: Vec<IpAddr>,
     routes: Vec<String>,
     services: Vec<std::net::SocketAddr>,
+    people: Vec<Box<str>>,
     keys: Vec<Entity>,
     merged: Vec<u128>,
     told: bool,
@@ -293,6 +294,7 @@ fn keep_incident(open: &Open) -> KeptIncident {
         addresses: incident.addresses.clone(),
         routes: incident.routes.iter().map(ToString::to_string).collect(),
         services: incident.services.clone(),
+        people: incident.people.clone(),
         keys: open.keys.clone(),
         merged: open.merged.iter().map(|id| id.0).collect(),
         told: open.told,
@@ -308,6 +310,7 @@ fn wake_incident(mut kept: KeptIncident, cards: &[&'static About]) -> Open {
     kept.tokens.truncate(MAX_NAMES);
     kept.addresses.truncate(MAX_NAMES);
     kept.services.truncate(MAX_NAMES);
+    kept.people.truncate(MAX_PEOPLE);
     kept.keys.truncate(MAX_KEYS);
     let incident = Incident {
         id: Ulid(kept.id),
@@ -327,6 +330,7 @@ fn wake_incident(mut kept: KeptIncident, cards: &[&'static About]) -> Open {
         addresses: kept.addresses,
         routes: kept.routes.into_iter().take(MAX_NAMES).map(Into::into).collect(),
         services: kept.services,
+        people: kept.people,
         merged_into: None,
     };
     let merged = kept.merged.into_iter().take(MAX_MERGED).map(Ulid).collect();

@@ -354,6 +354,7 @@ mod tests {
     use crate::alert::{Event, Marks};
     use crate::detect::Scene;
     use crate::render::Format;
+    use crate::render::Privacy;
 
     const NOW: u64 = 1_795_284_245_123;
 
@@ -408,7 +409,7 @@ mod tests {
     fn what_an_event_hides_cannot_be_marked() {
         let (mut alert, _) = of_alert();
         alert.finding.principal.as_mut().unwrap().subject = "alice@shop.example".into();
-        let event = event(alert);
+        let event = event(Privacy::default().apply(&alert).into_owned());
         let id = event_id(&event).unwrap();
         assert!(from_event(id, &event, Scope::Principal).is_err());
         assert!(from_event(id, &event, Scope::Address).is_ok());

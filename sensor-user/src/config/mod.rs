@@ -4,6 +4,7 @@
 //! ([`section`]) and gives a [`Config`] of which every stage may use its part as it is. A flag beats the environment
 //! ([`env`]), which beats the file, which beats the default. Secrets are named in the file and never written there.
 
+pub mod control;
 pub mod docs;
 pub mod env;
 pub mod near;
@@ -30,7 +31,7 @@ pub use env::Environment;
 pub use outputs::{Format, Metrics, Spool, State, Stdout, Store, Sync};
 pub use problem::{Level, Problem, Report, Source, Span};
 pub use rules::{Alerts, RuleSettings};
-pub use tokens::{Privacy, SecretRef};
+pub use tokens::{Mask, Privacy, SecretRef};
 pub use traffic::{Capture, Country, Flows, Geo, Http, ListFiles, Lists, PrincipalSource, RouteMatch, Zone};
 pub use user::RulesDir;
 pub use word::Cgroup;
@@ -67,6 +68,8 @@ pub struct Config {
     pub alerts: Alerts,
     /// How much of people is shown.
     pub privacy: Privacy,
+    /// The key of pseudonyms: one of its own, or that of fingerprints.
+    pub pseudonym_key: Option<zeroize::Zeroizing<Vec<u8>>>,
     /// Standard output.
     pub stdout: Stdout,
     /// Every other sink.
@@ -75,10 +78,16 @@ pub struct Config {
     pub metrics: Metrics,
     /// What survives a restart.
     pub state: State,
+    /// This node's name in events; none means the host's.
+    pub node: Option<String>,
+    /// What every event of this node is labelled with, `name=value`.
+    pub labels: Vec<String>,
     /// How alerts wait for sinks.
     pub spool: Spool,
     /// What can be searched later.
     pub store: Store,
+    /// Where the running sensor can be asked.
+    pub control: crate::control::Settings,
 }
 
 /// A configuration and what there is to say about it.
@@ -177,18 +186,24 @@ fn resolve_key(
     environment: &Environment,
     secrets: Secrets,
 ) -> Config {
-    let Some(secret) = &config.privacy.fingerprint_key else { return config };
-    match secret.resolve(environment) {
-        Ok(key) => config.tokens.fingerprint_key = Some(key),
+    let mut resolve = |key: &str, secret: &Option<SecretRef>| match secret.as_ref()?.resolve(environment) {
+        Ok(secret) => Some(secret),
         Err(why) => {
             let span = s.span_of("privacy");
-            let message = format!("`privacy.fingerprint_key`: {why}");
+            let message = format!("`privacy.{key}`: {why}");
             s.report(match secrets {
                 Secrets::Needed => Problem::error(span, message),
                 Secrets::Optional => Problem::warning(span, message),
             });
+            None
         }
-    }
+    };
+    config.tokens.fingerprint_key = resolve("fingerprint_key", &config.privacy.fingerprint_key);
+    let own = resolve("pseudonym_key", &config.privacy.pseudonym_key);
+    config.pseudonym_key = match config.privacy.pseudonym_key {
+        Some(_) => own,
+        None => config.tokens.fingerprint_key.clone(),
+    };
     config
 }
 
@@ -231,9 +246,16 @@ impl Config {
         let items = s.items("sinks", doc, sinks::EXAMPLE, |s| sinks::read(s, resolver));
         let (stdout, sinks) = sinks::sort(s, items);
         let metrics = s.section("metrics", "Where the sensor tells about itself.", Metrics::read);
+        let doc = "This node's name in events. Left out: the host's name.";
+        let node = s.optional::<sinks::NodeName>("node", doc).map(|name| name.0);
+        let doc = "Labels of every event of this node, name=value: sinks can pick by them.";
+        let labels =
+            s.words::<sinks::Label>("labels", Vec::new(), doc).iter().map(ToString::to_string).collect();
         let state = s.section("state", "What survives a restart of the sensor.", State::read);
         let spool = s.section("spool", "How alerts wait until every sink has them.", Spool::read);
         let store = s.section("store", "What can be searched later.", Store::read);
+        let doc = "Where the running sensor can be asked; docs/stream.md describes what.";
+        let control = s.section("control", doc, |s| control::read(s, base, resolver));
         Self {
             capture,
             flows,
@@ -247,12 +269,16 @@ impl Config {
             rules_dir,
             alerts,
             privacy,
+            pseudonym_key: None,
             stdout,
             sinks,
             metrics,
             state,
+            node,
+            labels,
             spool,
             store,
+            control,
         }
     }
 }

@@ -20,14 +20,20 @@ pub enum Format {
     Ocsf,
     /// Elastic Common Schema objects, one a line
     Ecs,
+    /// Objects as Falco writes them, one a line
+    Falco,
+    /// Common Event Format, one line an alert
+    Cef,
 }
 
-const FORMATS: [(&str, Format); 5] = [
+const FORMATS: [(&str, Format); 7] = [
     ("compact", Format::Compact),
     ("json", Format::Json),
     ("yaml", Format::Yaml),
     ("ocsf", Format::Ocsf),
     ("ecs", Format::Ecs),
+    ("falco", Format::Falco),
+    ("cef", Format::Cef),
 ];
 
 impl From<Format> for crate::render::Format {
@@ -37,12 +43,14 @@ impl From<Format> for crate::render::Format {
             Format::Json | Format::Ocsf => Self::Ocsf,
             Format::Yaml => Self::Yaml,
             Format::Ecs => Self::Ecs,
+            Format::Falco => Self::Falco,
+            Format::Cef => Self::Cef,
         }
     }
 }
 
 impl Word for Format {
-    const WHAT: &'static str = "compact, json, yaml, ocsf or ecs";
+    const WHAT: &'static str = "compact, json, yaml, ocsf, ecs, falco or cef";
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         choose(text, &FORMATS)

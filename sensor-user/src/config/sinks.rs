@@ -7,6 +7,7 @@ mod http;
 mod kafka;
 mod nats;
 mod otlp;
+mod place;
 mod redis;
 mod s3;
 mod smtp;
@@ -89,7 +90,8 @@ pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<It
     let enabled = s.word("enabled", true, "Whether alerts go there.");
     let kind = kind?;
     if kind == Type::Stdout {
-        let doc = "compact, json, yaml, ocsf or ecs. Left out: compact on a terminal, ocsf otherwise.";
+        let doc =
+            "compact, json, yaml, ocsf, ecs, falco or cef. Left out: compact on a terminal, ocsf otherwise.";
         let output = s.optional::<Format>("output", doc);
         return Some(Item::Stdout(Stdout { enabled, output }));
     }
@@ -112,7 +114,7 @@ pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<It
         Type::Http => Target::Http(http::read(s, resolver)?),
         Type::Alertmanager => Target::Alertmanager(alertmanager::read(s, resolver)?),
         Type::Otlp => Target::Otlp(otlp::read(s, resolver)?),
-        Type::Kafka => Target::Kafka(kafka::read(s, resolver)?),
+        Type::Kafka => Target::Kafka(kafka::read(s, resolver, timeout)?),
         Type::Redis => Target::Redis(redis::read(s, resolver)?),
         Type::Nats => Target::Nats(nats::read(s, resolver)?),
         Type::S3 => Target::S3(s3::read(s, resolver)?),
@@ -161,9 +163,8 @@ fn picks(s: &mut Section<'_, '_>) -> Picks {
     let not_rules = s.words("not_rules", Vec::new(), "All but these rules.");
     let doc = "Only what happened in these namespaces. Empty: anywhere.";
     let namespaces = s.words("namespaces", Vec::new(), doc);
-    let doc = "Only workloads with all of these labels, name=value.";
-    let labels =
-        s.words::<Label>("labels", Vec::new(), doc).into_iter().map(|label| (label.0, label.1)).collect();
+    let doc = "Only events with all of these labels, name=value.";
+    let labels = s.words::<Label>("labels", Vec::new(), doc).iter().map(ToString::to_string).collect();
     let alerts = s.word("alerts", true, "Whether alerts go there.");
     let incidents = s.word("incidents", true, "Whether incidents go there.");
     let doc = "Whether news of what was told before goes there: repeats, a higher severity, the end of an incident.";
@@ -180,7 +181,14 @@ fn picks(s: &mut Section<'_, '_>) -> Picks {
     }
 }
 
-struct Label(String, String);
+/// A label.
+pub(super) struct Label(String, String);
+
+impl std::fmt::Display for Label {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={}", self.0, self.1)
+    }
+}
 
 impl Word for Label {
     const WHAT: &'static str = "name=value";
@@ -188,13 +196,40 @@ impl Word for Label {
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         match text.split_once('=') {
-            Some((name, value)) if !name.is_empty() => Ok(Self(name.to_owned(), value.to_owned())),
+            Some((name, value)) if !name.is_empty() && text.len() <= MAX_LABEL => {
+                Ok(Self(name.to_owned(), value.to_owned()))
+            }
             _ => Err(Wrong::new(format!("holds {}, which is no name=value", excerpt(text)))),
         }
     }
 
     fn show(&self) -> String {
-        format!("{}={}", self.0, self.1).show()
+        self.to_string().show()
+    }
+}
+
+/// Longest label, as a whole: names and values of Kubernetes' labels have 63 characters, a prefix 253.
+const MAX_LABEL: usize = 380;
+
+/// A node's name: that of a host (RFC 1123 section 2.1).
+pub(super) struct NodeName(pub(super) String);
+
+impl Word for NodeName {
+    const WHAT: &'static str = "a host's name";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        if text.is_empty() || text.len() > 253 || !text.chars().all(fits) {
+            return Err(Wrong::new(format!(
+                "is {}; a host's name has letters, digits, - and .",
+                excerpt(text)
+            )));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.0.show()
     }
 }
 

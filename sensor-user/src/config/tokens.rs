@@ -11,7 +11,7 @@ use crate::config::Secrets;
 use crate::config::env::Environment;
 use crate::config::problem::Problem;
 use crate::config::section::Section;
-use crate::config::word::{Word, Wrong, excerpt, quote};
+use crate::config::word::{Word, Wrong, choose, excerpt, quote};
 use crate::token::settings::{
     Algorithm, Introspection, Issuer, KeySource, RevocationSettings, Secret, StatusSource, TokenSettings,
 };
@@ -363,15 +363,50 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// How much of people an alert shows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Privacy {
     /// Where the key of fingerprints is.
     pub fingerprint_key: Option<SecretRef>,
+    /// Where the key of pseudonyms is; none: they are made under that of fingerprints.
+    pub pseudonym_key: Option<SecretRef>,
     /// Whether addresses are shown in part only.
     pub mask_addresses: bool,
     /// Whether principals are shown by a keyed pseudonym.
     pub pseudonymise: bool,
+    /// What is masked in part.
+    pub mask: Vec<Mask>,
+    /// Names of secrets besides those that are known.
+    pub sensitive_names: Vec<String>,
 }
+
+/// What gives people away by its form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mask {
+    /// E-mail addresses.
+    Email,
+    /// Telephone numbers.
+    Phone,
+    /// Card and account numbers.
+    Account,
+}
+
+const MASKS: [(&str, Mask); 3] = [("email", Mask::Email), ("phone", Mask::Phone), ("account", Mask::Account)];
+
+impl Word for Mask {
+    const WHAT: &'static str = "email, phone or account";
+    const WHAT_MANY: &'static str = "email, phone and account";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        choose(text, &MASKS)
+    }
+
+    fn show(&self) -> String {
+        MASKS.iter().find(|(_, mask)| mask == self).map_or("email", |(name, _)| name).to_owned()
+    }
+}
+
+/// Names of secrets that may be added: more would make every event slow.
+const MAX_SENSITIVE: usize = 256;
 
 impl Privacy {
     pub(super) fn read(s: &mut Section<'_, '_>) -> Self {
@@ -381,16 +416,30 @@ impl Privacy {
         let fingerprint_key = s.optional("fingerprint_key", doc);
         let doc = "Show client addresses in part: two octets of IPv4, two groups of IPv6.";
         let mask_addresses = s.word("mask_addresses", false, doc);
-        let doc =
-            "Show principals by pseudonyms that only the holder of fingerprint_key can link; needs one.";
+        let doc = "Show principals by pseudonyms that only the holder of the key can resolve, by `tokenscope pseudonym`; \
+                   needs pseudonym_key or fingerprint_key.";
         let pseudonymise = s.word("pseudonymise", false, doc);
-        if pseudonymise && fingerprint_key.is_none() {
+        let doc = "The key of pseudonyms, env:NAME or file:PATH, at least 16 bytes, for when not everybody who may compare \
+                   fingerprints may know who people are. Left out: they are made under fingerprint_key.";
+        let pseudonym_key: Option<SecretRef> = s.optional("pseudonym_key", doc);
+        let doc = "What is masked in part wherever it stands: email (a…@example.com), phone (…4567), account (card and \
+                   account numbers: …1111).";
+        let mask = s.words("mask", MASKS.map(|(_, mask)| mask).to_vec(), doc);
+        let doc = "Names of secrets besides password, token, secret, apiKey, authorization, creditCard, ssn, passport, \
+                   cookie and the like: what stands behind such a name is taken out. Case and signs are ignored, and a \
+                   longer name that holds one of these counts.";
+        let sensitive_names: Vec<String> = s.words("sensitive_names", Vec::new(), doc);
+        if sensitive_names.len() > MAX_SENSITIVE {
+            let message = format!("`privacy.sensitive_names` has more than {MAX_SENSITIVE} names");
+            s.report(Problem::error(s.span_of("sensitive_names"), message));
+        }
+        if pseudonymise && fingerprint_key.is_none() && pseudonym_key.is_none() {
             let message = "`privacy.pseudonymise` needs `privacy.fingerprint_key`: without a key of yours nobody \
                            could ever link a pseudonym";
             let problem = Problem::error(s.span_of("pseudonymise"), message);
             s.report(problem.hint("add fingerprint_key: env:TOKENSCOPE_KEY"));
         }
-        Self { fingerprint_key, mask_addresses, pseudonymise }
+        Self { fingerprint_key, pseudonym_key, mask_addresses, pseudonymise, mask, sensitive_names }
     }
 }
 

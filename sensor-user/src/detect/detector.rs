@@ -11,8 +11,8 @@ use crate::detect::roster::Roster;
 use crate::detect::routes::Routes;
 use crate::detect::user::{Engine, UserRules};
 use crate::detect::{
-    Case, DetectSettings, Finding, Issue, Knowledge, Lineage, Needs, Report, Rule, Severity, When, Who,
-    object, rules,
+    Case, DetectSettings, Finding, Issue, Knowledge, Lineage, Needs, Report, Route, Rule, Severity, Slot,
+    When, Who, object, rules,
 };
 use crate::http::Exchange;
 use crate::token::{Fingerprint, IssuedToken, TokenUse};
@@ -38,6 +38,8 @@ pub struct Detector {
     who: Who,
     user: Arc<UserRules>,
     ticked_s: u64,
+    /// Where the route of the newest exchange is.
+    newest: Slot,
 }
 
 impl Detector {
@@ -65,6 +67,7 @@ impl Detector {
             who: Who::default(),
             user: Arc::default(),
             ticked_s: 0,
+            newest: Slot::default(),
         }
     }
 
@@ -133,9 +136,10 @@ impl Detector {
         now: Time,
         out: &mut Report,
     ) {
-        let Self { seats, routes, roster, lineage, knowledge, atlas, climate, who, .. } = self;
+        let Self { seats, routes, roster, lineage, knowledge, atlas, climate, who, newest, .. } = self;
         let before = out.len();
         let route = routes.look_up(exchange, tokens);
+        *newest = route.slot;
         roster.see(exchange, tokens, route, knowledge.revision, who);
         lineage.learn_owners(tokens, who);
         let issue = lineage.see(exchange, issued, who, roster);
@@ -172,6 +176,12 @@ impl Detector {
             seat.ask(if seat.needs == Needs::Verdict { &known } else { &every }, out);
         }
         drop_explained(before, out);
+    }
+
+    /// The route of the exchange that was judged last.
+    #[must_use]
+    pub fn newest_route(&self) -> &Route {
+        self.routes.in_place(self.newest)
     }
 
     /// Judges an exchange again when the verdict on `settled` has come, or will not come any more. `tokens` are all

@@ -102,9 +102,14 @@ pub struct Scene {
     pub response_bytes: Option<u64>,
     /// How much was captured.
     pub coverage: Coverage,
+    /// Names of people in the exchange, each once, at most [`Self::MAX_NAMES`]: what privacy hides wherever it stands.
+    pub names: Vec<Box<str>>,
 }
 
 impl Scene {
+    /// Most names of one scene: an account in two forms, and the subjects of half a dozen tokens.
+    pub const MAX_NAMES: usize = 8;
+
     /// The client's end in findings about a service as a whole. No connection has it: what a proxy says of the client
     /// does not count.
     pub const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);

@@ -10,9 +10,10 @@ use serde_json::Value;
 
 use crate::detect::cause::must_refuse;
 use crate::detect::lineage;
-use crate::detect::statement::{Outcome, Statement, Subject, VERIFIERS_LEEWAY_S, severity, show};
+use crate::detect::login::shown;
+use crate::detect::statement::{Outcome, Statement, Subject, VERIFIERS_LEEWAY_S, severity};
 use crate::detect::{
-    About, Case, Column, Finding, Knowledge, Memory, Report, RouteKind, Rule, Severity, When, text,
+    About, Case, Column, Finding, Knowledge, Memory, Report, RouteKind, Rule, Severity, When,
 };
 use crate::token::TokenUse;
 
@@ -162,12 +163,6 @@ impl Listed {
         };
         Some(statement.into_address_finding(self.about, case).of_account(Some(lineage::account(account))))
     }
-}
-
-/// An account as an alert may show it.
-#[must_use]
-pub fn shown(account: &str) -> String {
-    show(&text::mask_segment(account))
 }
 
 impl Rule for Listed {

@@ -85,11 +85,19 @@ fn redirected(exchange: &Exchange) -> Option<bool> {
     answer.value("set-cookie").map(|_| false)
 }
 
-/// The account that a case names, as it may be shown: masked in part.
+/// Longest account shown, in bytes: that of an e-mail's local part (RFC 5321 section 4.5.3.1.1).
+pub const MAX_ACCOUNT: usize = 64;
+
+/// An account as findings show it: printable, bounded, no capability.
+#[must_use]
+pub fn shown(account: &str) -> String {
+    text::clean_segment(&text::printable(account.as_bytes(), MAX_ACCOUNT))
+}
+
+/// The account that a case names, as findings show it.
 #[must_use]
 pub fn shown_account(case: &Case<'_>) -> Option<String> {
-    let name = case.exchange.account()?;
-    Some(text::mask_segment(&text::printable(name.as_bytes(), 64)))
+    case.exchange.account().map(shown)
 }
 
 #[cfg(test)]

@@ -152,6 +152,13 @@ impl Routes {
         self.see(exchange, tokens, false)
     }
 
+    /// The route in this place, while it is there; the one that stands for none otherwise.
+    #[must_use]
+    pub fn in_place(&self, slot: Slot) -> &Route {
+        let route = self.table.peek(slot.at as usize).map(|entry| &entry.route);
+        route.filter(|route| route.slot == slot).unwrap_or(&self.nowhere)
+    }
+
     fn see(&mut self, exchange: &Exchange, tokens: &[TokenUse], is_new: bool) -> &Route {
         self.read_names(exchange);
         let server = exchange.endpoints.server;

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::detect::login::shown;
 use crate::detect::{Case, Principal, Scene, text};
+use crate::http::RequestHead;
+use crate::token::facts::MAX_TEXT;
 use crate::token::{Form, Token};
 
 /// Longest path, host and user agent shown, in bytes. Longer ones are attacks or accidents; their start tells which.
@@ -12,25 +15,67 @@ const MAX_AGENT: usize = 256;
 /// Longest method shown. The longest registered one has 17 letters (`UPDATEREDIRECTREF`, RFC 4437).
 const MAX_METHOD: usize = 32;
 
+/// What a request says of itself, as it may be shown: printable, bounded, masked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// The method.
+    pub method: Box<str>,
+    /// The path without query.
+    pub path: Box<str>,
+    /// The `Host` header.
+    pub host: Option<Box<str>>,
+    /// The `User-Agent` header.
+    pub user_agent: Option<Box<str>>,
+}
+
 /// Draws the scene of a case.
 #[must_use]
 pub fn of(case: &Case<'_>) -> Scene {
     let exchange = case.exchange;
-    let request = &exchange.request;
-    let header = |name, max| request.value(name).map(|v| text::printable(v, max).into_boxed_str());
+    let said = words(&exchange.request);
     Scene {
         at: exchange.at,
         client: exchange.client,
         endpoints: exchange.endpoints,
         origin: exchange.origin,
-        method: text::printable(request.method(), MAX_METHOD).into_boxed_str(),
-        path: text::path(request.path(), MAX_PATH).into_boxed_str(),
+        method: said.method,
+        path: said.path,
         route: Arc::clone(&case.route.name),
-        host: header("host", MAX_HOST),
-        user_agent: header("user-agent", MAX_AGENT),
+        host: said.host,
+        user_agent: said.user_agent,
         status: exchange.status(),
         response_bytes: exchange.response_body_bytes,
         coverage: exchange.coverage,
+        names: names(case),
+    }
+}
+
+/// The names of people in an exchange: whom its tokens claim to be, and the account that it logs in to, in full and as
+/// findings show it. No more than [`Scene::MAX_NAMES`]: a request with more tokens is ambiguous, and itself a finding.
+fn names(case: &Case<'_>) -> Vec<Box<str>> {
+    let account = case.exchange.account();
+    let whole = account.map(|name| text::printable(name.as_bytes(), MAX_TEXT));
+    let cut = account.map(shown);
+    let claimed = case.all.iter().filter_map(|held| held.token.subject.as_deref());
+    let claimed = claimed.map(|name| text::printable(name.as_bytes(), MAX_TEXT));
+    let mut names: Vec<Box<str>> = Vec::new();
+    for name in whole.into_iter().chain(cut).chain(claimed).filter(|name| !name.is_empty()) {
+        if names.len() < Scene::MAX_NAMES && names.iter().all(|known| **known != *name) {
+            names.push(name.into_boxed_str());
+        }
+    }
+    names
+}
+
+/// What a request says of itself, as it may be shown.
+#[must_use]
+pub fn words(request: &RequestHead) -> Words {
+    let header = |name, max| request.value(name).map(|v| text::printable(v, max).into_boxed_str());
+    Words {
+        method: text::printable(request.method(), MAX_METHOD).into_boxed_str(),
+        path: text::clean_path(request.path(), MAX_PATH).into_boxed_str(),
+        host: header("host", MAX_HOST),
+        user_agent: header("user-agent", MAX_AGENT),
     }
 }
 
@@ -53,11 +98,8 @@ pub fn principal(token: &Token) -> Option<Principal> {
     }
     let subject = token.subject.as_deref()?;
     Some(Principal {
-        subject: text::printable(subject.as_bytes(), crate::token::facts::MAX_TEXT).into_boxed_str(),
-        issuer: token
-            .issuer
-            .as_deref()
-            .map(|iss| text::printable(iss.as_bytes(), crate::token::facts::MAX_TEXT).into_boxed_str()),
+        subject: text::printable(subject.as_bytes(), MAX_TEXT).into_boxed_str(),
+        issuer: token.issuer.as_deref().map(|iss| text::printable(iss.as_bytes(), MAX_TEXT).into_boxed_str()),
         verified: token.is_verified(),
     })
 }

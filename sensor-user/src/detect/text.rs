@@ -1,6 +1,8 @@
-//! Text that is safe to show: printable, bounded, without credentials, with personal data masked in part.
+//! Text that is safe to keep: printable, bounded, without credentials.
 //!
 //! Everything of an exchange that reaches an alert passes here. It does not see secrets that look like plain words.
+//! Personal data stays as it is: how much of it is shown is configured, and `render::privacy` sees to it for every
+//! event. [`path`] and [`mask_segment`] mask at once what is shown without passing there.
 
 /// Characters that reorder or hide text in a terminal or browser: bidirectional controls, zero-width, line separators.
 const fn is_deceptive(c: char) -> bool {
@@ -44,9 +46,19 @@ pub fn push_char(out: &mut String, c: char) {
     }
 }
 
-/// The path of a request as alerts show it: printable, bounded, each segment masked by [`mask_segment`].
+/// The path of a request as it may be shown to anybody: printable, bounded, each segment masked by [`mask_segment`].
 #[must_use]
 pub fn path(bytes: &[u8], max: usize) -> String {
+    path_by(bytes, max, mask_segment)
+}
+
+/// The path of a request as findings keep it: printable, bounded, each segment cleaned by [`clean_segment`].
+#[must_use]
+pub fn clean_path(bytes: &[u8], max: usize) -> String {
+    path_by(bytes, max, clean_segment)
+}
+
+fn path_by(bytes: &[u8], max: usize, show: fn(&str) -> String) -> String {
     let window = bytes.get(..max.saturating_mul(4)).unwrap_or(bytes);
     let text = String::from_utf8_lossy(window);
     let mut out = String::with_capacity(text.len().min(max) + 4);
@@ -57,7 +69,7 @@ pub fn path(bytes: &[u8], max: usize) -> String {
         if number > 0 {
             out.push('/');
         }
-        for c in mask_segment(segment).chars() {
+        for c in show(segment).chars() {
             push_char(&mut out, c);
         }
     }
@@ -68,28 +80,40 @@ pub fn path(bytes: &[u8], max: usize) -> String {
     out
 }
 
-/// Masks what a path segment may give away: path parameters (`;jsessionid=`), e-mail addresses, telephone and
-/// account numbers in part, and long random strings, which may be capabilities.
+/// Takes secrets out of a path segment: path parameters (`;jsessionid=`), tokens, and long random strings, which may be
+/// capabilities. `%40` is shown as the `@` that it is.
 #[must_use]
-pub fn mask_segment(segment: &str) -> String {
+pub fn clean_segment(segment: &str) -> String {
     if let Some((name, _)) = segment.split_once(';') {
-        return format!("{};…", mask_segment(name));
+        return format!("{};…", clean_segment(name));
     }
     if segment.contains("eyJ") {
         return "{token}".to_owned();
     }
     if segment.contains('@') || segment.contains("%40") {
-        return mask_email(&segment.replace("%40", "@"));
-    }
-    let digits = segment.bytes().filter(u8::is_ascii_digit).count();
-    let numeric = segment.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.'));
-    if numeric && digits >= 9 {
-        return format!("…{}", segment.get(segment.len() - 4..).unwrap_or_default());
+        return segment.replace("%40", "@");
     }
     if is_random(segment) {
         return format!("{}…", segment.get(..4).unwrap_or_default());
     }
     segment.to_owned()
+}
+
+/// [`clean_segment`], and e-mail addresses, telephone and account numbers masked in part.
+#[must_use]
+pub fn mask_segment(segment: &str) -> String {
+    let clean = clean_segment(segment);
+    if clean.contains('@') { mask_email(&clean) } else { mask_number(&clean).unwrap_or(clean) }
+}
+
+/// A word that is nothing but a long number, `…` and its last four digits: telephone and account numbers have nine
+/// digits or more, dates and ids of most databases have fewer.
+#[must_use]
+pub fn mask_number(word: &str) -> Option<String> {
+    let digits = word.bytes().filter(u8::is_ascii_digit).count();
+    let numeric = word.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.'));
+    let last = word.get(word.len().saturating_sub(4)..).unwrap_or_default();
+    (numeric && digits >= 9).then(|| format!("…{last}"))
 }
 
 /// Long, of the characters that tokens are made of, with digits among capital and small letters. UUIDs and hex
@@ -173,10 +197,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn keeps_people_and_drops_secrets_in_a_clean_path() {
+        for (path_, kept) in [
+            ("/users/alice%40example.com/x", "/users/alice@example.com/x"),
+            ("/pay/4111111111111111", "/pay/4111111111111111"),
+            ("/a;jsessionid=1234/b", "/a;…/b"),
+            ("/reset/Zk9qTx7Lw2Vb8Nc4Hd6Jf1Gs", "/reset/Zk9q…"),
+            ("/reset/eyJhbGciOiJub25lIn0.e30.", "/reset/{token}"),
+        ] {
+            assert_eq!(clean_path(path_.as_bytes(), 256), kept);
+        }
+    }
+
     proptest! {
         #[test]
         fn shows_no_control_and_stays_bounded(bytes in prop::collection::vec(any::<u8>(), 0..2000), max in 0_usize..300) {
-            for shown in [printable(&bytes, max), path(&bytes, max)] {
+            for shown in [printable(&bytes, max), path(&bytes, max), clean_path(&bytes, max)] {
                 prop_assert!(!shown.chars().any(is_unprintable));
                 prop_assert!(shown.len() <= max + 16);
             }

@@ -1,30 +1,41 @@
-//! Alerts as events of the Elastic Common Schema 8.17, for `-o ecs`.
+//! Events of the Elastic Common Schema 8.17, for `-o ecs`, made of the OCSF object.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
-use crate::alert::{Activity, Alert, Priority};
-use crate::detect::Scene;
-use crate::render::shown;
+use crate::render::compact::{ADDRESS, TOKEN, USER};
+use crate::render::{Kind, Told, json_line, ocsf, shown};
 
 /// The version of the schema that events follow.
 pub const VERSION: &str = "8.17.0";
 
-/// One event. Members follow ECS field sets; what ECS has no field for is under `tokenscope`.
+/// Appends the event with the newline that ends it.
+pub fn line(told: &Told, out: &mut String) {
+    match told.kind {
+        Kind::Alert => json_line(&EcsAlert::of(told), out),
+        Kind::Incident => json_line(&incident(told), out),
+    }
+}
+
+/// One alert. Members follow ECS field sets; what ECS has no field for is under `tokenscope`.
 #[derive(Debug, Serialize)]
-pub struct EcsAlert<'a> {
+struct EcsAlert<'a> {
     #[serde(rename = "@timestamp")]
     timestamp: String,
     ecs: Version,
     event: EventFields<'a>,
     message: &'a str,
-    rule: Rule,
+    rule: Rule<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    threat: Option<Threat>,
+    threat: Option<Threat<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<Id>,
+    user: Option<Id<'a>>,
     #[serde(flatten)]
     scene: Option<SceneFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<Named<'a>>,
     tokenscope: Own<'a>,
 }
 
@@ -34,13 +45,18 @@ struct Version {
 }
 
 #[derive(Debug, Serialize)]
-struct Id {
-    id: String,
+struct Id<'a> {
+    id: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct Named<'a> {
+    name: &'a str,
 }
 
 #[derive(Debug, Serialize)]
 struct EventFields<'a> {
-    id: String,
+    id: &'a str,
     kind: &'static str,
     category: [&'static str; 1],
     #[serde(rename = "type")]
@@ -53,45 +69,48 @@ struct EventFields<'a> {
     start: String,
     end: String,
     reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
-struct Rule {
-    id: &'static str,
-    name: &'static str,
-    version: &'static str,
+struct Rule<'a> {
+    id: &'a str,
+    name: &'a str,
+    version: &'a str,
 }
 
 #[derive(Debug, Serialize)]
-struct Threat {
+struct Threat<'a> {
     framework: &'static str,
-    technique: Technique,
+    technique: Technique<'a>,
 }
 
 #[derive(Debug, Serialize)]
-struct Technique {
-    id: &'static [&'static str],
+struct Technique<'a> {
+    id: Vec<&'a str>,
 }
 
 #[derive(Debug, Serialize)]
 struct SceneFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<Endpoint>,
-    destination: Endpoint,
+    source: Option<Endpoint<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destination: Option<Endpoint<'a>>,
     http: Http<'a>,
     url: Url<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<UserAgent<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    container: Option<Id>,
-    service: Service,
+    container: Option<Id<'a>>,
+    service: Named<'a>,
 }
 
 #[derive(Debug, Serialize)]
-struct Endpoint {
-    ip: String,
+struct Endpoint<'a> {
+    ip: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    port: Option<u16>,
+    port: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -108,7 +127,7 @@ struct Request<'a> {
 
 #[derive(Debug, Serialize)]
 struct Response {
-    status_code: u16,
+    status_code: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -124,112 +143,184 @@ struct UserAgent<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct Service {
-    name: String,
-}
-
-#[derive(Debug, Serialize)]
 struct Own<'a> {
     severity: &'static str,
-    confidence: u8,
+    confidence: u64,
     count: u64,
-    priority: &'static str,
+    priority: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     due: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    incident: Option<String>,
-    entity_risk: u8,
+    incident: Option<&'a str>,
+    entity_risk: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     route: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    token: Option<String>,
+    token: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     issuer: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     verified: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    coverage: Option<&'static str>,
-    facts: Map<String, Value>,
+    coverage: Option<&'a str>,
+    facts: BTreeMap<&'a str, &'a Value>,
 }
 
 impl<'a> EcsAlert<'a> {
-    /// The event for an alert, or for news of one.
-    #[must_use]
-    pub fn of(alert: &'a Alert) -> Self {
-        let finding = &alert.finding;
-        let about = finding.rule;
+    fn of(told: &'a Told) -> Self {
+        let text = |place: &str| told.text(place).unwrap_or_default();
+        let techniques: Vec<&str> = told.techniques().collect();
         Self {
-            timestamp: shown::timestamp(alert.last_seen),
+            timestamp: shown::timestamp_ms(told.time_ms),
             ecs: Version { version: VERSION },
-            event: EventFields::of(alert),
-            message: &finding.message,
-            rule: Rule { id: about.id, name: about.title, version: about.version },
-            threat: (!about.attack.is_empty())
-                .then_some(Threat { framework: "MITRE ATT&CK", technique: Technique { id: about.attack } }),
-            user: finding.principal.as_ref().map(|p| Id { id: shown::subject(p) }),
-            scene: finding.scene.as_deref().map(|scene| SceneFields::of(alert, scene)),
-            tokenscope: Own {
-                severity: alert.severity.as_str(),
-                confidence: finding.confidence,
-                count: alert.count,
-                priority: Priority::of(alert.severity).as_str(),
-                due: Priority::of(alert.severity).due(alert.raised).map(shown::timestamp),
-                incident: alert.incident.map(|id| id.to_string()),
-                entity_risk: alert.entity_risk,
-                route: finding.scene.as_ref().map(|s| &*s.route),
-                token: finding.token.map(|token| token.to_string()),
-                issuer: finding.principal.as_ref().and_then(|p| p.issuer.as_deref()),
-                verified: finding.principal.as_ref().map(|p| p.verified),
-                coverage: finding.scene.as_ref().map(|s| s.coverage.as_str()),
-                facts: finding
-                    .facts
-                    .iter()
-                    .map(|(name, value)| ((*name).to_owned(), value.clone()))
-                    .collect(),
+            event: EventFields::of(told),
+            message: told.message(),
+            rule: Rule {
+                id: told.rule(),
+                name: text("/finding_info/analytic/name"),
+                version: text("/finding_info/analytic/version"),
             },
+            threat: (!techniques.is_empty())
+                .then_some(Threat { framework: "MITRE ATT&CK", technique: Technique { id: techniques } }),
+            user: told.principal().map(|id| Id { id }),
+            scene: told.at("/evidences/0").map(|_| SceneFields::of(told)),
+            host: told.node().map(|name| Named { name }),
+            tokenscope: Own::of(told),
         }
     }
 }
 
-impl<'a> EventFields<'a> {
-    fn of(alert: &'a Alert) -> Self {
+impl<'a> Own<'a> {
+    fn of(told: &'a Told) -> Self {
+        let number = |place: &str| told.number(place).unwrap_or(0);
         Self {
-            id: alert.id.to_string(),
+            severity: told.severity.as_str(),
+            confidence: number("/confidence_score"),
+            count: number("/count"),
+            priority: told.text("/unmapped/priority").unwrap_or_default(),
+            due: told.number("/unmapped/due").map(shown::timestamp_ms),
+            incident: told.text("/metadata/correlation_uid"),
+            entity_risk: number("/unmapped/entity_risk"),
+            route: told.text("/evidences/0/api/operation"),
+            token: told.token(),
+            issuer: told.text("/evidences/0/actor/session/issuer"),
+            verified: told.at("/unmapped/verified").and_then(Value::as_bool),
+            coverage: told.text("/unmapped/coverage"),
+            facts: facts(told).collect(),
+        }
+    }
+}
+
+/// What a rule says of its own finding.
+pub(super) fn facts(told: &Told) -> impl Iterator<Item = (&str, &Value)> {
+    let all = told.at("/unmapped").and_then(Value::as_object).into_iter().flatten();
+    all.map(|(name, value)| (name.as_str(), value)).filter(|(name, _)| !ocsf::NO_FACTS.contains(name))
+}
+
+impl<'a> EventFields<'a> {
+    fn of(told: &'a Told) -> Self {
+        let time = |place: &str| shown::timestamp_ms(told.number(place).unwrap_or(told.time_ms));
+        Self {
+            id: told.id(),
             kind: "alert",
             category: ["intrusion_detection"],
             kinds: ["info"],
-            action: match alert.activity {
-                Activity::Create => "create",
-                Activity::Update => "update",
-                Activity::Close => "close",
-            },
+            action: told.activity(),
             dataset: "tokenscope.alerts",
             module: "tokenscope",
-            severity: alert.severity.id(),
-            risk_score: shown::risk(alert),
-            start: shown::timestamp(alert.first_seen),
-            end: shown::timestamp(alert.last_seen),
-            reason: &alert.finding.brief,
+            severity: told.severity.id(),
+            risk_score: told.number("/risk_score").unwrap_or(0),
+            start: time("/finding_info/first_seen_time"),
+            end: time("/finding_info/last_seen_time"),
+            reason: told.text("/finding_info/desc").unwrap_or_default(),
+            sequence: told.number("/metadata/sequence"),
         }
     }
 }
 
 impl<'a> SceneFields<'a> {
-    fn of(alert: &'a Alert, scene: &'a Scene) -> Self {
-        let server = scene.endpoints.server;
-        let container = alert.place.as_ref().and_then(|place| place.container_id.clone());
+    fn of(told: &'a Told) -> Self {
+        let endpoint =
+            |ip: &str, port: &str| told.text(ip).map(|ip| Endpoint { ip, port: told.number(port) });
+        let text = |place: &str| told.text(place);
+        let route = text("/evidences/0/api/operation").unwrap_or_default();
+        // OCSF names few methods; any other is the route's first word.
+        let method = text("/evidences/0/http_request/http_method");
+        let method = method.unwrap_or_else(|| route.split(' ').next().unwrap_or_default());
+        let status = told.number("/evidences/0/http_response/code");
         Self {
-            source: shown::client(scene)
-                .map(|client| Endpoint { ip: client.to_string(), port: shown::client_port(scene) }),
-            destination: Endpoint { ip: server.ip().to_string(), port: Some(server.port()) },
+            source: endpoint("/evidences/0/src_endpoint/ip", "/evidences/0/src_endpoint/port"),
+            destination: endpoint("/evidences/0/dst_endpoint/ip", "/evidences/0/dst_endpoint/port"),
             http: Http {
-                request: Request { method: &scene.method },
-                response: scene.status.map(|status_code| Response { status_code }),
+                request: Request { method },
+                response: status.map(|status_code| Response { status_code }),
             },
-            url: Url { path: &scene.path, domain: scene.host.as_deref() },
-            user_agent: scene.user_agent.as_deref().map(|original| UserAgent { original }),
-            container: container.map(|id| Id { id }),
-            service: Service { name: shown::server(alert, scene) },
+            url: Url {
+                path: text("/evidences/0/http_request/url/path").unwrap_or_default(),
+                domain: text("/evidences/0/http_request/url/domain"),
+            },
+            user_agent: text("/evidences/0/http_request/user_agent").map(|original| UserAgent { original }),
+            container: text("/evidences/0/container/uid").map(|id| Id { id }),
+            service: Named { name: told.workload().unwrap_or_default() },
         }
     }
+}
+
+fn incident(told: &Told) -> Value {
+    let time = |place: &str| shown::timestamp_ms(told.number(place).unwrap_or(told.time_ms));
+    let mut event = json!({
+        "id": told.id(),
+        "kind": "alert",
+        "category": ["intrusion_detection"],
+        "type": [if told.activity() == "close" { "end" } else { "info" }],
+        "action": told.activity(),
+        "dataset": "tokenscope.incidents",
+        "module": "tokenscope",
+        "severity": told.severity.id(),
+        "risk_score": told.number("/risk_score"),
+        "start": time("/start_time"),
+        "end": time("/end_time"),
+        "reason": told.title(),
+    });
+    if let Some(sequence) = told.number("/metadata/sequence") {
+        event["sequence"] = sequence.into();
+    }
+    let mut whole = json!({
+        "@timestamp": shown::timestamp_ms(told.time_ms),
+        "ecs": {"version": VERSION},
+        "event": event,
+        "message": told.message(),
+        "threat": {
+            "framework": "MITRE ATT&CK",
+            "technique": {"id": told.techniques().collect::<Vec<_>>()},
+        },
+        "related": {
+            "user": told.observables(USER).collect::<Vec<_>>(),
+            "ip": told.observables(ADDRESS).collect::<Vec<_>>(),
+        },
+        "tokenscope": of_incident(told),
+    });
+    if let Some(name) = told.node() {
+        whole["host"] = json!({"name": name});
+    }
+    whole
+}
+
+/// What ECS has no field for.
+fn of_incident(told: &Told) -> Value {
+    let alerts = told.at("/finding_info_list").and_then(Value::as_array).into_iter().flatten();
+    json!({
+        "severity": told.severity.as_str(),
+        "priority": told.text("/unmapped/deadline"),
+        "due": told.number("/unmapped/due").map(shown::timestamp_ms),
+        "alerts": alerts.filter_map(|alert| alert["uid"].as_str()).collect::<Vec<_>>(),
+        "alert_count": told.number("/unmapped/alerts"),
+        "count": told.number("/count"),
+        "accepted": told.number("/unmapped/accepted"),
+        "response_bytes": told.number("/unmapped/response_bytes"),
+        "rules": told.at("/unmapped/rules"),
+        "routes": told.at("/unmapped/routes"),
+        "tokens": told.observables(TOKEN).collect::<Vec<_>>(),
+        "merged_into": told.text("/unmapped/merged_into"),
+    })
 }

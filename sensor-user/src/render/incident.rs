@@ -1,17 +1,16 @@
-//! Incidents as OCSF 1.8 Incident Findings (class 2005), as ECS events, and as compact lines.
+//! Incidents as OCSF 1.8 Incident Findings (class 2005).
 //!
 //! An incident names its alerts in `finding_info_list`; their events name it in `metadata.correlation_uid`.
 
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use serde_json::{Value, json};
 
 use crate::alert::incident::Member;
 use crate::alert::{Activity, Incident, Priority};
 use crate::detect::{Principal, Severity, text};
-use crate::render::ocsf::{Attack, Metadata};
-use crate::render::{ecs, shown};
+use crate::render::ocsf::{Attack, Metadata, Stamp};
+use crate::render::shown;
 
 const CATEGORY_FINDINGS: u32 = 2;
 const CLASS_INCIDENT_FINDING: u32 = 2005;
@@ -100,6 +99,12 @@ impl IncidentFinding {
     /// The event for an incident, or for news of one.
     #[must_use]
     pub fn of(incident: &Incident) -> Self {
+        Self::stamped(incident, Stamp::default())
+    }
+
+    /// The same with a number and a node.
+    #[must_use]
+    pub fn stamped(incident: &Incident, stamp: Stamp<'_>) -> Self {
         let (activity_id, activity_name, type_name, status_id, status) = match incident.activity {
             Activity::Create => (1, "Create", "Incident Finding: Create", 1, "New"),
             Activity::Update => (2, "Update", "Incident Finding: Update", 2, "In Progress"),
@@ -136,7 +141,7 @@ impl IncidentFinding {
             message: message(incident),
             assignee: Assignee { name: "unassigned" },
             attacks: attacks(incident),
-            metadata: Metadata::of("incidents").correlated(incident.id),
+            metadata: Metadata::of("incidents").correlated(incident.id).stamped(incident.id, stamp),
             finding_info_list: incident.members.iter().map(Info::of).collect(),
             observables: observables(incident),
             unmapped: Unmapped {
@@ -252,102 +257,10 @@ fn message(incident: &Incident) -> String {
     )
 }
 
-/// The event in the Elastic Common Schema.
-#[must_use]
-pub fn ecs(incident: &Incident) -> Value {
-    let action = match incident.activity {
-        Activity::Create => "create",
-        Activity::Update => "update",
-        Activity::Close => "close",
-    };
-    let priority = Priority::of(incident.severity);
-    json!({
-        "@timestamp": shown::timestamp(incident.last_seen),
-        "ecs": {"version": ecs::VERSION},
-        "event": {
-            "id": incident.id.to_string(),
-            "kind": "alert",
-            "category": ["intrusion_detection"],
-            "type": [if incident.activity == Activity::Close { "end" } else { "info" }],
-            "action": action,
-            "dataset": "tokenscope.incidents",
-            "module": "tokenscope",
-            "severity": incident.severity.id(),
-            "risk_score": incident.risk,
-            "start": shown::timestamp(incident.first_seen),
-            "end": shown::timestamp(incident.last_seen),
-            "reason": summary(incident),
-        },
-        "message": message(incident),
-        "threat": {
-            "framework": "MITRE ATT&CK",
-            "technique": {"id": attacks(incident).iter().map(Attack::id).collect::<Vec<_>>()},
-        },
-        "related": {
-            "user": principals(incident).collect::<Vec<_>>(),
-            "ip": incident.addresses,
-        },
-        "tokenscope": {
-            "severity": incident.severity.as_str(),
-            "priority": priority.as_str(),
-            "due": priority.due(incident.raised).map(shown::timestamp),
-            "alerts": incident.members.iter().map(|member| member.id.to_string()).collect::<Vec<_>>(),
-            "alert_count": incident.alerts,
-            "count": incident.findings,
-            "accepted": incident.accepted,
-            "response_bytes": incident.bytes,
-            "rules": incident.rules(),
-            "routes": incident.routes.iter().map(|r| text::printable(r.as_bytes(), 512)).collect::<Vec<_>>(),
-            "tokens": incident.tokens.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "merged_into": incident.merged_into.map(|id| id.to_string()),
-        },
-    })
-}
-
-/// The compact line: the columns of an alert, the first of each list and how many more, and the id at the end.
-pub fn line(incident: &Incident, out: &mut String) {
-    let severity = incident.severity.as_str().to_ascii_uppercase();
-    let _ = write!(out, "{} {severity:<8} incident", shown::timestamp(incident.last_seen));
-    let named = |(subject, issuer): &(Box<str>, Option<Box<str>>)| {
-        shown::principal(&Principal { subject: subject.clone(), issuer: issuer.clone(), verified: true })
-    };
-    out.push_str("  ");
-    column(incident.principals.iter().map(named), out);
-    out.push_str("  ");
-    column(incident.addresses.iter().map(ToString::to_string), out);
-    out.push_str(" -> ");
-    column(incident.services.iter().map(ToString::to_string), out);
-    out.push_str("  ");
-    column(incident.routes.iter().map(ToString::to_string), out);
-    let verb = match incident.activity {
-        Activity::Create => "begun",
-        Activity::Update => "worse",
-        Activity::Close if incident.merged_into.is_some() => "merged",
-        Activity::Close => "over",
-    };
-    let _ = writeln!(
-        out,
-        " -  {verb}: {}, {} accepted  ×{}  inc={}",
-        summary(incident),
-        incident.accepted,
-        incident.findings,
-        incident.id
-    );
-}
-
-/// The first of a list and how many more there are.
-fn column(mut parts: impl Iterator<Item = String>, out: &mut String) {
-    let first = parts.next().unwrap_or_else(|| "-".to_owned());
-    for c in first.chars() {
-        text::push_char(out, c);
-    }
-    if let more @ 1.. = parts.count() {
-        let _ = write!(out, "+{more}");
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::alert::Event;
     use crate::alert::staging::incident;
@@ -402,21 +315,9 @@ mod tests {
     }
 
     #[test]
-    fn the_line_has_the_columns_of_an_alert() {
-        let mut told = incident();
-        told.routes.push("GET /\x1b[2J\n".into());
-        told.routes.swap(0, 2);
-        let mut out = String::new();
-        line(&told, &mut out);
-        assert!(out.contains(" HIGH     incident  alice@idp  10.0.3.7 -> 10.0.0.1:8080  GET /"), "{out}");
-        assert!(out.contains("+2 -  begun: 2 alerts of alg-none, 1 accepted  ×2  inc=01"), "{out}");
-        assert_eq!(out.chars().filter(|c| c.is_control()).collect::<String>(), "\n");
-    }
-
-    #[test]
     fn privacy_reaches_incidents_too() {
         let privacy = Privacy::new(true, Some(b"key"));
-        for format in [Format::Compact, Format::Ocsf, Format::Yaml, Format::Ecs] {
+        for format in Format::ALL {
             let mut out = String::new();
             format.render(&privacy.event(&Event::Incident(Box::new(incident()))), false, &mut out);
             assert!(!out.contains("alice") && !out.contains("10.0.3.7"), "{out}");

@@ -1,9 +1,13 @@
-//! The forms that alerts, incidents and exchanges take: OCSF, and what is made of it. Pure, but for [`stdout`].
+//! The forms that alerts and incidents take: OCSF, and what is made of it. Pure, but for [`stdout`].
 //!
-//! Rendering is pure; only [`stdout`] and the sinks to come do I/O.
+//! The OCSF object is made of an event once ([`told`]). Every other form is made of that object and of nothing else, so
+//! that what is told live, replayed, followed and looked up later is the same to the byte.
 
+pub mod cef;
 pub mod compact;
 pub mod ecs;
+pub mod exchange;
+pub mod falco;
 pub mod incident;
 pub mod ocsf;
 pub mod privacy;
@@ -19,7 +23,7 @@ pub(crate) mod validator;
 
 pub use privacy::Privacy;
 pub use stdout::Stdout;
-pub use told::{Kind, Told};
+pub use told::{Kind, Node, Told};
 
 use std::io;
 
@@ -52,9 +56,16 @@ pub enum Format {
     Yaml,
     /// One object of the Elastic Common Schema a line.
     Ecs,
+    /// One object as Falco writes it a line.
+    Falco,
+    /// One line of the Common Event Format.
+    Cef,
 }
 
 impl Format {
+    /// Every form.
+    pub const ALL: [Self; 6] = [Self::Compact, Self::Ocsf, Self::Yaml, Self::Ecs, Self::Falco, Self::Cef];
+
     /// The format of this name on the command line.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
@@ -63,33 +74,44 @@ impl Format {
             "json" | "ocsf" => Some(Self::Ocsf),
             "yaml" => Some(Self::Yaml),
             "ecs" => Some(Self::Ecs),
+            "falco" => Some(Self::Falco),
+            "cef" => Some(Self::Cef),
             _ => None,
         }
     }
 
+    /// Whether every event is one line of it.
+    #[must_use]
+    pub const fn is_line(self) -> bool {
+        !matches!(self, Self::Yaml)
+    }
+
     /// Appends the event in this form, with the newline that ends it.
     pub fn render(self, event: &Event, colour: bool, out: &mut String) {
-        match (self, event) {
-            (Self::Compact, Event::Alert(alert)) => compact::line(alert, colour, out),
-            (Self::Ocsf, Event::Alert(alert)) => json_line(&ocsf::DetectionFinding::of(alert), out),
-            (Self::Yaml, Event::Alert(alert)) => yaml::document(&ocsf::DetectionFinding::of(alert), out),
-            (Self::Ecs, Event::Alert(alert)) => json_line(&ecs::EcsAlert::of(alert), out),
-            (Self::Compact, Event::Incident(of)) => incident::line(of, out),
-            (Self::Ocsf, Event::Incident(of)) => json_line(&incident::IncidentFinding::of(of), out),
-            (Self::Yaml, Event::Incident(of)) => yaml::document(&incident::IncidentFinding::of(of), out),
-            (Self::Ecs, Event::Incident(of)) => json_line(&incident::ecs(of), out),
-        }
+        self.told(&Told::of(event, None, None), colour, out);
     }
 
     /// Appends an event as it was told in this form, with the newline that ends it.
-    pub fn told(self, event: &Told, _colour: bool, out: &mut String) {
+    pub fn told(self, event: &Told, colour: bool, out: &mut String) {
         match self {
-            Self::Compact | Self::Yaml | Self::Ecs | Self::Ocsf => {
-                out.push_str(event.json());
-                out.push('\n');
-            }
+            Self::Compact => compact::line(event, colour, out),
+            Self::Ocsf => verbatim(event.json(), out),
+            Self::Yaml => yaml::document(event.value(), out),
+            Self::Ecs => ecs::line(event, out),
+            Self::Falco => falco::line(event, out),
+            Self::Cef => cef::line(event, out),
         }
     }
+}
+
+/// A line break within JSON can only be a blank between its words: as a space it means the same.
+fn verbatim(json: &str, out: &mut String) {
+    if json.contains(['\n', '\r']) {
+        out.extend(json.chars().map(|c| if matches!(c, '\n' | '\r') { ' ' } else { c }));
+    } else {
+        out.push_str(json);
+    }
+    out.push('\n');
 }
 
 /// Our event types have string keys and no fallible parts: they always serialise.
@@ -131,7 +153,7 @@ mod tests {
             desk.admit(finding, &mut alerts);
         }
         for alert in &alerts {
-            for format in [Format::Compact, Format::Ocsf, Format::Yaml, Format::Ecs] {
+            for format in Format::ALL {
                 format.render(alert, false, &mut out);
             }
             write!(out, "{alert:?}").unwrap();
@@ -188,6 +210,79 @@ mod tests {
             let event = serde_json::to_value(ocsf::DetectionFinding::of(alerts[0].alert().unwrap())).unwrap();
             if let Some(schema) = validator::Schema::find() {
                 prop_assert_eq!(schema.problems(&event), Vec::<String>::new());
+            }
+        }
+    }
+
+    /// Any JSON, of any depth that matters, in the places that forms read and in others.
+    fn any_event() -> impl Strategy<Value = Told> {
+        let text = prop_oneof![any::<String>(), "[|=\\\\\n\r a-z\"\u{2028}\u{202e}\u{1b}]{0,20}"];
+        let fields = prop::collection::vec(text, 24);
+        let kind = prop_oneof![Just(Kind::Alert), Just(Kind::Incident)];
+        (fields, any::<u64>(), kind).prop_map(|(text, number, kind)| {
+            let mut texts = text.into_iter();
+            let mut next = || texts.next().unwrap_or_default();
+            let event = serde_json::json!({
+                "message": next(), "desc": next(), "count": number, "activity_id": number % 5,
+                "metadata": {"uid": next(), "correlation_uid": next(), "sequence": number,
+                    "reporter": {"name": next()}, "product": {"version": next()}},
+                "finding_info": {"uid": next(), "title": next(), "desc": next(),
+                    "analytic": {"uid": next(), "name": next()}, "attacks": [{"technique": {"uid": next()}}]},
+                "evidences": [{"actor": {"user": {"uid": next()}, "session": {"uid": next(), "issuer": next()}},
+                    "api": {"operation": next()}, "src_endpoint": {"ip": next()}, "dst_endpoint": {"name": next()},
+                    "http_request": {"url": {"path": next()}, "user_agent": next()}, "http_response": {"code": number}}],
+                "observables": [{"name": "evidences.actor.user.uid", "value": next()}],
+                "unmapped": {"verified": number % 2 == 0, next(): next(), "routes": [next()]},
+            });
+            Told::new(number, number, crate::detect::Severity::High, kind, event.to_string().into_boxed_str())
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_an_event_holds_a_line_stays_one_line(told in any_event(), colour in any::<bool>()) {
+            for format in Format::ALL.into_iter().filter(|format| format.is_line()) {
+                let mut line = String::new();
+                format.told(&told, colour, &mut line);
+                prop_assert_eq!(line.matches(['\n', '\r']).count(), 1, "{:?} {}", format, line);
+                prop_assert!(line.ends_with('\n'));
+                if matches!(format, Format::Ocsf | Format::Ecs | Format::Falco) {
+                    prop_assert!(serde_json::from_str::<serde_json::Value>(&line).is_ok(), "{:?} {}", format, line);
+                }
+            }
+        }
+
+        #[test]
+        fn cef_reads_back(told in any_event()) {
+            let mut line = String::new();
+            Format::Cef.told(&told, false, &mut line);
+            prop_assert!(!line.trim_end_matches('\n').chars().any(crate::detect::text::is_unprintable), "{line:?}");
+            let read = cef::reader::read(line.trim_end_matches('\n'));
+            let Some((head, pairs)) = read else { return Err(TestCaseError::fail(line)) };
+            prop_assert_eq!(head.len(), 7);
+            let plain = |text: &str| {
+                let mut out = String::new();
+                for c in text.chars() {
+                    if matches!(c, '\n' | '\r') { out.push(c) } else { crate::detect::text::push_char(&mut out, c) }
+                }
+                out
+            };
+            prop_assert_eq!(&head[4], &plain(told.rule()).replace(['\n', '\r'], " "));
+            for (key, told) in [("msg", told.message()), ("externalId", told.id())] {
+                prop_assert_eq!(pairs.get(key).map_or("", String::as_str), plain(told), "{} in {}", key, line);
+            }
+        }
+
+        #[test]
+        fn nothing_that_is_no_event_breaks_a_form(json in "\\PC{0,60}", broken in any::<bool>()) {
+            let json = if broken { json } else { serde_json::json!([json, {"evidences": 7}]).to_string() };
+            for kind in [Kind::Alert, Kind::Incident] {
+                let told = Told::new(1, 2, crate::detect::Severity::Low, kind, json.clone().into_boxed_str());
+                for format in Format::ALL {
+                    let mut out = String::new();
+                    format.told(&told, false, &mut out);
+                    prop_assert!(out.ends_with('\n'));
+                }
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::alert::event::RISK;
 use crate::alert::{Activity, Alert, Place, Priority};
 use crate::capture::Time;
 use crate::detect::Scene;
-use crate::render::shown;
+use crate::render::{Node, shown};
 use crate::token::Fingerprint;
 
 /// The version of the schema that events follow.
@@ -23,7 +23,8 @@ const CATEGORY_FINDINGS: u32 = 2;
 const CLASS_DETECTION_FINDING: u32 = 2004;
 
 /// The methods that `http_request.http_method` may be; any other shows in `api.operation` only.
-const METHODS: [&str; 9] = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+pub(super) const METHODS: [&str; 9] =
+    ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
 
 /// A Detection Finding.
 #[derive(Debug, Serialize)]
@@ -57,11 +58,45 @@ pub struct DetectionFinding<'a> {
 #[derive(Debug, Serialize)]
 pub struct Metadata {
     version: &'static str,
-    profiles: [&'static str; 1],
+    profiles: &'static [&'static str],
     product: Product,
     log_name: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     correlation_uid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reporter: Option<Reporter>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    labels: Vec<String>,
+}
+
+/// What an event gets when it is told: its number, and who tells it. Neither is known of a replay.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stamp<'a> {
+    /// Its number on the node.
+    pub sequence: Option<u64>,
+    /// The node.
+    pub node: Option<&'a Node>,
+}
+
+/// The node. The schema wants a name or uid; a name that no host can have is no `hostname`.
+#[derive(Debug, Serialize)]
+struct Reporter {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hostname: Option<String>,
+    name: String,
+}
+
+impl Reporter {
+    fn of(node: &str) -> Self {
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+        let hostname =
+            (!node.is_empty() && node.len() <= 253 && node.chars().all(fits)).then(|| node.to_owned());
+        Self { hostname, name: node.to_owned() }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -77,7 +112,36 @@ impl Metadata {
     pub const fn of(log_name: &'static str) -> Self {
         let product =
             Product { name: "Tokenscope", vendor_name: "Tokenscope", version: env!("CARGO_PKG_VERSION") };
-        Self { version: VERSION, profiles: ["security_control"], product, log_name, correlation_uid: None }
+        Self {
+            version: VERSION,
+            profiles: &["security_control"],
+            product,
+            log_name,
+            correlation_uid: None,
+            uid: None,
+            sequence: None,
+            reporter: None,
+            labels: Vec::new(),
+        }
+    }
+
+    /// For API Activity, which has its actor from the profile `host` and its operation from `cloud`.
+    #[must_use]
+    pub const fn about_calls(mut self) -> Self {
+        self.profiles = &["cloud", "host", "security_control"];
+        self
+    }
+
+    /// For the event of this alert or incident that is told now: its uid is the same however often it is sent.
+    #[must_use]
+    pub fn stamped(self, id: Ulid, stamp: Stamp<'_>) -> Self {
+        Self {
+            uid: stamp.sequence.map(|sequence| format!("{id}-{sequence}")),
+            sequence: stamp.sequence,
+            reporter: stamp.node.map(|node| Reporter::of(&node.name)),
+            labels: stamp.node.map(|node| node.labels.to_vec()).unwrap_or_default(),
+            ..self
+        }
     }
 
     /// For events that belong to this incident.
@@ -169,7 +233,8 @@ struct User {
 
 #[derive(Debug, Serialize)]
 struct Session<'a> {
-    uid: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     issuer: Option<&'a str>,
 }
@@ -223,6 +288,10 @@ struct Process<'a> {
     name: Option<&'a str>,
 }
 
+/// Members of `unmapped` that are no facts of the rule.
+pub(super) const NO_FACTS: [&str; 6] =
+    ["verified", "coverage", "priority", "due", "alert_risk", "entity_risk"];
+
 /// What has no place of its own: coverage, verification, priority, risks, and the rule's facts in the rule's order.
 #[derive(Debug)]
 struct Unmapped<'a> {
@@ -261,6 +330,12 @@ impl<'a> DetectionFinding<'a> {
     /// The event for an alert, or for news of one.
     #[must_use]
     pub fn of(alert: &'a Alert) -> Self {
+        Self::stamped(alert, Stamp::default())
+    }
+
+    /// The same with a number and a node.
+    #[must_use]
+    pub fn stamped(alert: &'a Alert, stamp: Stamp<'_>) -> Self {
         let finding = &alert.finding;
         let (activity_id, activity_name, type_name, status_id, status) = match alert.activity {
             Activity::Create => (1, "Create", "Detection Finding: Create", 1, "New"),
@@ -286,7 +361,7 @@ impl<'a> DetectionFinding<'a> {
             risk_score: shown::risk(alert),
             count: alert.count,
             message: &finding.message,
-            metadata: metadata(alert),
+            metadata: metadata(alert).stamped(alert.id, stamp),
             finding_info: FindingInfo::of(alert),
             evidences: finding.scene.as_deref().map(|scene| [Evidence::of(alert, scene)]),
             unmapped: Unmapped {
@@ -333,7 +408,7 @@ impl<'a> Evidence<'a> {
         let finding = &alert.finding;
         let issuer = finding.principal.as_ref().and_then(|p| p.issuer.as_deref());
         let user = finding.principal.as_ref().map(|p| User { uid: shown::subject(p) });
-        let session = finding.token.map(|token| session(token, issuer));
+        let session = (finding.token.is_some() || issuer.is_some()).then(|| session(finding.token, issuer));
         let server = scene.endpoints.server;
         Self {
             actor: (user.is_some() || session.is_some()).then_some(Actor { user, session }),
@@ -360,8 +435,8 @@ impl<'a> Evidence<'a> {
     }
 }
 
-fn session(token: Fingerprint, issuer: Option<&str>) -> Session<'_> {
-    Session { uid: token.to_string(), issuer }
+fn session(token: Option<Fingerprint>, issuer: Option<&str>) -> Session<'_> {
+    Session { uid: token.map(|token| token.to_string()), issuer }
 }
 
 fn container(place: &Place) -> Option<Container<'_>> {
@@ -384,6 +459,35 @@ mod tests {
 
     fn json(alert: &Alert) -> Value {
         serde_json::to_value(DetectionFinding::of(alert)).unwrap()
+    }
+
+    #[test]
+    fn a_number_and_a_node_are_in_their_places() {
+        let node = |name: &str| Node { name: name.into(), labels: ["env=test".to_owned()].into() };
+        let (plain, odd) = (node("node-1.example"), node("the node\n"));
+        let stamp = Stamp { sequence: Some(7), node: Some(&plain) };
+        let alert = alert();
+        let event = serde_json::to_value(DetectionFinding::stamped(&alert, stamp)).unwrap();
+        let id = alert.id.to_string();
+        assert_eq!(event["metadata"]["uid"], Value::from(format!("{id}-7")));
+        assert_eq!(event["metadata"]["sequence"], Value::from(7));
+        assert_eq!(event["metadata"]["reporter"]["hostname"], Value::from("node-1.example"));
+        assert_eq!(event["metadata"]["labels"], Value::from(vec!["env=test"]));
+        let odd = Stamp { node: Some(&odd), ..stamp };
+        let odd = serde_json::to_value(DetectionFinding::stamped(&alert, odd)).unwrap();
+        assert!(odd["metadata"]["reporter"]["hostname"].is_null());
+        let Some(schema) = validator::Schema::find() else { return };
+        for event in [event, odd] {
+            assert_eq!(schema.problems(&event), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn an_issuer_is_told_without_a_token() {
+        let mut alert = alert();
+        alert.finding.token = None;
+        let session = json(&alert).pointer("/evidences/0/actor/session").cloned();
+        assert_eq!(session, Some(serde_json::json!({"issuer": "https://idp.example/"})));
     }
 
     fn bare() -> Alert {

@@ -11,30 +11,46 @@ use crate::detect::{Principal, Scene, text};
 /// RFC 3339 in UTC with milliseconds: `2026-11-21T18:04:05.123Z`.
 #[must_use]
 pub fn timestamp(time: Time) -> String {
-    let millis = i64::try_from(time.millis()).unwrap_or(i64::MAX);
+    timestamp_ms(time.millis())
+}
+
+/// The same of milliseconds since the Unix epoch.
+#[must_use]
+pub fn timestamp_ms(millis: u64) -> String {
+    let millis = i64::try_from(millis).unwrap_or(i64::MAX);
     let stamp = Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX);
     format!("{stamp:.3}")
 }
 
-/// The subject, e-mail addresses masked in part.
+/// The subject: what is left of it once [`Privacy`](crate::render::Privacy) has seen the event.
 #[must_use]
 pub fn subject(principal: &Principal) -> String {
-    text::mask_email(&principal.subject)
+    principal.subject.to_string()
 }
 
 /// `alice@idp` if verified, `alice?` if it is only a claim: the issuer's first host label stands for the issuer.
 #[must_use]
 pub fn principal(principal: &Principal) -> String {
+    name(&subject(principal), principal.issuer.as_deref(), principal.verified)
+}
+
+/// The same of a subject that is masked already.
+#[must_use]
+pub fn name(subject: &str, issuer: Option<&str>, verified: bool) -> String {
     let mut name = String::new();
-    for c in subject(principal).chars() {
+    for c in subject.chars() {
         // The column must stay one word.
         text::push_char(&mut name, if c.is_whitespace() { '_' } else { c });
     }
-    if !principal.verified {
+    if !verified {
         return name + "?";
     }
-    match principal.issuer.as_deref().map(issuer_label) {
-        Some(label) if !label.is_empty() => format!("{name}@{label}"),
+    match issuer.map(issuer_label) {
+        Some(label) if !label.is_empty() => {
+            name.push('@');
+            label.chars().for_each(|c| text::push_char(&mut name, if c.is_whitespace() { '_' } else { c }));
+            name
+        }
         _ => name,
     }
 }
@@ -89,7 +105,7 @@ mod tests {
         assert_eq!(name("alice", Some("https://idp.example/"), false), "alice?");
         assert_eq!(
             name("alice@example.com", Some("https://10.0.0.1:8443/"), true),
-            "a…@example.com@10.0.0.1:8443"
+            "alice@example.com@10.0.0.1:8443"
         );
         assert_eq!(name("a b\u{202e}", None, true), "a_b\\u{202e}");
         assert_eq!(name("svc", Some("accounts"), true), "svc@accounts");

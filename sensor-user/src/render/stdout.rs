@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn every_format_ends_its_events() {
-        for name in ["compact", "json", "ocsf", "yaml", "ecs"] {
+        for name in ["compact", "json", "ocsf", "yaml", "ecs", "falco", "cef"] {
             let mut sink = Stdout::new(Vec::new(), Format::parse(name).unwrap(), false);
             sink.emit(&event()).unwrap();
             assert!(sink.out.ends_with(b"\n"), "{name}");

@@ -7,7 +7,11 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
+use crate::alert::Event;
 use crate::detect::Severity;
+use crate::render::incident::IncidentFinding;
+use crate::render::ocsf::{DetectionFinding, Stamp};
+use crate::render::shown;
 
 /// What kind of event it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +20,23 @@ pub enum Kind {
     Alert,
     /// An Incident Finding, or news of one.
     Incident,
+}
+
+/// The node that tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name: the host's, or what the configuration says.
+    pub name: Arc<str>,
+    /// What its events are labelled with, `name=value`.
+    pub labels: Arc<[String]>,
+}
+
+impl Node {
+    /// A node without labels.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self { name: name.into(), labels: Arc::default() }
+    }
 }
 
 /// One event as it is told.
@@ -36,7 +57,31 @@ pub struct Told {
 /// Shared between the spool and whoever reads it.
 pub type Shared = Arc<Told>;
 
+/// The OCSF object of an event, as one line of JSON without its end. With a number and a node it says both; without,
+/// as of a replay, neither.
+#[must_use]
+pub fn json(event: &Event, sequence: Option<u64>, node: Option<&Node>) -> String {
+    let stamp = Stamp { sequence, node };
+    // Our event types have string keys and no fallible parts: they always serialise.
+    match event {
+        Event::Alert(alert) => serde_json::to_string(&DetectionFinding::stamped(alert, stamp)),
+        Event::Incident(incident) => serde_json::to_string(&IncidentFinding::stamped(incident, stamp)),
+    }
+    .unwrap_or_default()
+}
+
 impl Told {
+    /// An event as it is told, with its number and the node that tells it, or, as of a replay, without.
+    #[must_use]
+    pub fn of(event: &Event, sequence: Option<u64>, node: Option<&Node>) -> Self {
+        let (time, severity, kind) = match event {
+            Event::Alert(alert) => (alert.last_seen, alert.severity, Kind::Alert),
+            Event::Incident(incident) => (incident.last_seen, incident.severity, Kind::Incident),
+        };
+        let json = json(event, sequence, node).into_boxed_str();
+        Self::new(sequence.unwrap_or(0), time.millis(), severity, kind, json)
+    }
+
     /// An event of which the JSON is at hand: one object, without a line break.
     #[must_use]
     pub fn new(sequence: u64, time_ms: u64, severity: Severity, kind: Kind, json: Box<str>) -> Self {
@@ -53,6 +98,12 @@ impl Told {
     #[must_use]
     pub fn value(&self) -> &Value {
         self.value.get_or_init(|| serde_json::from_str(&self.json).unwrap_or_default())
+    }
+
+    /// What is at this place, as a JSON pointer (RFC 6901). Null counts as nothing.
+    #[must_use]
+    pub fn at(&self, pointer: &str) -> Option<&Value> {
+        self.value().pointer(pointer).filter(|value| !value.is_null())
     }
 
     /// Text at this place, as a JSON pointer (RFC 6901).
@@ -105,6 +156,50 @@ impl Told {
             Kind::Alert => self.text("/finding_info/title").unwrap_or_default(),
             Kind::Incident => self.text("/desc").unwrap_or_default(),
         }
+    }
+
+    /// The node that tells it.
+    #[must_use]
+    pub fn node(&self) -> Option<&str> {
+        self.text("/metadata/reporter/name")
+    }
+
+    /// `create`, `update` or `close`.
+    #[must_use]
+    pub fn activity(&self) -> &'static str {
+        match self.number("/activity_id") {
+            Some(1) => "create",
+            Some(3) => "close",
+            _ => "update",
+        }
+    }
+
+    /// Texts of a list at this place.
+    pub fn texts(&self, pointer: &str) -> impl Iterator<Item = &str> {
+        self.at(pointer).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+    }
+
+    /// Ids of ATT&CK techniques.
+    pub fn techniques(&self) -> impl Iterator<Item = &str> {
+        let place = match self.kind {
+            Kind::Alert => "/finding_info/attacks",
+            Kind::Incident => "/attacks",
+        };
+        let all = self.at(place).and_then(Value::as_array).into_iter().flatten();
+        all.filter_map(|attack| attack.pointer("/technique/uid")?.as_str())
+    }
+
+    /// Values of an incident's observables of this name.
+    pub fn observables(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        let all = self.at("/observables").and_then(Value::as_array).into_iter().flatten();
+        all.filter(move |one| one["name"] == name).filter_map(|one| one["value"].as_str())
+    }
+
+    /// The principal as people read it: `alice@idp`, or `alice?` if it is only a claim.
+    #[must_use]
+    pub fn principal_name(&self) -> Option<String> {
+        let verified = self.at("/unmapped/verified").and_then(Value::as_bool) == Some(true);
+        Some(shown::name(self.principal()?, self.text("/evidences/0/actor/session/issuer"), verified))
     }
 
     /// The name of the workload that answered: `shop/orders-7f9c`, a unit, or an address.

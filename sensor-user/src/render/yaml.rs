@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 /// Appends one document.
-pub fn document(event: &impl serde::Serialize, out: &mut String) {
+pub fn document(event: &Value, out: &mut String) {
     out.push_str("---\n");
-    node(&serde_json::to_value(event).unwrap_or_default(), 0, out);
+    node(event, 0, out);
 }
 
 fn node(value: &Value, depth: usize, out: &mut String) {

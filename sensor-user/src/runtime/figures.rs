@@ -1,14 +1,20 @@
 //! What the stages count, as metrics and as totals.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::history::History;
+use crate::alert::Desk;
+use crate::capture::ebpf::EbpfSource;
 use crate::detect::user::UserRules;
-use crate::detect::user::model::Figures;
+use crate::detect::user::model::Figures as RuleFigures;
 use crate::pipeline::Pipeline;
-use crate::telemetry::{Metric, Totals};
-use crate::token::stage::Counters as TokenCounters;
+use crate::telemetry::{Metric, Totals, catalogue as of, process};
+use crate::token::keys::KeyRing;
+use crate::token::settings::Issuer;
+
+/// A high-water mark among the counters of the reader.
+const RING_FOUND: &str = "ring_found_bytes";
 
 /// Losses by reason, as sources report them. The reasons are those of the sources: a fixed few.
 #[derive(Clone, Debug, Default)]
@@ -28,11 +34,8 @@ impl Losses {
         self.0.iter().map(|(_, count)| count).sum()
     }
 
-    fn metrics(&self) -> impl Iterator<Item = Metric> + '_ {
-        let help = "Records that capture lost, by reason.";
-        self.0.iter().map(move |(reason, count)| {
-            Metric::counter("tokenscope_lost_records_total", help, *count).label("reason", *reason)
-        })
+    fn metrics(&self) -> impl Iterator<Item = Metric> {
+        of::LOST_RECORDS.counts(self.0.iter().copied())
     }
 }
 
@@ -49,77 +52,26 @@ pub(super) fn totals(pipeline: &Pipeline, losses: &Losses, alerts: [u64; 4], ela
 
 /// Every metric of the pipeline.
 pub(super) fn metrics(pipeline: &Pipeline, losses: &Losses) -> Vec<Metric> {
-    let mut all = Vec::with_capacity(128);
-    let flows = pipeline.flows.counters().iter();
-    labelled(&mut all, "tokenscope_flow_events_total", "What reassembly did, by event.", "event", flows);
-    let http = pipeline.exchanges.counters().iter();
-    labelled(&mut all, "tokenscope_http_events_total", "What the HTTP stage did, by event.", "event", http);
-    tokens(&mut all, &pipeline.tokens.counters());
-    let rules = pipeline.detect.findings();
-    labelled(&mut all, "tokenscope_findings_total", "Findings, by rule.", "rule", rules);
+    let mut all = Vec::with_capacity(256);
+    all.extend(of::FLOW_EVENTS.counts(pipeline.flows.counters().iter()));
+    all.extend(of::HTTP_EVENTS.counts(pipeline.exchanges.counters().iter()));
+    all.push(of::EXCHANGES.count(pipeline.exchanges.counters().requests));
+    all.push(of::FLOWS.level(pipeline.flows.len() as u64));
+    all.push(of::FLOW_HELD_BYTES.level(pipeline.flows.held_bytes() as u64));
+    tokens(&mut all, pipeline);
+    detection(&mut all, pipeline);
+    desk(&mut all, &pipeline.desk);
+    all.extend(losses.metrics());
+    user_rules(&mut all, pipeline.detect.user_rules());
+    all
+}
+
+fn detection(all: &mut Vec<Metric>, pipeline: &Pipeline) {
+    all.extend(of::FINDINGS.counts(pipeline.detect.findings()));
+    all.extend(of::SILENCED.counts(pipeline.desk.silenced()));
     let sizes = pipeline.detect.sizes();
-    let help = "Whom detections remember, by kind.";
-    for (kind, known, _) in sizes {
-        all.push(gauge("tokenscope_known_entities", help, known as u64).label("kind", kind));
-    }
-    let help = "Whom detections had to forget for want of room, by kind.";
-    let forgotten = sizes.into_iter().map(|(kind, _, evicted)| (kind, evicted));
-    labelled(&mut all, "tokenscope_entities_evicted_total", help, "kind", forgotten);
-    let desk = pipeline.desk.counters();
-    let desk = [
-        ("created", desk.created),
-        ("updated", desk.updated),
-        ("repeated", desk.repeated),
-        ("folded", desk.folded),
-        ("evicted", desk.evicted),
-    ];
-    labelled(
-        &mut all,
-        "tokenscope_alert_events_total",
-        "Life of alerts, by event.",
-        "event",
-        desk.into_iter(),
-    );
-    let asked = pipeline.tokens.inquiries();
-    let asked = [
-        ("asked", asked.asked),
-        ("skipped", asked.skipped),
-        ("good", asked.good),
-        ("bad", asked.bad),
-        ("unanswered", asked.unanswered),
-    ];
-    let help = "Questions whether tokens are revoked, by what became of them.";
-    labelled(&mut all, "tokenscope_revocation_inquiries_total", help, "event", asked.into_iter());
-    let incidents = pipeline.desk.incident_counters();
-    let incidents = [("told", incidents.told), ("merged", incidents.merged), ("evicted", incidents.evicted)];
-    let help = "Life of incidents, by event.";
-    labelled(&mut all, "tokenscope_incident_events_total", help, "event", incidents.into_iter());
-    let help = "Findings that people have marked as false, by rule.";
-    labelled(&mut all, "tokenscope_findings_silenced_total", help, "rule", pipeline.desk.silenced());
-    let (incidents, risky) = pipeline.desk.sizes();
-    all.push(gauge(
-        "tokenscope_incidents_open",
-        "Incidents not over, most with one alert.",
-        incidents as u64,
-    ));
-    all.push(gauge("tokenscope_entities_at_risk", "Entities whose risk is known.", risky as u64));
-    all.push(gauge("tokenscope_flows", "Connections known.", pipeline.flows.len() as u64));
-    all.push(gauge(
-        "tokenscope_flow_held_bytes",
-        "Bytes that wait for order or acceptance.",
-        pipeline.flows.held_bytes() as u64,
-    ));
-    all.push(gauge("tokenscope_alerts_open", "Alerts open or cooling.", pipeline.desk.len() as u64));
-    all.push(gauge(
-        "tokenscope_exchanges_parked",
-        "Exchanges that wait for a verdict.",
-        pipeline.parked.len() as u64,
-    ));
-    all.push(Metric::counter(
-        "tokenscope_exchanges_unparked_total",
-        "Exchanges whose verdict came too late, or that found no room to wait.",
-        pipeline.parked.given_up,
-    ));
+    all.extend(sizes.into_iter().map(|(kind, known, _)| of::KNOWN.level(known as u64).with(&[kind.into()])));
+    all.extend(of::EVICTED.counts(sizes.into_iter().map(|(kind, _, evicted)| (kind, evicted))));
     let known = pipeline.detect.knowledge();
     let lists = [
         ("denied_accounts", known.denied_accounts.len()),
@@ -128,40 +80,46 @@ pub(super) fn metrics(pipeline: &Pipeline, losses: &Losses) -> Vec<Metric> {
         ("revoked_ids", known.revoked_ids.len()),
         ("bad_addresses", known.bad_addresses.len()),
     ];
-    for (list, entries) in lists {
-        let entries = gauge("tokenscope_list_entries", "Entries of lists, by list.", entries as u64);
-        all.push(entries.label("list", list));
-    }
-    all.extend(losses.metrics());
-    user_rules(&mut all, pipeline.detect.user_rules());
-    all
+    all.extend(lists.map(|(list, entries)| of::LIST_ENTRIES.level(entries as u64).with(&[list.into()])));
+}
+
+fn desk(all: &mut Vec<Metric>, desk: &Desk) {
+    let life = desk.counters();
+    let life = [
+        ("created", life.created),
+        ("updated", life.updated),
+        ("repeated", life.repeated),
+        ("folded", life.folded),
+        ("evicted", life.evicted),
+    ];
+    all.extend(of::ALERT_EVENTS.counts(life.into_iter()));
+    let incidents = desk.incident_counters();
+    let incidents = [("told", incidents.told), ("merged", incidents.merged), ("evicted", incidents.evicted)];
+    all.extend(of::INCIDENT_EVENTS.counts(incidents.into_iter()));
+    let (incidents, risky) = desk.sizes();
+    all.push(of::INCIDENTS_OPEN.level(incidents as u64));
+    all.push(of::AT_RISK.level(risky as u64));
+    all.push(of::ALERTS_OPEN.level(desk.len() as u64));
 }
 
 fn user_rules(all: &mut Vec<Metric>, user: &UserRules) {
-    all.push(gauge("tokenscope_user_rules", "User rules that are asked.", user.rules.len() as u64));
-    all.push(gauge(
-        "tokenscope_user_rule_files_bad",
-        "Rule files with errors: their last good version is asked, if there is one.",
-        user.bad_files,
-    ));
+    all.push(of::USER_RULES.level(user.rules.len() as u64));
+    all.push(of::USER_RULE_FILES_BAD.level(user.bad_files));
     let readings = [("ok", user.reloads), ("refused", user.refusals)];
-    let help = "Readings of changed rule files, by result.";
-    labelled(all, "tokenscope_user_rule_reloads_total", help, "result", readings.into_iter());
-    let mut each = |name, help, figure: fn(&Figures) -> &AtomicU64| {
-        let figures = user.rules.iter().map(|r| (r.about.id, figure(&r.figures).load(Ordering::Relaxed)));
-        labelled(all, name, help, "rule", figures);
+    all.extend(of::USER_RULE_RELOADS.counts(readings.into_iter()));
+    let each = |figure: fn(&RuleFigures) -> &AtomicU64| {
+        user.rules.iter().map(move |r| (r.about.id, figure(&r.figures).load(Ordering::Relaxed)))
     };
-    each("tokenscope_user_rule_findings_total", "Findings, by user rule.", |f| &f.findings);
-    each("tokenscope_user_rule_faults_total", "Conditions that could not be computed.", |f| &f.faults);
-    each("tokenscope_user_rule_groups_evicted_total", "Groups that had to be forgotten.", |f| &f.evicted);
-    for rule in &user.rules {
-        let groups = rule.figures.groups.load(Ordering::Relaxed);
-        let help = "Groups remembered, by user rule.";
-        all.push(gauge("tokenscope_user_rule_groups", help, groups).label("rule", rule.about.id));
-    }
+    all.extend(of::USER_RULE_FINDINGS.counts(each(|f| &f.findings)));
+    all.extend(of::USER_RULE_FAULTS.counts(each(|f| &f.faults)));
+    all.extend(of::USER_RULE_EVICTED.counts(each(|f| &f.evicted)));
+    let groups =
+        each(|f| &f.groups).map(|(rule, groups)| of::USER_RULE_GROUPS.level(groups).with(&[rule.into()]));
+    all.extend(groups);
 }
 
-fn tokens(all: &mut Vec<Metric>, counters: &TokenCounters) {
+fn tokens(all: &mut Vec<Metric>, pipeline: &Pipeline) {
+    let counters = pipeline.tokens.counters();
     let verdicts = [
         ("verified", counters.verified),
         ("invalid", counters.invalid),
@@ -172,75 +130,154 @@ fn tokens(all: &mut Vec<Metric>, counters: &TokenCounters) {
         ("key_unknown", counters.key_unknown),
         ("over_budget", counters.over_budget),
     ];
-    let help = "Judgements of distinct tokens, by verdict.";
-    labelled(all, "tokenscope_tokens_total", help, "verdict", verdicts.into_iter());
+    all.extend(of::TOKENS.counts(verdicts.into_iter()));
     let cache = [("hit", counters.hits), ("miss", counters.misses), ("eviction", counters.evictions)];
-    labelled(all, "tokenscope_token_cache_total", "Token cache, by event.", "event", cache.into_iter());
-    all.push(Metric::counter("tokenscope_token_uses_total", "Uses of tokens.", counters.uses));
-    all.push(Metric::counter(
-        "tokenscope_token_ambiguous_total",
-        "Requests with an ambiguous set of credentials.",
-        counters.ambiguous,
-    ));
-    let help = "Tokens that were seen to be issued; none unless `tokens.learn_issued` is set.";
-    all.push(Metric::counter("tokenscope_tokens_issued_total", help, counters.issued));
-    all.push(gauge("tokenscope_tokens_cached", "Tokens in the cache.", counters.cached));
-    all.push(gauge(
-        "tokenscope_token_pending_bytes",
-        "Token texts kept until keys come.",
-        counters.pending_bytes,
-    ));
-    all.push(gauge("tokenscope_issuers_ready", "Issuers whose keys are there.", counters.issuers_ready));
-    all.push(gauge(
-        "tokenscope_issuers_waiting",
-        "Issuers whose keys are missing.",
-        counters.issuers_waiting,
-    ));
+    all.extend(of::TOKEN_CACHE.counts(cache.into_iter()));
+    all.push(of::TOKEN_USES.count(counters.uses));
+    all.push(of::TOKEN_AMBIGUOUS.count(counters.ambiguous));
+    all.push(of::TOKENS_ISSUED.count(counters.issued));
+    all.push(of::TOKENS_CACHED.level(counters.cached));
+    all.push(of::TOKEN_PENDING_BYTES.level(counters.pending_bytes));
+    all.push(of::ISSUERS_READY.level(counters.issuers_ready));
+    all.push(of::ISSUERS_WAITING.level(counters.issuers_waiting));
+    all.push(of::VERIFYING.level(pipeline.tokens.in_flight() as u64));
+    all.push(of::PARKED.level(pipeline.parked.len() as u64));
+    all.push(of::UNPARKED.count(pipeline.parked.given_up));
+    let asked = pipeline.tokens.inquiries();
+    let asked = [
+        ("asked", asked.asked),
+        ("skipped", asked.skipped),
+        ("good", asked.good),
+        ("bad", asked.bad),
+        ("unanswered", asked.unanswered),
+    ];
+    all.extend(of::INQUIRIES.counts(asked.into_iter()));
 }
 
-/// One series a label value.
-pub(super) fn labelled(
-    all: &mut Vec<Metric>,
-    name: &'static str,
-    help: &'static str,
-    label: &'static str,
-    values: impl Iterator<Item = (&'static str, u64)>,
-) {
-    all.extend(values.map(|(value, count)| Metric::counter(name, help, count).label(label, value)));
+/// Issuers are as many as the configuration names; the page bounds how many are shown.
+pub(super) fn issuers(all: &mut Vec<Metric>, names: &[Issuer], ring: &KeyRing) {
+    for (issuer, keys) in names.iter().zip(ring.issuers()) {
+        let name = [issuer.issuer.clone().into()];
+        all.push(of::ISSUER_KEYS.level(keys.keys.len() as u64).with(&name));
+        all.push(of::ISSUER_LOOKS.count(keys.looks.into()).with(&name));
+    }
 }
 
-/// What the process and its history weigh.
+/// What the kernel half has counted, and what its ring and programs come to.
+pub(super) fn kernel(all: &mut Vec<Metric>, source: &EbpfSource, ring_bytes: u32) {
+    let events = source.gauges().snapshot();
+    let event = |name: &str| events.iter().find(|(event, _)| *event == name).map_or(0, |(_, count)| *count);
+    let directions = |of: &'static of::Card, unit: [&str; 2]| {
+        of.counts([("request", event(unit[0])), ("response", event(unit[1]))].into_iter())
+    };
+    all.extend(directions(&of::SEGMENTS, ["request_segments", "response_segments"]));
+    all.extend(directions(&of::BYTES, ["request_bytes", "response_bytes"]));
+    all.push(of::CAPTURED_BYTES.count(event("captured_bytes")));
+    all.push(of::RING_BYTES.level(ring_bytes.into()));
+    all.push(of::RING_FOUND_BYTES.level(event(RING_FOUND)));
+    let counters = events.iter().copied().filter(|(event, _)| *event != RING_FOUND);
+    all.extend(of::KERNEL_EVENTS.counts(counters));
+    for cost in source.costs() {
+        let program = [cost.name.into()];
+        all.push(of::PROGRAM_RUNS.count(cost.runs).with(&program));
+        all.push(of::PROGRAM_SECONDS.spent(cost.time).with(&program));
+    }
+}
+
+/// What the process is, and what it and its history weigh.
 pub(super) fn weight(all: &mut Vec<Metric>, history: &History) {
-    let help = "Bytes of the history as it was saved last, by part: a rule, or what all rules share.";
-    for (part, bytes) in history.sizes() {
-        all.push(gauge("tokenscope_history_saved_bytes", help, bytes).label("part", part.to_owned()));
-    }
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    if let Some(bytes) = resident(&status) {
-        all.push(gauge("process_resident_memory_bytes", "Resident memory size in bytes.", bytes));
-    }
+    all.push(of::BUILD_INFO.level(1).with(&[env!("CARGO_PKG_VERSION").into()]));
+    all.extend(process::metrics());
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    all.push(of::CLOCK_SECONDS.number(now.as_secs_f64()));
+    let sizes =
+        history.sizes().map(|(part, bytes)| of::HISTORY_BYTES.level(bytes).with(&[part.to_owned().into()]));
+    all.extend(sizes);
 }
 
-/// The resident memory that `/proc/PID/status` tells, in bytes.
-fn resident(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+/// How reading the configuration went.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reloads {
+    good: bool,
+    /// When one was taken last.
+    taken: SystemTime,
 }
 
-/// A whole number that comes and goes.
-pub(super) fn gauge(name: &'static str, help: &'static str, value: u64) -> Metric {
-    #[allow(clippy::cast_precision_loss, reason = "figures above 2^53 are not exact, and do not occur")]
-    Metric::gauge(name, help, value as f64)
+impl Reloads {
+    /// The first one was taken just now.
+    pub(super) fn begin() -> Self {
+        Self { good: true, taken: SystemTime::now() }
+    }
+
+    /// One more was read.
+    pub(super) fn note(&mut self, good: bool) {
+        self.good = good;
+        if good {
+            self.taken = SystemTime::now();
+        }
+    }
+
+    /// Both figures.
+    pub(super) fn show(self, all: &mut Vec<Metric>) {
+        let taken = self.taken.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        all.push(of::CONFIG_RELOAD_OK.level(self.good.into()));
+        all.push(of::CONFIG_RELOAD_TIME.number(taken.as_secs_f64()));
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::pipeline::Settings;
+    use crate::telemetry::metrics::render;
+    use crate::token::InStep;
+
+    /// Everything of the page that needs neither a kernel nor a spool.
+    fn page() -> Vec<Metric> {
+        let settings = Settings::default();
+        let verifier = Box::new(InStep::new(&settings.tokens));
+        let pipeline = Pipeline::new(settings, verifier).unwrap();
+        let mut losses = Losses::default();
+        losses.add("ring_full_request", 2);
+        let mut all = metrics(&pipeline, &losses);
+        weight(&mut all, &History::open(None, Duration::from_secs(1)));
+        Reloads::begin().show(&mut all);
+        crate::runtime::outward::staged(&mut all);
+        all
+    }
 
     #[test]
-    fn resident_memory_is_read_in_bytes() {
-        assert_eq!(resident("VmPeak:\t  900 kB\nVmRSS:\t   21504 kB\n"), Some(22_020_096));
-        assert_eq!(["", "VmRSS:", "VmRSS: many kB"].map(resident), [None; 3]);
-        assert!(std::fs::read_to_string("/proc/self/status").is_ok_and(|s| resident(&s) > Some(1 << 20)));
+    fn every_metric_has_a_card_and_its_labels() {
+        for metric in page() {
+            let card = of::find(metric.name).unwrap_or_else(|| panic!("{} is in no catalogue", metric.name));
+            let labels: Vec<_> = metric.labels.iter().map(|(name, _)| *name).collect();
+            assert_eq!((metric.sample.kind(), labels), (card.kind, card.labels.to_vec()), "{}", card.name);
+        }
+    }
+
+    #[test]
+    fn a_page_shows_what_it_should() {
+        let page = page();
+        let names: BTreeSet<&str> = page.iter().map(|metric| metric.name).collect();
+        for card in
+            [&of::EXCHANGES, &of::TOKENS, &of::FINDINGS, &of::LOST_RECORDS, &of::SINK_EVENTS, &of::BUILD_INFO]
+        {
+            assert!(names.contains(card.name), "{}", card.name);
+        }
+        let text = render(&page);
+        assert!(text.contains("tokenscope_config_last_reload_successful 1\n"), "{text}");
+        assert!(text.contains("tokenscope_sink_lag_events{sink=\"siem\"} 3\n"), "{text}");
+    }
+
+    #[test]
+    fn a_refused_configuration_keeps_the_time_of_the_last_good_one() {
+        let mut reloads = Reloads::begin();
+        let before = reloads.taken;
+        reloads.note(false);
+        assert_eq!((reloads.good, reloads.taken), (false, before));
+        reloads.note(true);
+        assert!(reloads.good && reloads.taken >= before);
     }
 }

@@ -43,6 +43,11 @@ impl History {
         Self { store, key: 0, every, due, taken: None, sizes, writing: None }
     }
 
+    /// The directory of state, if this process alone uses it.
+    pub(super) fn dir(&self) -> Option<&Path> {
+        self.store.as_ref().map(Store::dir)
+    }
+
     /// Bytes of each part as it was saved last; none before that.
     pub(super) fn sizes(&self) -> impl Iterator<Item = (&str, u64)> {
         self.sizes.iter().map(|(name, bytes)| (name.as_str(), *bytes))

@@ -3,18 +3,21 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use super::figures::{self, Losses};
+use super::delivery::Delivery;
+use super::figures::{self, Losses, Reloads};
 use super::history::History;
 use super::hosts::Hosts;
-use super::life::{LAST_ALERTS, LAST_VERDICTS, keep_memory_private};
+use super::life::{LAST_ALERTS, LAST_RECORDS, LAST_VERDICTS, keep_memory_private};
+use super::records::{self, Records};
 use super::services::{News, Services};
+use super::stages::Stages;
 use super::writer::Writer;
-use super::{Options, RuntimeError, settings};
+use super::{Options, RuntimeError, outward, settings};
 use crate::capture::ebpf::{self, EbpfSource};
 use crate::capture::{Input, Progress, Source as _};
 use crate::config::Config;
 use crate::pipeline::{Output, Pipeline, Settings};
-use crate::telemetry::{Metric, Totals};
+use crate::telemetry::Totals;
 use crate::token::settings::TokenSettings;
 use crate::token::verifier::{self, Pooled, Verdict};
 
@@ -42,12 +45,23 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     history.name_tokens(&mut config.tokens);
     let config = &config;
     let mut services = Services::start(config)?;
-    let writer = Writer::start(config, options, Hosts::new(source.cgroup().to_owned()))?;
+    let delivery = Delivery::start(history.dir(), config, options)?;
+    let writer = Writer::start(config, &delivery, Hosts::new(source.cgroup().to_owned()))?;
+    let records = Records::start(records::Plan {
+        dir: records::dir(config, history.dir()),
+        bounds: records::bounds(config),
+        veil: settings::veil(config),
+        privacy: settings::privacy(config),
+        spool: delivery.spool.clone(),
+        hosts: Hosts::new(source.cgroup().to_owned()),
+    })?;
     let (verdicts, pool) = verify(&config.tokens)?;
     let settings = settings::of(config);
     let mut pipeline = Pipeline::new(settings.clone(), Box::new(pool))?;
     history.restore(&mut pipeline);
     pipeline.know(services.knowledge());
+    let stages = Stages::default();
+    pipeline.time(Box::new(stages.stopwatch()));
     tracing::info!("watching {}", source.cgroup().display());
     let mut live = Live {
         source,
@@ -56,11 +70,16 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
         verdicts,
         services,
         writer,
+        records,
+        delivery,
         history,
         losses: Losses::default(),
         out: Output::default(),
         began: Instant::now(),
         shown: None,
+        reloads: Reloads::begin(),
+        ring_bytes: config.capture.ring_bytes,
+        stages: stages.clone(),
     };
     live.watch(options)?;
     live.stop()
@@ -98,11 +117,16 @@ struct Live {
     verdicts: Receiver<Verdict>,
     services: Services,
     writer: Writer,
+    records: Records,
+    delivery: Delivery,
     history: History,
     losses: Losses,
     out: Output,
     began: Instant,
     shown: Option<Instant>,
+    reloads: Reloads,
+    ring_bytes: u32,
+    stages: Stages,
 }
 
 impl Live {
@@ -116,6 +140,7 @@ impl Live {
                 match news {
                     News::Stop => return Ok(()),
                     News::Reload => self.reload(options),
+                    News::Reopen => self.delivery.sinks.reopen(),
                 }
             }
             self.take_keys();
@@ -130,9 +155,6 @@ impl Live {
             self.hand_over();
             self.history.step(&mut self.pipeline);
             self.show();
-            if self.writer.is_broken() {
-                return Ok(());
-            }
         }
     }
 
@@ -184,6 +206,8 @@ impl Live {
         for event in self.out.events.drain(..) {
             self.writer.send(event);
         }
+        self.writer.push();
+        self.records.hand_over(&mut self.out.exchanges, &mut self.pipeline);
     }
 
     /// SIGHUP: takes the new configuration, or keeps the old one and says why.
@@ -195,16 +219,20 @@ impl Live {
                     "the configuration was not reloaded, the old one stays:\n{}",
                     report.render(false)
                 );
+                self.reloads.note(false);
                 return;
             }
         };
         let mut config = config;
         self.history.name_tokens(&mut config.tokens);
         self.services.reread_rules(&config.rules_dir.path);
-        match self.replace(&config, settings::of(&config)) {
+        let replaced = self.replace(&config, settings::of(&config));
+        self.reloads.note(replaced.is_ok());
+        match replaced {
             Ok(()) => {
+                self.delivery.reconfigure(&config, options);
                 tracing::info!(
-                    "configuration reloaded; capture, flows, http, alerts, sinks and metrics change at the next start"
+                    "configuration reloaded; capture, flows, http, alerts, spool and metrics change at the next start"
                 );
             }
             Err(error) => tracing::error!("the configuration was not reloaded, the old one stays: {error}"),
@@ -216,7 +244,7 @@ impl Live {
         if new.tokens != self.settings.tokens {
             let (verdicts, pool) = verify(&new.tokens)?;
             self.services.reconfigure(&new.tokens)?;
-            self.pipeline.replace_tokens(&new.tokens, Box::new(pool))?;
+            self.pipeline.replace_tokens(&new.tokens, Box::new(pool), &mut self.out)?;
             self.verdicts = verdicts;
         }
         if new.detect != self.settings.detect {
@@ -234,17 +262,13 @@ impl Live {
         }
         self.shown = Some(Instant::now());
         let mut all = figures::metrics(&self.pipeline, &self.losses);
+        figures::issuers(&mut all, &self.settings.tokens.issuers, self.pipeline.tokens.ring());
         figures::weight(&mut all, &self.history);
-        let kernel = self.source.gauges().snapshot();
-        let help = "What the kernel half counted, by event.";
-        figures::labelled(&mut all, "tokenscope_kernel_events_total", help, "event", kernel.into_iter());
-        let names = ["low", "medium", "high", "critical"];
-        let alerts = names.into_iter().zip(self.writer.tally.0);
-        figures::labelled(&mut all, "tokenscope_alerts_total", "Alerts, by severity.", "severity", alerts);
-        let help = "Alerts lost because nobody read them in time.";
-        all.push(Metric::counter("tokenscope_alerts_lost_total", help, self.writer.lost));
-        let help = "From the deciding segment to the hand-over of the alert.";
-        all.push(Metric::histogram("tokenscope_alert_latency_seconds", help, self.writer.latency.clone()));
+        self.reloads.show(&mut all);
+        figures::kernel(&mut all, &self.source, self.ring_bytes);
+        outward::metrics(&mut all, &self.delivery, &self.writer);
+        self.records.metrics(&mut all);
+        all.extend(self.stages.metrics());
         self.services.board.show(all);
     }
 
@@ -259,14 +283,18 @@ impl Live {
         }
         self.pipeline.finish(&mut self.out);
         self.hand_over();
-        let Self { source, mut pipeline, services, writer, history, losses, began, .. } = self;
+        let Self {
+            source, mut pipeline, services, writer, records, delivery, history, losses, began, ..
+        } = self;
         drop(source);
         history.finish(&mut pipeline);
         services.stop();
-        let (unread, tally) = (writer.lost, writer.stop(LAST_ALERTS)?);
-        if unread > 0 {
-            tracing::warn!("{unread} alerts were lost because nobody read them in time");
+        let (tally, lost) = writer.stop(LAST_ALERTS);
+        if lost > 0 {
+            tracing::warn!("{lost} alerts were lost: the disk hung for too long");
         }
+        records.stop(LAST_RECORDS);
+        delivery.stop();
         Ok(figures::totals(&pipeline, &losses, tally.0, began.elapsed()))
     }
 }

@@ -52,11 +52,13 @@ pub(super) enum News {
     Stop,
     /// SIGHUP.
     Reload,
+    /// SIGUSR1: files were rotated.
+    Reopen,
 }
 
-/// What the capture thread shows.
+/// What the capture thread shows: its figures, and by showing them that it moves.
 #[derive(Default)]
-pub(super) struct Board(RwLock<Option<Page>>);
+pub struct Board(RwLock<Option<Page>>);
 
 struct Page {
     metrics: Vec<Metric>,
@@ -65,7 +67,7 @@ struct Page {
 
 impl Board {
     /// Shows new figures.
-    pub(super) fn show(&self, metrics: Vec<Metric>) {
+    pub fn show(&self, metrics: Vec<Metric>) {
         let page = Page { metrics, at: Instant::now() };
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(page);
     }
@@ -329,6 +331,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    rotated: Signal,
 }
 
 impl Signals {
@@ -337,6 +340,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            rotated: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -346,6 +350,7 @@ impl Signals {
                 _ = self.terminate.recv() => News::Stop,
                 _ = self.interrupt.recv() => News::Stop,
                 _ = self.hang_up.recv() => News::Reload,
+                _ = self.rotated.recv() => News::Reopen,
                 _ = stopped.changed() => return,
             };
             let _ = tell.try_send(news);

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use crate::alert::AlertSettings;
 use crate::alert::risk::RiskSettings;
-use crate::config::{Config, PrincipalSource, Zone};
+use crate::config::{Config, Mask, PrincipalSource, Zone};
 use crate::detect::rules::entity_risk;
 use crate::detect::session::SessionKey;
 use crate::detect::{DetectSettings, RouteKind, settings::RouteMatch, settings::RuleSettings};
@@ -14,6 +14,8 @@ use crate::http::{AccountSource, Bodies, BodyKey, BodyUse, HttpLimits};
 use crate::pipeline::Settings;
 use crate::reassembly::FlowLimits;
 use crate::render::Privacy;
+use crate::render::privacy::mask::Masks;
+use crate::store::Veil;
 
 /// Every stage's slice.
 pub(super) fn of(config: &Config) -> Settings {
@@ -88,14 +90,27 @@ fn risk(config: &Config) -> RiskSettings {
     }
 }
 
-/// What sinks hide.
+/// What is hidden from every sink and store.
 pub(super) fn privacy(config: &Config) -> Privacy {
-    let key = config.tokens.fingerprint_key.as_ref().filter(|_| config.privacy.pseudonymise);
+    let key = config.pseudonym_key.as_ref().filter(|_| config.privacy.pseudonymise);
+    let masks = Masks {
+        email: config.privacy.mask.contains(&Mask::Email),
+        phone: config.privacy.mask.contains(&Mask::Phone),
+        account: config.privacy.mask.contains(&Mask::Account),
+    };
     Privacy::new(config.privacy.mask_addresses, key.map(|key| key.as_slice()))
+        .with_masks(masks)
+        .with_sensitive_names(&config.privacy.sensitive_names)
+}
+
+/// What may be stored. Without a key there is nothing that outlives this process, so that any will do.
+pub(super) fn veil(config: &Config) -> Veil {
+    let key = config.tokens.fingerprint_key.as_ref().map_or(&[][..], |key| key.as_slice());
+    Veil::new(key, privacy(config), config.privacy.pseudonymise)
 }
 
 /// The host's time zone is read here: what runs in it may be moved, but seldom while it runs.
-fn zone(zone: &Zone) -> TimeZone {
+pub(super) fn zone(zone: &Zone) -> TimeZone {
     match zone {
         Zone::System => TimeZone::system(),
         Zone::Named(name) => TimeZone::get(name).unwrap_or(TimeZone::UTC),

@@ -1,23 +1,38 @@
-//! The writer: alerts leave the capture thread by a bounded queue, so that a slow reader never delays capture.
+//! The writer: alerts leave the capture thread by a bounded queue, get their place and their number, and are in the
+//! spool before anybody sees them.
 
-use std::io;
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use super::delivery::Delivery;
 use super::hosts::Hosts;
-use super::{Options, RuntimeError, settings};
+use super::{RuntimeError, settings};
 use crate::alert::marks::Named;
 use crate::alert::{Activity, Alert, Event};
 use crate::config::Config;
-use crate::render::{Privacy, Sink as _, Stdout};
+use crate::deliver::clock;
+use crate::detect::Severity;
+use crate::render::{Kind, Node, Privacy, told};
+use crate::spool::{Draft, NotDurable, Spool};
 use crate::store::Index;
 use crate::store::index::Entry;
 use crate::telemetry::Histogram;
 
-/// Alerts that wait for a slow reader: some 3 KiB each, so 12 MiB at most. Dedup keeps a storm far below it.
+/// Alerts that wait for the writer, which waits for the disk: some 3 KiB each, so 12 MiB at most.
 const QUEUE: usize = 4096;
+
+/// Alerts that wait beyond it, while the disk hangs: 200 MiB at most. Dedup keeps a storm far below it.
+const BACKLOG: usize = 65_536;
+
+/// Alerts that are made to last at once.
+const TOGETHER: usize = 256;
+
+/// How often the spool is told that time passes.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Created alerts by severity: low, medium, high, critical.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,9 +52,10 @@ impl Tally {
 /// The capture thread's end.
 pub(super) struct Writer {
     queue: SyncSender<Event>,
-    thread: JoinHandle<io::Result<()>>,
+    backlog: VecDeque<Event>,
+    thread: JoinHandle<()>,
     pub(super) tally: Tally,
-    /// Alerts and incidents that found the queue full.
+    /// Alerts and incidents that found no room.
     pub(super) lost: u64,
     /// From the deciding segment to the hand-over.
     pub(super) latency: Histogram,
@@ -47,19 +63,25 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn start(config: &Config, options: &Options, hosts: Hosts) -> Result<Self, RuntimeError> {
-        let (queue, alerts) = sync_channel(QUEUE);
+    pub(super) fn start(config: &Config, delivery: &Delivery, hosts: Hosts) -> Result<Self, RuntimeError> {
+        let (queue, events) = sync_channel(QUEUE);
         let privacy = settings::privacy(config);
-        let sink = Stdout::new(io::stdout(), options.format, options.colour).with_privacy(privacy.clone());
-        let sink = config.stdout.enabled.then_some(sink);
-        let notes = config.state.dir.as_deref().and_then(|dir| Notes::open(dir, privacy));
-        let write = move || write(&alerts, sink, hosts, notes);
-        let thread = std::thread::Builder::new().name("alerts".into()).spawn(write);
+        let notes = config.state.dir.as_deref().and_then(|dir| Notes::open(dir, privacy.clone()));
+        let desk = Desk {
+            spool: delivery.spool.clone(),
+            node: delivery.node.clone(),
+            hosts,
+            notes,
+            privacy,
+            failing: false,
+        };
+        let thread = std::thread::Builder::new().name("alerts".into()).spawn(move || desk.run(&events));
         let thread = thread.map_err(|cause| RuntimeError::Start { what: "the alert writer", cause })?;
-        Ok(Self { queue, thread, tally: Tally::default(), lost: 0, latency: Histogram::default() })
+        let (tally, latency) = (Tally::default(), Histogram::default());
+        Ok(Self { queue, backlog: VecDeque::new(), thread, tally, lost: 0, latency })
     }
 
-    /// Hands an alert over. When the reader is too slow it is lost, and counted.
+    /// Hands an alert over. While the disk hangs it waits here; when there is no room any more it is lost, and counted.
     pub(super) fn send(&mut self, event: Event) {
         self.tally.count(&event);
         if let Event::Alert(alert) = &event
@@ -68,53 +90,115 @@ impl Writer {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             self.latency.observe(now.saturating_sub(Duration::from_nanos(alert.last_seen.0)));
         }
-        if let Err(TrySendError::Full(_)) = self.queue.try_send(event) {
+        if self.backlog.len() >= BACKLOG {
             self.lost += 1;
+            return;
         }
+        self.backlog.push_back(event);
+        self.push();
     }
 
-    /// Whether the thread has ended, which it does by itself only when it cannot write.
-    pub(super) fn is_broken(&self) -> bool {
-        self.thread.is_finished()
-    }
-
-    /// Waits until everything is written, but not longer than `patience`: a reader that does not read must not keep
-    /// the sensor from stopping.
-    pub(super) fn stop(self, patience: Duration) -> Result<Tally, RuntimeError> {
-        drop(self.queue);
-        let deadline = std::time::Instant::now() + patience;
-        while !self.thread.is_finished() && std::time::Instant::now() < deadline {
-            std::thread::park_timeout(Duration::from_millis(2));
-        }
-        if self.thread.is_finished() {
-            match self.thread.join() {
-                Ok(result) => result.map_err(RuntimeError::Write)?,
-                Err(_) => return Err(RuntimeError::Write(io::Error::other("the alert writer panicked"))),
+    /// Hands over what waits.
+    pub(super) fn push(&mut self) {
+        while let Some(event) = self.backlog.pop_front() {
+            if let Err(TrySendError::Full(event) | TrySendError::Disconnected(event)) =
+                self.queue.try_send(event)
+            {
+                self.backlog.push_front(event);
+                return;
             }
         }
-        Ok(self.tally)
+    }
+
+    /// Alerts that wait here.
+    pub(super) fn waiting(&self) -> usize {
+        self.backlog.len()
+    }
+
+    /// Waits until everything is in the spool, but not longer than `patience`: a disk that hangs must not keep the
+    /// sensor from stopping. Gives what was created, and what was lost.
+    pub(super) fn stop(mut self, patience: Duration) -> (Tally, u64) {
+        let until = Instant::now() + patience;
+        while !self.backlog.is_empty() && Instant::now() < until {
+            self.push();
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        let lost = self.lost + self.backlog.len() as u64;
+        drop(self.queue);
+        while !self.thread.is_finished() && Instant::now() < until {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        (self.tally, lost)
     }
 }
 
-fn write(
-    events: &Receiver<Event>,
-    mut sink: Option<Stdout<io::Stdout>>,
-    mut hosts: Hosts,
-    mut notes: Option<Notes>,
-) -> io::Result<()> {
-    while let Ok(mut event) = events.recv() {
-        if let Event::Alert(alert) = &mut event {
-            alert.place = alert.finding.scene.as_deref().and_then(|scene| hosts.place(scene));
-            if notes.as_mut().is_some_and(|notes| !notes.take(alert)) {
-                notes = None;
+/// The writer's thread.
+struct Desk {
+    spool: Spool,
+    node: Node,
+    hosts: Hosts,
+    notes: Option<Notes>,
+    privacy: Privacy,
+    failing: bool,
+}
+
+impl Desk {
+    fn run(mut self, events: &Receiver<Event>) {
+        let mut batch = Vec::with_capacity(TOGETHER);
+        loop {
+            match events.recv_timeout(TICK) {
+                Ok(event) => batch.push(event),
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+                    let ticked = self.spool.tick(clock::now_ms());
+                    self.tell(ticked.map(|()| 0..0));
+                    continue;
+                }
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return,
             }
-        }
-        if let Some(sink) = &mut sink {
-            sink.emit(&event)?;
-            sink.flush()?;
+            batch.extend(events.try_iter().take(TOGETHER - 1));
+            self.write(&mut batch);
+            batch.clear();
         }
     }
-    Ok(())
+
+    /// Places, hides, numbers and keeps them.
+    fn write(&mut self, batch: &mut [Event]) {
+        for event in batch.iter_mut() {
+            let Event::Alert(alert) = event else { continue };
+            alert.place = alert.finding.scene.as_deref().and_then(|scene| self.hosts.place(scene));
+            if self.notes.as_mut().is_some_and(|notes| !notes.take(alert)) {
+                self.notes = None;
+            }
+        }
+        let (privacy, node) = (&self.privacy, &self.node);
+        let render = |event: &Event, sequence| told::json(&privacy.event(event), Some(sequence), Some(node));
+        let mut tell: Vec<_> = batch.iter().map(|event| move |sequence| render(event, sequence)).collect();
+        let both = batch.iter().zip(&mut tell);
+        let mut drafts: Vec<Draft<'_>> = both.map(|(event, json)| draft(event, json)).collect();
+        let appended = self.spool.append(&mut drafts);
+        self.tell(appended);
+    }
+
+    /// Says once that the spool cannot be written, and once that it can again.
+    fn tell(&mut self, result: Result<Range<u64>, NotDurable>) {
+        match result {
+            Ok(_) if std::mem::take(&mut self.failing) => tracing::info!("the spool is written again"),
+            Ok(_) => {}
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!("{error}");
+                }
+            }
+        }
+    }
+}
+
+fn draft<'a>(event: &Event, json: &'a mut dyn FnMut(u64) -> String) -> Draft<'a> {
+    let (time, severity, kind): (_, Severity, _) = match event {
+        Event::Alert(alert) => (alert.last_seen, alert.severity, Kind::Alert),
+        Event::Incident(incident) => (incident.last_seen, incident.severity, Kind::Incident),
+    };
+    Draft { time_ms: time.millis(), severity, kind, json }
 }
 
 /// Keeps the index of alerts, by which people mark them later. Without it alerts go out all the same.

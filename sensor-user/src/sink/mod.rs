@@ -21,6 +21,9 @@ pub mod settings;
 pub mod smtp;
 pub mod stdout;
 pub mod syslog;
+mod taken;
+pub mod trial;
+pub mod wire;
 
 use std::fmt;
 use std::future::Future;
@@ -30,7 +33,9 @@ use std::time::Duration;
 
 use crate::detect::Severity;
 use crate::render::Told;
+use crate::spool::Cursor;
 
+pub use crate::render::Node;
 pub use settings::{Hours, Picks, Settings, Target};
 
 /// Longest reason and answer that are kept, in bytes: what a line of a log holds.
@@ -156,10 +161,10 @@ pub trait Sink: Send {
     /// Opens again what has to be opened again (a rotated file): SIGHUP and SIGUSR1.
     fn reopen(&mut self) {}
 
-    /// The newest event that the other end is known to hold, if it can tell by itself (a file): after a crash delivery
-    /// goes on behind it.
-    fn holds(&mut self) -> Option<u64> {
-        None
+    /// The newest event of each lane that the other end is known to hold, if it can tell by itself (a file): after a crash
+    /// delivery goes on behind it. 0: it cannot tell.
+    fn holds(&mut self) -> Cursor {
+        Cursor::default()
     }
 }
 
@@ -167,13 +172,6 @@ pub trait Sink: Send {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Unusable(pub String);
-
-/// The node that tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
-    /// Its name: the host's, or what the configuration says.
-    pub name: Arc<str>,
-}
 
 /// Opens a sink. What is not there now may come: only what can never work is an error.
 ///

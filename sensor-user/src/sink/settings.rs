@@ -53,6 +53,26 @@ pub enum Target {
     Smtp(smtp::Settings),
 }
 
+impl Target {
+    /// The word of the configuration for it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Stdout(_) => "stdout",
+            Self::File(_) => "file",
+            Self::Http(_) => "http",
+            Self::Alertmanager(_) => "alertmanager",
+            Self::Otlp(_) => "otlp",
+            Self::Kafka(_) => "kafka",
+            Self::Redis(_) => "redis",
+            Self::Nats(_) => "nats",
+            Self::S3(_) => "s3",
+            Self::Syslog(_) => "syslog",
+            Self::Smtp(_) => "smtp",
+        }
+    }
+}
+
 /// Which events a sink gets. Empty lists pick everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Picks {
@@ -64,8 +84,8 @@ pub struct Picks {
     pub not_rules: Vec<String>,
     /// Namespaces of the workload.
     pub namespaces: Vec<String>,
-    /// Labels of the workload, `name=value`, all of them.
-    pub labels: Vec<(String, String)>,
+    /// Labels of the event, `name=value`, all of them.
+    pub labels: Vec<String>,
     /// Alerts, or news of them.
     pub alerts: bool,
     /// Incidents, or news of them.
@@ -99,9 +119,9 @@ impl Picks {
                 None => wanted == name,
             })
         };
-        let label = |(name, value): &(String, String)| {
-            let labels = told.value().pointer("/unmapped/labels");
-            labels.and_then(|all| all.get(name)?.as_str()) == Some(value.as_str())
+        let labels = || told.value().pointer("/metadata/labels").and_then(|all| all.as_array());
+        let has_label = |wanted: &String| {
+            labels().is_some_and(|all| all.iter().any(|label| label.as_str() == Some(wanted)))
         };
         let kind = match told.kind {
             Kind::Alert => self.alerts,
@@ -113,7 +133,7 @@ impl Picks {
             && (self.not_rules.is_empty() || !fits(&self.not_rules, told.rule()))
             && (self.namespaces.is_empty()
                 || told.namespace().is_some_and(|name| fits(&self.namespaces, name)))
-            && self.labels.iter().all(label)
+            && self.labels.iter().all(has_label)
     }
 }
 

@@ -5,10 +5,20 @@
 //! it. No raw token is ever kept: tokens are named by fingerprint. That takes the same key after a restart, so a drawn
 //! key is kept here as well.
 
+pub mod database;
+pub mod events;
 pub mod files;
 pub mod index;
+pub mod keeper;
 pub mod marks;
+pub mod part;
+pub mod parts;
+pub mod query;
 pub mod snapshot;
+pub mod totals;
+pub mod trace;
+pub mod uses;
+pub mod veil;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -19,7 +29,9 @@ use rustix::fs::{FlockOperation, flock};
 use zeroize::Zeroizing;
 
 pub use index::Index;
+pub use keeper::Keeper;
 pub use snapshot::{Part, Snapshot};
+pub use veil::{Name, Veil};
 
 /// Bytes of a drawn fingerprint key: as many as SHA-256 gives (RFC 2104 section 3).
 const KEY_BYTES: usize = 32;
@@ -79,6 +91,12 @@ impl Store {
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(dir.to_owned())),
             Err(errno) => Err(failed("cannot lock", &path)(errno.into())),
         }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Where a file of this store is.

@@ -48,6 +48,29 @@ impl Histogram {
         self.buckets.iter().sum::<u64>() + self.beyond
     }
 
+    /// Their sum.
+    #[must_use]
+    pub const fn sum(&self) -> Duration {
+        Duration::from_nanos(self.sum_ns)
+    }
+
+    /// No more than this share of them was longer: the end of a bucket, so at most twice the truth. None if there are
+    /// none, or if it is longer than every bucket.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> Option<Duration> {
+        #[allow(clippy::cast_precision_loss, reason = "a share of a count is no exact matter")]
+        let wanted = self.count() as f64 * share;
+        let mut seen = 0_u64;
+        for (power, count) in (0_u32..).zip(self.buckets) {
+            seen += count;
+            #[allow(clippy::cast_precision_loss, reason = "a share of a count is no exact matter")]
+            if seen > 0 && seen as f64 >= wanted {
+                return Some(Duration::from_micros(1 << power));
+            }
+        }
+        None
+    }
+
     /// Adds another histogram.
     pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
@@ -69,11 +92,25 @@ pub enum Kind {
     Histogram,
 }
 
+impl Kind {
+    /// The word of the text format.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
 /// The number.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sample {
     /// It only grows.
     Counter(u64),
+    /// Time that only grows, in seconds when rendered.
+    Spent(Duration),
     /// It comes and goes.
     Gauge(f64),
     /// Durations, in seconds when rendered.
@@ -81,9 +118,11 @@ pub enum Sample {
 }
 
 impl Sample {
-    const fn kind(&self) -> Kind {
+    /// What kind of number it is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
         match self {
-            Self::Counter(_) => Kind::Counter,
+            Self::Counter(_) | Self::Spent(_) => Kind::Counter,
             Self::Gauge(_) => Kind::Gauge,
             Self::Histogram(_) => Kind::Histogram,
         }
@@ -151,11 +190,7 @@ pub fn render(metrics: &[Metric]) -> String {
 
 fn render_family(out: &mut String, family: &[&Metric]) {
     let Some(first) = family.first() else { return };
-    let kind = match first.sample.kind() {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Histogram => "histogram",
-    };
+    let kind = first.sample.kind().as_str();
     let help = first.help.replace('\\', "\\\\").replace('\n', "\\n");
     let _ = writeln!(out, "# HELP {} {help}\n# TYPE {} {kind}", first.name, first.name);
     // A series of another kind under the same name would make the whole page unreadable to Prometheus.
@@ -163,6 +198,10 @@ fn render_family(out: &mut String, family: &[&Metric]) {
     for metric in same_kind.take(MAX_SERIES) {
         match &metric.sample {
             Sample::Counter(value) => line(out, metric, "", None, *value),
+            Sample::Spent(value) => {
+                let ns = u64::try_from(value.as_nanos()).unwrap_or(u64::MAX);
+                line(out, metric, "", None, seconds(ns));
+            }
             Sample::Gauge(value) if value.is_finite() => line(out, metric, "", None, *value),
             Sample::Gauge(_) => line(out, metric, "", None, "NaN"),
             Sample::Histogram(histogram) => render_histogram(out, metric, histogram),

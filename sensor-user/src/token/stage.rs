@@ -420,6 +420,12 @@ impl Tokens {
         self.in_flight.len()
     }
 
+    /// The keys that are at hand, issuer by issuer.
+    #[must_use]
+    pub fn ring(&self) -> &KeyRing {
+        &self.ring
+    }
+
     /// What was done so far, and how things stand.
     #[must_use]
     pub fn counters(&self) -> Counters {

@@ -1,4 +1,4 @@
-//! How long after its packet an alert is on standard output, by the wall clock.
+//! How long after its packet an alert is on standard output, and at somebody who follows with `tail -f`, by the wall clock.
 //!
 //! Each sample is one connection from an address of its own, so that each is a new alert: one request with an unsigned
 //! token, which needs no key and no history to be judged. The clock starts before the request is written and stops when
@@ -17,7 +17,7 @@ use crate::attack::Attack;
 use crate::client::{Client, Setup, get};
 use crate::clock;
 use crate::mint::Mint;
-use crate::sensor::{PATIENCE, Sensor};
+use crate::sensor::{Follower, PATIENCE, Sensor};
 
 /// Alerts that are timed in each series: the 99th percentile has ten beyond it.
 const SAMPLES: u32 = 1000;
@@ -31,13 +31,41 @@ pub(super) fn measure(bed: &Bed) -> Result<Vec<Figure>> {
     let (busy, load) = beside_load(bed, || series(bed, &sensor, &request, 2));
     load?;
     let busy = busy?;
+    let tail = Follower::start(&sensor)?;
+    let followed = series(bed, &tail, &request, 3)?;
+    let (followed_busy, load) = beside_load(bed, || series(bed, &tail, &request, 4));
+    load?;
+    let followed_busy = followed_busy?;
+    drop(tail);
     sensor.stop()?;
     let names =
         ["packet to alert, quiet, p50", "packet to alert, quiet, p99", "packet to alert, quiet, worst"];
     let mut figures = percentiles(names, quiet);
     let names = ["packet to alert, busy, p50", "packet to alert, busy, p99", "packet to alert, busy, worst"];
     figures.extend(percentiles(names, busy));
+    let names = ["packet to tail, quiet, p50", "packet to tail, quiet, p99", "packet to tail, quiet, worst"];
+    figures.extend(percentiles(names, followed));
+    let names = ["packet to tail, busy, p50", "packet to tail, busy, p99", "packet to tail, busy, worst"];
+    figures.extend(percentiles(names, followed_busy));
     Ok(figures)
+}
+
+/// Where lines with alerts come from.
+trait Reader {
+    /// The next line.
+    fn line(&self, patience: Duration) -> Option<String>;
+}
+
+impl Reader for Sensor {
+    fn line(&self, patience: Duration) -> Option<String> {
+        Self::line(self, patience)
+    }
+}
+
+impl Reader for Follower {
+    fn line(&self, patience: Duration) -> Option<String> {
+        Self::line(self, patience)
+    }
 }
 
 /// Does something while wrk runs, again and again until it is done.
@@ -66,11 +94,11 @@ fn percentiles(names: [&'static str; 3], mut samples: Vec<f64>) -> Vec<Figure> {
 }
 
 /// Milliseconds of each sample. Addresses are those of 127.`net`.0.0/16.
-fn series(bed: &Bed, sensor: &Sensor, request: &[u8], net: u8) -> Result<Vec<f64>> {
-    (0..SAMPLES).map(|number| sample(bed.address(), sensor, request, net, number)).collect()
+fn series(bed: &Bed, reader: &dyn Reader, request: &[u8], net: u8) -> Result<Vec<f64>> {
+    (0..SAMPLES).map(|number| sample(bed.address(), reader, request, net, number)).collect()
 }
 
-fn sample(server: SocketAddr, sensor: &Sensor, request: &[u8], net: u8, number: u32) -> Result<f64> {
+fn sample(server: SocketAddr, reader: &dyn Reader, request: &[u8], net: u8, number: u32) -> Result<f64> {
     let [_, _, high, low] = number.to_be_bytes();
     let from = IpAddr::from([127, net, high, low]);
     let mut client = Client::connect_with(server, Setup { from: Some(from), ..Setup::default() })?;
@@ -78,7 +106,7 @@ fn sample(server: SocketAddr, sensor: &Sensor, request: &[u8], net: u8, number: 
     let answer = client.ask(request)?;
     let mark = format!("\"{from}\"");
     loop {
-        let line = sensor.line(PATIENCE).with_context(|| format!("no alert about {from}"))?;
+        let line = reader.line(PATIENCE).with_context(|| format!("no alert about {from}"))?;
         // Incidents name the address as well.
         if line.contains(&mark) && line.contains("\"class_uid\":2004") {
             ensure!(line.contains("\"alg-none\"") && answer.status == 200, "{line}");

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::detect::learning::DAY_S;
-use crate::detect::listed::shown;
+use crate::detect::login::shown;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::table::Table;
 use crate::detect::{

@@ -1,0 +1,140 @@
+//! The way of alerts out of the process: the spool, the sinks, and what they need of the host.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::life::LAST_DELIVERIES;
+use super::settings::zone;
+use super::{Options, RuntimeError};
+use crate::config::{Config, Sync};
+use crate::deliver::{Clock, Deliveries, Letters, clock};
+use crate::render::Node;
+use crate::sink::{Picks, Settings, Target, stdout};
+use crate::spool::{self, Spool};
+
+/// How long a sink may take to end when its configuration has changed.
+const TURN: Duration = Duration::from_secs(5);
+
+/// How long standard output may take for one batch: a terminal that is stopped, a pipe that nobody reads.
+const STDOUT_TIMEOUT: Duration = Duration::from_hours(1);
+
+/// The spool and everything that reads it.
+#[derive(Clone)]
+pub(super) struct Delivery {
+    pub(super) spool: Spool,
+    pub(super) sinks: Deliveries,
+    pub(super) letters: Arc<dyn Letters>,
+    pub(super) node: Node,
+    /// Bytes on disk that the spool may take.
+    pub(super) max_bytes: u64,
+}
+
+impl Delivery {
+    /// Opens the spool and starts every sink. `dir` is there if this process alone uses it.
+    pub(super) fn start(
+        dir: Option<&Path>,
+        config: &Config,
+        options: &Options,
+    ) -> Result<Self, RuntimeError> {
+        let node = node(config);
+        let spool = open(dir, config);
+        let letters: Arc<dyn Letters> = Arc::new(Nowhere);
+        let clock = Clock::of_host(zone(&config.time_zone));
+        let sinks = Deliveries::new(spool.clone(), Arc::clone(&letters), clock, node.clone());
+        let delivery = Self { spool, sinks, letters, node, max_bytes: config.spool.max_bytes };
+        delivery.sinks.serve(&wanted(config, options), TURN).map_err(RuntimeError::Sinks)?;
+        Ok(delivery)
+    }
+
+    /// Delivers as this configuration wants it from now on. Takes as long as sinks take to end, so it has a thread.
+    pub(super) fn reconfigure(&self, config: &Config, options: &Options) {
+        let (sinks, wanted) = (self.sinks.clone(), wanted(config, options));
+        let serve = move || match sinks.serve(&wanted, TURN) {
+            Ok(()) => sinks.reopen(),
+            Err(errors) => {
+                for error in errors {
+                    tracing::error!("{error}; sinks stay as they are");
+                }
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("sinks".into()).spawn(serve) {
+            tracing::error!("sinks stay as they are: cannot start a thread: {error}");
+        }
+    }
+
+    /// Delivers what can be delivered at once, and ends. What is left is in the spool.
+    pub(super) fn stop(&self) {
+        self.sinks.stop(LAST_DELIVERIES);
+        if let Err(error) = self.spool.close() {
+            tracing::error!("the spool was not closed: {error}; the newest alerts may be delivered again");
+        }
+    }
+}
+
+/// The spool on disk; in memory, if there is no place for it.
+fn open(dir: Option<&Path>, config: &Config) -> Spool {
+    let Some(dir) = dir else {
+        if !config.sinks.is_empty() {
+            tracing::warn!(
+                "alerts wait for their sinks in memory only: set `state.dir`, so that none is lost"
+            );
+        }
+        return Spool::in_memory();
+    };
+    let sync = match config.spool.sync {
+        Sync::Always => spool::Sync::Always,
+        Sync::Second => spool::Sync::Second,
+        Sync::Never => spool::Sync::Never,
+    };
+    let settings = spool::Settings { max_bytes: config.spool.max_bytes, max_age: config.spool.max_age, sync };
+    Spool::open(&dir.join(SPOOL), settings, clock::now_ms()).unwrap_or_else(|error| {
+        tracing::error!(
+            "no spool in {}: {error}; alerts wait in memory only, and those of earlier runs are not delivered",
+            dir.display()
+        );
+        Spool::in_memory()
+    })
+}
+
+/// The spool's directory in `state.dir`.
+const SPOOL: &str = "spool";
+
+struct Nowhere;
+
+impl Letters for Nowhere {
+    fn add(&self, _: &str, _: &crate::render::Told, _: &crate::sink::Words, _: u32, _: u64) {}
+    fn any_waiting(&self, _: &str) -> bool {
+        false
+    }
+    fn next_replay(&self, _: &str) -> Option<Arc<crate::render::Told>> {
+        None
+    }
+    fn replayed(&self, _: &str) {}
+    fn counts(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
+}
+
+/// Standard output unless it is turned off, and what is configured.
+fn wanted(config: &Config, options: &Options) -> Vec<Settings> {
+    let target = Target::Stdout(stdout::Settings { format: options.format, colour: options.colour });
+    let stdout = Settings {
+        name: "stdout".into(),
+        target,
+        picks: Picks::default(),
+        quiet: None,
+        per_minute: None,
+        timeout: STDOUT_TIMEOUT,
+        give_up_after: None,
+    };
+    config.stdout.enabled.then_some(stdout).into_iter().chain(config.sinks.iter().cloned()).collect()
+}
+
+/// This node, as events name it.
+#[must_use]
+pub(crate) fn node(config: &Config) -> Node {
+    let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name = config.node.clone().unwrap_or_else(host);
+    Node { name: name.into(), labels: config.labels.clone().into() }
+}

@@ -1,0 +1,41 @@
+//! Where the time of a segment goes, stage by stage. The pipeline has no clock: whoever runs it brings one.
+
+use std::fmt;
+
+/// What a segment passes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Reassembly, with the HTTP in it.
+    Http,
+    /// Tokens found and looked up.
+    Token,
+    /// Rules asked.
+    Detect,
+    /// Findings made alerts.
+    Alert,
+}
+
+impl Stage {
+    /// All of them, in order.
+    pub const ALL: [Self; 4] = [Self::Http, Self::Token, Self::Detect, Self::Alert];
+
+    /// The label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Token => "token",
+            Self::Detect => "detect",
+            Self::Alert => "alert",
+        }
+    }
+}
+
+/// Is told when a segment comes and when it has passed a stage.
+pub trait Stopwatch: fmt::Debug {
+    /// A segment has come.
+    fn start(&mut self);
+
+    /// It has passed this stage since the last call.
+    fn lap(&mut self, stage: Stage);
+}
