@@ -13,6 +13,7 @@ mod knowledge;
 mod life;
 mod live;
 mod outward;
+mod records;
 mod replay;
 mod services;
 mod settings;
@@ -33,6 +34,7 @@ use crate::token::hash::NoRandomness;
 pub(crate) use delivery::node;
 pub use live::run;
 pub use replay::replay;
+pub use services::Board;
 
 /// What the runtime needs to know besides the configuration.
 pub struct Options {

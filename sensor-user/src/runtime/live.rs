@@ -7,7 +7,8 @@ use super::delivery::Delivery;
 use super::figures::{self, Losses, Reloads};
 use super::history::History;
 use super::hosts::Hosts;
-use super::life::{LAST_ALERTS, LAST_VERDICTS, keep_memory_private};
+use super::life::{LAST_ALERTS, LAST_RECORDS, LAST_VERDICTS, keep_memory_private};
+use super::records::{self, Records};
 use super::services::{News, Services};
 use super::stages::Stages;
 use super::writer::Writer;
@@ -46,6 +47,14 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     let mut services = Services::start(config)?;
     let delivery = Delivery::start(history.dir(), config, options)?;
     let writer = Writer::start(config, &delivery, Hosts::new(source.cgroup().to_owned()))?;
+    let records = Records::start(records::Plan {
+        dir: records::dir(config, history.dir()),
+        bounds: records::bounds(config),
+        veil: settings::veil(config),
+        privacy: settings::privacy(config),
+        spool: delivery.spool.clone(),
+        hosts: Hosts::new(source.cgroup().to_owned()),
+    })?;
     let (verdicts, pool) = verify(&config.tokens)?;
     let settings = settings::of(config);
     let mut pipeline = Pipeline::new(settings.clone(), Box::new(pool))?;
@@ -61,6 +70,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
         verdicts,
         services,
         writer,
+        records,
         delivery,
         history,
         losses: Losses::default(),
@@ -107,6 +117,7 @@ struct Live {
     verdicts: Receiver<Verdict>,
     services: Services,
     writer: Writer,
+    records: Records,
     delivery: Delivery,
     history: History,
     losses: Losses,
@@ -196,6 +207,7 @@ impl Live {
             self.writer.send(event);
         }
         self.writer.push();
+        self.records.hand_over(&mut self.out.exchanges, &mut self.pipeline);
     }
 
     /// SIGHUP: takes the new configuration, or keeps the old one and says why.
@@ -255,6 +267,7 @@ impl Live {
         self.reloads.show(&mut all);
         figures::kernel(&mut all, &self.source, self.ring_bytes);
         outward::metrics(&mut all, &self.delivery, &self.writer);
+        self.records.metrics(&mut all);
         all.extend(self.stages.metrics());
         self.services.board.show(all);
     }
@@ -270,7 +283,9 @@ impl Live {
         }
         self.pipeline.finish(&mut self.out);
         self.hand_over();
-        let Self { source, mut pipeline, services, writer, delivery, history, losses, began, .. } = self;
+        let Self {
+            source, mut pipeline, services, writer, records, delivery, history, losses, began, ..
+        } = self;
         drop(source);
         history.finish(&mut pipeline);
         services.stop();
@@ -278,6 +293,7 @@ impl Live {
         if lost > 0 {
             tracing::warn!("{lost} alerts were lost: the disk hung for too long");
         }
+        records.stop(LAST_RECORDS);
         delivery.stop();
         Ok(figures::totals(&pipeline, &losses, tally.0, began.elapsed()))
     }
