@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::step::{say, step};
 
 /// A thing that must be there, the Debian and Ubuntu package that brings it, and what is left out without it.
-const WANTED: [(&str, &str, &str); 12] = [
+const WANTED: [(&str, &str, &str); 16] = [
     ("nginx", "nginx-light", "tests on nginx, the live benchmark"),
     ("python3", "python3", "tests on Python, bad networks, the demo"),
     ("node", "nodejs", "tests on Node"),
@@ -19,6 +19,10 @@ const WANTED: [(&str, &str, &str); 12] = [
     ("/usr/include/liburing.h", "liburing-dev", "tests on io_uring"),
     ("wrk", "wrk", "the live benchmark"),
     ("promtool", "prometheus", "tests of the page, the alert rules and the dashboard"),
+    ("rsyslogd", "rsyslog", "tests on rsyslog"),
+    ("/usr/share/doc/rsyslog-gnutls", "rsyslog-gnutls", "tests on rsyslog"),
+    ("/usr/lib/postfix/sbin/master", "postfix libsasl2-modules", "tests on Postfix"),
+    ("saslpasswd2", "sasl2-bin", "tests on Postfix"),
     ("ip", "iproute2", "tests in network namespaces"),
     ("ethtool", "ethtool", "tests in network namespaces"),
 ];
