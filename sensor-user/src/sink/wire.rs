@@ -242,6 +242,8 @@ mod tests {
     use super::*;
     use tokio::net::TcpListener;
 
+    static FLOOD: [u8; 1 << 20] = [b'x'; 1 << 20];
+
     /// What reading a line of at most 16 bytes gives, if the server says this and closes.
     async fn line_of(said: &'static [u8]) -> (Result<Vec<u8>, Broken>, usize) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -264,7 +266,6 @@ mod tests {
         assert!(matches!(line_of(b"0123456789abcdefg\r\n").await.0, Err(Broken::TooLong(16))));
         assert!(matches!(line_of(b"+OK").await.0, Err(Broken::Closed)));
         assert!(matches!(line_of(b"").await.0, Err(Broken::Closed)));
-        static FLOOD: [u8; 1 << 20] = [b'x'; 1 << 20];
         let (line, held) = line_of(&FLOOD).await;
         assert!(matches!(line, Err(Broken::TooLong(16))));
         assert!(held <= 16 + CHUNK, "{held} bytes were kept");

@@ -287,3 +287,108 @@ fn refuse(error: &DatabaseError, path: &Path, stats: &mut Stats) -> Result<(), D
     tracing::warn!("{error}; it was set aside as {}, and is begun anew", aside.display());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt as _;
+
+    use super::*;
+    use crate::seen::Seen;
+    use crate::spool::LANES;
+    use crate::store::staging::{DAY_S, bounds, keep_by, seen, token, veil};
+    use crate::store::trace::{Reader, What, Window};
+
+    fn uses(second: u64, many: u64) -> Vec<Seen> {
+        let alice = token(1, "alice");
+        (0..many).map(|n| seen(second, &[&alice], "10.0.3.7", &format!("GET /r{n}"), 200)).collect()
+    }
+
+    fn count(dir: &Path) -> u64 {
+        let reader = Reader::open(dir, veil()).unwrap();
+        let what = What::Address("10.0.3.7/32".parse().unwrap());
+        reader.trace(&what, Window::EVER, 9).unwrap().totals.0.count
+    }
+
+    #[test]
+    fn uses_go_when_they_are_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut keeper = Keeper::open(dir.path(), bounds()).unwrap();
+        for day in 0..30 {
+            keep_by(&mut keeper, &uses(day * 86_400, 10), 10, &veil());
+        }
+        keeper.close();
+        // Fourteen days, and what is left of the part that the oldest of them is in.
+        assert_eq!(count(dir.path()), 160);
+    }
+
+    #[test]
+    fn bytes_are_bounded_and_the_oldest_go_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let bounds = Bounds { max_bytes: 4 << 20, ..bounds() };
+        let mut keeper = Keeper::open(dir.path(), bounds).unwrap();
+        for minute in 0..200 {
+            keep_by(&mut keeper, &uses(minute * 60, 1000), 1000, &veil());
+            let part = bounds.part_bytes();
+            assert!(keeper.stats().bytes <= bounds.max_bytes + 2 * part, "{}", keeper.stats().bytes);
+        }
+        assert!(keeper.stats().parts_cut > 0);
+        keeper.close();
+        assert!(count(dir.path()) > 1000);
+    }
+
+    #[test]
+    fn a_damaged_part_is_set_aside_and_storing_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut keeper = Keeper::open(dir.path(), bounds()).unwrap();
+        keep_by(&mut keeper, &uses(0, 2000), 2000, &veil());
+        keeper.close();
+        let part = crate::store::parts::list(dir.path()).unwrap().remove(0).path;
+        let file = std::fs::OpenOptions::new().write(true).open(&part).unwrap();
+        file.write_all_at(&[0x5a; 64], 0).unwrap();
+        drop(file);
+        let mut keeper = Keeper::open(dir.path(), bounds()).unwrap();
+        keep_by(&mut keeper, &uses(60, 5), 5, &veil());
+        assert_eq!((keeper.stats().refused, keeper.stats().stored), (1, 5));
+        keeper.close();
+        assert_eq!(count(dir.path()), 5);
+        let aside = std::fs::read_dir(dir.path().join("uses")).unwrap();
+        assert!(aside.flatten().any(|entry| entry.file_name().to_string_lossy().ends_with(".db.refused")));
+    }
+
+    #[test]
+    fn damaged_alerts_are_set_aside_and_come_again_from_the_spool() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut keeper = Keeper::open(dir.path(), bounds()).unwrap();
+        assert!(keeper.keep_events(&[], &Cursor([9; LANES])));
+        keeper.close();
+        std::fs::write(dir.path().join(events::FILE), "this is not a database, not even nearly one").unwrap();
+        let keeper = Keeper::open(dir.path(), bounds()).unwrap();
+        assert_eq!((keeper.cursor(), keeper.stats().refused), (None, 1));
+        assert!(dir.path().join("store.db.refused").exists());
+    }
+
+    #[test]
+    fn strangers_leave_room_for_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let bounds = Bounds { max_bytes: 8 << 20, ..bounds() };
+        let mut keeper = Keeper::open(dir.path(), bounds).unwrap();
+        let veil = veil();
+        let mut gathering = crate::store::uses::Gathering::default();
+        let names = vec!["shop".to_owned()];
+        for flood in 0..20_u64 {
+            for n in 0..5_000_u64 {
+                let client = std::net::Ipv4Addr::from_bits(u32::try_from(flood * 5000 + n).unwrap()).to_string();
+                gathering.add(&seen(flood * 10, &[], &client, "GET /", 401), &veil);
+            }
+            gathering.add(&seen(flood * 10, &[&token(1, "alice")], "10.0.3.7", "GET /", 200), &veil);
+            let gathered = gathering.take().unwrap();
+            keeper.keep_uses(&gathered, &names, &veil, Time::from_secs(DAY_S + flood * 10));
+            gathering.crowded = keeper.is_crowded();
+        }
+        let (rows, strangers) = keeper.parts.open().unwrap().rows();
+        assert!(strangers <= bounds.strangers() + 16_001, "{strangers} of {rows}");
+        assert!(gathering.blurred > 50_000);
+        keeper.close();
+        assert_eq!(count(dir.path()), 20, "what is vouched for is all there");
+    }
+}

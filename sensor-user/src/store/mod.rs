@@ -15,6 +15,8 @@ pub mod part;
 pub mod parts;
 pub mod query;
 pub mod snapshot;
+#[cfg(test)]
+pub(crate) mod staging;
 pub mod totals;
 pub mod trace;
 pub mod uses;

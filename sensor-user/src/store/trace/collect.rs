@@ -172,7 +172,7 @@ impl Ask<'_> {
             }
             _ => self.find(Entity::Token, "jti_hash = ?1 LIMIT ?2", params![self.hash, MOST_ALIKE])?,
         };
-        for (who, verified) in &found {
+        for (_, verified) in &found {
             let verified = *verified != 0;
             all.verified = Some(all.verified.unwrap_or(verified) && verified);
         }
