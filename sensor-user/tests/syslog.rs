@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::Command;
 
 use receivers::{
-    Server, at_last, authority, deliver, free_port, free_udp_port, here, node, program, stranger, told, wait_for,
+    Server, at_last, authority, deliver, free_port, free_udp_port, here, node, program, stranger, told,
+    wait_for,
 };
 use sensor_user::detect::Severity;
 use sensor_user::render::Format;
