@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::step::{say, step};
 
 /// A thing that must be there, the Debian and Ubuntu package that brings it, and what is left out without it.
-const WANTED: [(&str, &str, &str); 11] = [
+const WANTED: [(&str, &str, &str); 12] = [
     ("nginx", "nginx-light", "tests on nginx, the live benchmark"),
     ("python3", "python3", "tests on Python, bad networks, the demo"),
     ("node", "nodejs", "tests on Node"),
@@ -18,6 +18,7 @@ const WANTED: [(&str, &str, &str); 11] = [
     ("cc", "gcc libc6-dev", "tests on io_uring"),
     ("/usr/include/liburing.h", "liburing-dev", "tests on io_uring"),
     ("wrk", "wrk", "the live benchmark"),
+    ("promtool", "prometheus", "tests of the page, the alert rules and the dashboard"),
     ("ip", "iproute2", "tests in network namespaces"),
     ("ethtool", "ethtool", "tests in network namespaces"),
 ];

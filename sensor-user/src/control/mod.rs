@@ -32,9 +32,8 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 
 use crate::capture::Time;
-use crate::render::Told;
 use crate::render::exchange::Followed;
-use crate::sink::Node;
+use crate::render::{Node, Privacy, Told};
 use crate::spool::Spool;
 use crate::telemetry::Metric;
 
@@ -124,6 +123,8 @@ pub struct Sources {
     pub clock: fn() -> Time,
     /// Alerts and incidents.
     pub spool: Spool,
+    /// How people and addresses are shown: so they are looked for.
+    pub privacy: Privacy,
     /// What the spool no longer has.
     pub history: Option<Arc<dyn History>>,
     /// Exchanges, while somebody follows them. The publisher asks for the number of receivers and makes nothing while

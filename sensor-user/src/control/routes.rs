@@ -38,6 +38,10 @@ const SHORT_WATCH: Duration = Duration::from_secs(10);
 /// How often the state may be told to one reader.
 const INTERVALS: std::ops::RangeInclusive<u64> = 200..=60_000;
 
+/// The number of the newest event when a stream begins. Who went on behind a larger one speaks to a sensor that has
+/// begun to count anew.
+pub const HEAD: header::HeaderName = header::HeaderName::from_static("tokenscope-head");
+
 /// The parameters of a query, in their order.
 type Pairs = Vec<(String, String)>;
 type Asked = Result<Query<Pairs>, QueryRejection>;
@@ -182,9 +186,13 @@ async fn told(State(desk): State<Arc<Desk>>, asked: Asked) -> Answer {
         }
     }
     manner.until_ms = wanted.until_ms;
+    wanted.hide(&sources.privacy);
+    let head = *sources.spool.head().borrow();
     let ears = Ears { head: sources.spool.head(), stop: desk.stop.clone(), clock: sources.clock };
     let feed = Feed::new(sources.spool.clone(), sources.history.clone(), wanted, start);
-    Ok(lines(|writer| alerts::tell(feed, manner, ears, writer)))
+    let mut answer = lines(|writer| alerts::tell(feed, manner, ears, writer));
+    answer.headers_mut().insert(HEAD, head.into());
+    Ok(answer)
 }
 
 async fn exchanged(State(desk): State<Arc<Desk>>, asked: Asked) -> Answer {
@@ -212,6 +220,7 @@ async fn exchanged(State(desk): State<Arc<Desk>>, asked: Asked) -> Answer {
         limit = limit.or(Some(FEW_EXCHANGES));
         lasts = lasts.or(Some(SHORT_WATCH));
     }
+    wanted.hide(&desk.sources.privacy);
     let manner = exchanges::Manner { filter: wanted, limit, lasts };
     let (exchanges, stop) = (desk.sources.exchanges.subscribe(), desk.stop.clone());
     Ok(lines(|writer| exchanges::tell(exchanges, manner, stop, writer)))

@@ -32,7 +32,11 @@ pub(super) struct Delivery {
 
 impl Delivery {
     /// Opens the spool and starts every sink. `dir` is there if this process alone uses it.
-    pub(super) fn start(dir: Option<&Path>, config: &Config, options: &Options) -> Result<Self, RuntimeError> {
+    pub(super) fn start(
+        dir: Option<&Path>,
+        config: &Config,
+        options: &Options,
+    ) -> Result<Self, RuntimeError> {
         let node = node(config);
         let spool = open(dir, config);
         let letters: Arc<dyn Letters> = Arc::new(Nowhere);
@@ -72,7 +76,9 @@ impl Delivery {
 fn open(dir: Option<&Path>, config: &Config) -> Spool {
     let Some(dir) = dir else {
         if !config.sinks.is_empty() {
-            tracing::warn!("alerts wait for their sinks in memory only: set `state.dir`, so that none is lost");
+            tracing::warn!(
+                "alerts wait for their sinks in memory only: set `state.dir`, so that none is lost"
+            );
         }
         return Spool::in_memory();
     };
@@ -81,8 +87,7 @@ fn open(dir: Option<&Path>, config: &Config) -> Spool {
         Sync::Second => spool::Sync::Second,
         Sync::Never => spool::Sync::Never,
     };
-    let settings =
-        spool::Settings { max_bytes: config.spool.max_bytes, max_age: config.spool.max_age, sync };
+    let settings = spool::Settings { max_bytes: config.spool.max_bytes, max_age: config.spool.max_age, sync };
     Spool::open(&dir.join(SPOOL), settings, clock::now_ms()).unwrap_or_else(|error| {
         tracing::error!(
             "no spool in {}: {error}; alerts wait in memory only, and those of earlier runs are not delivered",

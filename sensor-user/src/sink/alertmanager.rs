@@ -284,7 +284,7 @@ mod tests {
             resolve_after: Duration::from_mins(10),
             link: None,
         };
-        Alertmanager::new(settings, &Node { name: "node-1".into() }, Arc::new(|| NOW)).unwrap()
+        Alertmanager::new(settings, &Node::named("node-1"), Arc::new(|| NOW)).unwrap()
     }
 
     fn incident(id: &str, activity: u64) -> Told {

@@ -229,7 +229,8 @@ impl Redis {
             "READONLY: this server is a replica: `url` must name the primary".into()
         } else if is("MOVED") || is("ASK") || is("CROSSSLOT") {
             format!("the stream `{stream}` is on another node of a cluster: {text}").into()
-        } else if is("NOAUTH") {
+        } else if is("NOAUTH") || is("unauthenticated") {
+            // Before a login Redis takes only commands that are shorter than ours.
             "NOAUTH: Redis wants a password: set `password`".into()
         } else if is("NOPERM") {
             let needed = if self.settings.dedupe_s > 0 {

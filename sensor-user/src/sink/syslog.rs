@@ -98,8 +98,7 @@ impl Connection {
         Ok(match &settings.to {
             To::Udp(place) => {
                 let mut all = tokio::net::lookup_host((place.host.as_str(), place.port)).await?;
-                let address =
-                    all.next().ok_or_else(|| io::Error::other("its name has no address"))?;
+                let address = all.next().ok_or_else(|| io::Error::other("its name has no address"))?;
                 let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
                 let socket = UdpSocket::bind(any).await?;
                 socket.connect(address).await?;
@@ -111,9 +110,7 @@ impl Connection {
                 Self::Unix(socket)
             }
             To::Tcp(place) => Self::Stream(Wire::connect(place).await?, framing),
-            To::Tls(place, tls) => {
-                Self::Stream(Wire::connect(place).await?.encrypt(tls).await?, framing)
-            }
+            To::Tls(place, tls) => Self::Stream(Wire::connect(place).await?.encrypt(tls).await?, framing),
         })
     }
 
@@ -205,8 +202,13 @@ mod tests {
 
     fn sink(to: To, framing: Framing) -> Box<dyn Sink> {
         let element = Some("tokenscope@32473".into());
-        let form =
-            Form { facility: 16, app: "tokenscope".into(), element, format: Format::Compact, max_bytes: 2048 };
+        let form = Form {
+            facility: 16,
+            app: "tokenscope".into(),
+            element,
+            format: Format::Compact,
+            max_bytes: 2048,
+        };
         open(&Settings { to, framing, form }, &Node::named("me")).unwrap()
     }
 

@@ -61,6 +61,11 @@ pub(super) fn open(dir: &Path, settings: Settings, now_ms: u64, boot: Boot) -> i
         Err(error) if !files::is_full(&error) => return Err(error),
         _ => {}
     }
+    if std::mem::take(&mut shared.gone_changed) {
+        // Nothing else tells of numbers that were skipped, so this must last.
+        let kept = files::replace(&dir.join("gone"), &shared.gone.write(), true);
+        shared.gone_changed = kept.is_err();
+    }
     disk.take_reserve();
     writer.disk = Some(disk);
     Ok(Spool::build(writer, shared, cursors, Some(dir.to_owned()), false))
@@ -89,7 +94,10 @@ fn go_on(shared: &mut Shared, head: Option<&Head>, newest: u64, boot: Boot) {
         }
     };
     shared.head = given;
-    shared.gone.add(ANY, Run { first: known + 1, last: given, events: given.saturating_sub(known) });
+    if given > known {
+        shared.gone.add(ANY, Run { first: known + 1, last: given, events: given - known });
+        shared.gone_changed = true;
+    }
 }
 
 /// Reads everything.
@@ -105,7 +113,8 @@ fn survey(dir: &Path, head: Option<&Head>, repair: bool) -> io::Result<Found> {
             let (given, count) = (head.last.get(lane).copied(), head.ordinal.get(lane).copied());
             let given = (given.unwrap_or(0), count.unwrap_or(0));
             if given.0 > last.0 {
-                shared.gone_changed |= shared.gone.ensure(lane, last.0, given.0, given.1.saturating_sub(last.1));
+                shared.gone_changed |=
+                    shared.gone.ensure(lane, last.0, given.0, given.1.saturating_sub(last.1));
                 last = given;
             }
         }
@@ -147,8 +156,9 @@ fn survey_lane(dir: &Path, lane: usize, repair: bool, shared: &mut Shared) -> io
         let tail = end < length;
         shared.tally.torn += u64::from(tail);
         shared.tally.corrupt += damaged.saturating_sub(u64::from(tail));
-        let evicted = segment.as_ref().is_none_or(|segment| was_evicted(segment, lane, &shared.gone));
-        if evicted {
+        let evicted = |segment: &Segment| shared.gone.was_evicted(lane, segment.last);
+        if segment.as_ref().is_none_or(evicted) {
+            // There is nothing in it, or a crash came before its file was removed.
             last = before;
             discard(&path, repair)?;
             continue;
@@ -166,12 +176,6 @@ fn survey_lane(dir: &Path, lane: usize, repair: bool, shared: &mut Shared) -> io
         lane.segments = segments;
     }
     Ok(last)
-}
-
-/// Whether everything in a segment is known to be gone: a crash came before its file was removed.
-fn was_evicted(segment: &Segment, lane: usize, gone: &Gone) -> bool {
-    let first = segment.marks.first().map_or(segment.first, |mark| mark.sequence);
-    gone.events(lane, first - 1, segment.last) >= segment.events
 }
 
 /// The segments of a lane in order. What is none is set aside.

@@ -123,7 +123,6 @@ catalogue! {
         MAX_FDS: Gauge "process_max_fds" [] "Most file descriptors that may be open.";
         THREADS: Gauge "process_threads" [] "Threads.";
         CLOCK_SECONDS: Gauge "tokenscope_clock_seconds" [] "The host's clock when the page was made, seconds since the epoch: alerts are dated by it.";
-        READY: Gauge "tokenscope_ready" [] "1 once capture is attached and the configuration is in effect; what /readyz says.";
         CONFIG_RELOAD_OK: Gauge "tokenscope_config_last_reload_successful" [] "Whether the configuration was taken when it was last read: 1 or 0.";
         CONFIG_RELOAD_TIME: Gauge "tokenscope_config_last_reload_success_timestamp_seconds" [] "When a configuration was last taken, seconds since the epoch.";
         HISTORY_BYTES: Gauge "tokenscope_history_saved_bytes" ["part"] "Bytes of the history as it was saved last, by part: a rule, or what all rules share.";
@@ -250,7 +249,8 @@ a time; what they drop for want of room is a loss and is counted.
 pub fn markdown() -> String {
     let mut out = String::from(INTRO);
     for section in SECTIONS {
-        let _ = write!(out, "\n## {}\n\n| name | kind | labels | meaning |\n|---|---|---|---|\n", section.title);
+        let _ =
+            write!(out, "\n## {}\n\n| name | kind | labels | meaning |\n|---|---|---|---|\n", section.title);
         for card in section.cards {
             let labels = card.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
             let _ = writeln!(out, "| `{}` | {} | {labels} | {} |", card.name, card.kind.as_str(), card.help);
@@ -295,6 +295,9 @@ mod tests {
             std::fs::write(path, &fresh).unwrap();
         }
         let found = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(found == fresh, "docs/metrics.md is stale: run `cargo xtask docs`, or this test with BLESS=1");
+        assert!(
+            found == fresh,
+            "docs/metrics.md is stale: run `cargo xtask docs`, or this test with BLESS=1"
+        );
     }
 }

@@ -126,7 +126,8 @@ impl Talk {
     }
 
     async fn log_in(&mut self, login: &Login) -> Result<(), Trouble> {
-        let ways = self.offers.iter().filter(|offer| offer.starts_with("AUTH ") || offer.starts_with("AUTH="));
+        let ways =
+            self.offers.iter().filter(|offer| offer.starts_with("AUTH ") || offer.starts_with("AUTH="));
         let ways: Vec<&str> = ways.flat_map(|offer| offer[5..].split(' ')).collect();
         let password = &login.password.0;
         let coded = |bytes: &[u8]| Zeroizing::new(STANDARD.encode(bytes));
@@ -150,7 +151,12 @@ impl Talk {
     }
 
     /// Sends one mail. Whoever of the recipients is refused does not keep it from the others.
-    pub(super) async fn mail(&mut self, from: &str, to: &[String], letter: &Letter) -> Result<Mailed, Trouble> {
+    pub(super) async fn mail(
+        &mut self,
+        from: &str,
+        to: &[String],
+        letter: &Letter,
+    ) -> Result<Mailed, Trouble> {
         let reply = self.say(&format!("MAIL FROM:<{from}>")).await?;
         // A sender that is not allowed is a matter of the configuration, not of this mail.
         fine("MAIL FROM", &reply)?;

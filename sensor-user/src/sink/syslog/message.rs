@@ -250,7 +250,10 @@ mod tests {
     fn without_an_element_there_is_a_dash() {
         let form = Form { element: None, ..form(Format::Compact) };
         let message = form.message(&told(&Event::Incident(Box::new(incident()))), "");
-        assert!(message.starts_with("<131>1 ") && message.contains(" - tokenscope - incident - \u{feff}"), "{message}");
+        assert!(
+            message.starts_with("<131>1 ") && message.contains(" - tokenscope - incident - \u{feff}"),
+            "{message}"
+        );
     }
 
     proptest! {

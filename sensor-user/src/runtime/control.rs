@@ -1,0 +1,66 @@
+//! The control socket's thread: whoever asks is answered here, and no other thread ever waits for them.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::SystemTime;
+
+use tokio::sync::{broadcast, watch};
+
+use super::RuntimeError;
+use crate::capture::Time;
+use crate::control::{Server, Settings, Sources};
+use crate::render::exchange::Followed;
+
+/// The thread. Dropping it leaves it alone; [`stop`](Self::stop) ends it.
+pub(super) struct Control {
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Where exchanges are published for those who follow them: whoever publishes asks for the number of receivers first.
+pub(super) fn exchanges() -> broadcast::Sender<Arc<Followed>> {
+    broadcast::Sender::new(crate::control::EXCHANGES)
+}
+
+/// What time it is.
+pub(super) fn now() -> Time {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Time(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+}
+
+impl Control {
+    /// Listens and starts the thread. What cannot be listened on is told of, and is no reason not to watch.
+    pub(super) fn start(settings: &Settings, sources: Sources) -> Result<Self, RuntimeError> {
+        let (stop, stopped) = watch::channel(false);
+        let server = Server::open(settings);
+        if server.is_deaf() {
+            return Ok(Self { stop, thread: None });
+        }
+        if let Some(address) = server.address() {
+            tracing::info!("control at {address}");
+        }
+        let started = |cause| RuntimeError::Start { what: "the control socket", cause };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(4)
+            .build()
+            .map_err(started)?;
+        let serve = move || {
+            if let Err(error) = runtime.block_on(server.serve(sources, stopped)) {
+                tracing::error!("the control socket is gone: {error}");
+            }
+            // A question about the past may still be worked on: it is not waited for.
+            runtime.shutdown_background();
+        };
+        let thread = std::thread::Builder::new().name("control".into()).spawn(serve).map_err(started)?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Tells readers what there is, for half a second at most, and ends.
+    pub(super) fn stop(self) {
+        let _ = self.stop.send(true);
+        if let Some(thread) = self.thread {
+            let _ = thread.join();
+        }
+    }
+}
