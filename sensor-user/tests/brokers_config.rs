@@ -17,7 +17,8 @@ use sensor_user::sink::nats::Auth;
 use sensor_user::sink::s3::Encryption;
 use sensor_user::sink::{Node, Target, open};
 
-const SECRETS: [(&str, &str); 3] = [("PASSWORD", "hunter2"), ("KEY_ID", "AKIAhunter2"), ("SECRET", "hunter2hunter2")];
+const SECRETS: [(&str, &str); 3] =
+    [("PASSWORD", "hunter2"), ("KEY_ID", "AKIAhunter2"), ("SECRET", "hunter2hunter2")];
 
 fn load(sink: &str) -> Result<config::Loaded, config::Report> {
     let environment = Environment::from(SECRETS);
@@ -48,7 +49,10 @@ fn little_is_enough() {
     let Target::Kafka(kafka) = target("{type: kafka, brokers: [k1:9092, k2]}").0 else { panic!() };
     assert_eq!(kafka.client.brokers, ["k1:9092", "k2:9092"]);
     assert_eq!((kafka.topic.as_str(), kafka.key), ("tokenscope.alerts", Key::AlertId));
-    assert_eq!((kafka.client.compression, kafka.client.timeout), (Compression::Zstd, Duration::from_secs(10)));
+    assert_eq!(
+        (kafka.client.compression, kafka.client.timeout),
+        (Compression::Zstd, Duration::from_secs(10))
+    );
     let Target::Redis(redis) = target("{type: redis, url: \"redis://127.0.0.1\"}").0 else { panic!() };
     assert_eq!((redis.stream.as_str(), redis.place.port, redis.tls), ("tokenscope:alerts", 6379, None));
     let Target::Nats(nats) = target("{type: nats, servers: [\"nats://127.0.0.1\"]}").0 else { panic!() };

@@ -115,8 +115,13 @@ async fn records_are_in_order_with_their_keys_and_headers() {
     assert_eq!(first.key(), Some(&b"alert-1"[..]));
     assert_eq!(first.payload(), Some(told(1).json().as_bytes()));
     assert_eq!(first.timestamp().to_millis(), i64::try_from(told(1).time_ms).ok());
-    let expected =
-        [("severity", "high"), ("rule", "alg-none"), ("node", "node-1"), ("sequence", "1"), ("schema", "ocsf/1.8.0")];
+    let expected = [
+        ("severity", "high"),
+        ("rule", "alg-none"),
+        ("node", "node-1"),
+        ("sequence", "1"),
+        ("schema", "ocsf/1.8.0"),
+    ];
     for (name, value) in expected {
         assert_eq!(header(first, &format!("tokenscope-{name}")), value);
     }
@@ -300,12 +305,25 @@ async fn tls_verifies_and_secrets_stay_secret() {
     let port = free_port();
     let number = port.to_string();
     let command = [
-        "openssl", "s_server", "-accept", &number, "-cert", "server.pem", "-key", "server.key", "-CAfile", "ca.pem",
-        "-Verify", "1", "-verify_return_error", "-quiet",
+        "openssl",
+        "s_server",
+        "-accept",
+        &number,
+        "-cert",
+        "server.pem",
+        "-key",
+        "server.key",
+        "-CAfile",
+        "ca.pem",
+        "-Verify",
+        "1",
+        "-verify_return_error",
+        "-quiet",
     ];
     let server = Server::start(dir.path(), port, "openssl", &command);
     let at = |name: &str| Some(dir.path().join(name));
-    let ours = TlsSettings { ca: at("ca.pem"), cert: at("client.pem"), key: at("client.key"), only_ca: false };
+    let ours =
+        TlsSettings { ca: at("ca.pem"), cert: at("client.pem"), key: at("client.key"), only_ca: false };
     let with = |tls: TlsSettings| {
         let mut settings = settings(&format!("127.0.0.1:{}", server.port));
         settings.client.tls = Some(tls);
@@ -334,20 +352,25 @@ async fn tansu_stores_what_kcat_reads() {
     let port = free_port();
     let address = format!("tcp://127.0.0.1:{port}");
     let command = [
-        tansu.as_str(), "broker", "--listener-url", &address, "--advertised-listener-url", &address,
-        "--storage-engine", "memory://tokenscope/",
+        tansu.as_str(),
+        "broker",
+        "--listener-url",
+        &address,
+        "--advertised-listener-url",
+        &address,
+        "--storage-engine",
+        "memory://tokenscope/",
     ];
     let _server = Server::start(dir.path(), port, "tansu", &command);
-    let create = [
-        tansu.as_str(), "topic", "create", "--broker", &address, TOPIC, "--partitions", "1",
-    ];
+    let create = [tansu.as_str(), "topic", "create", "--broker", &address, TOPIC, "--partitions", "1"];
     output(&create);
     let brokers = format!("127.0.0.1:{port}");
     let mut sink = sink(&brokers);
     let batch: Vec<Arc<Told>> = events(1..=100);
     deliver_at_last(&mut sink, &batch).await;
     assert_done(&deliver(&mut sink, &events(101..=150)).await);
-    let said = output(&["kcat", "-C", "-b", &brokers, "-t", TOPIC, "-o", "beginning", "-e", "-q", "-f", "%k %s\\n"]);
+    let said =
+        output(&["kcat", "-C", "-b", &brokers, "-t", TOPIC, "-o", "beginning", "-e", "-q", "-f", "%k %s\\n"]);
     let expected: Vec<String> =
         events(1..=150).iter().map(|event| format!("{} {}", event.id(), event.json())).collect();
     assert_eq!(said.lines().collect::<Vec<_>>(), expected);

@@ -34,8 +34,7 @@ const PUBLIC: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
 fn server(dir: &Path, more: &str) -> Server {
     let port = free_port();
     let store = dir.join("store").display().to_string();
-    let config =
-        format!("listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{store}\" }}\n{more}\n");
+    let config = format!("listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{store}\" }}\n{more}\n");
     std::fs::write(dir.join("nats.conf"), config).unwrap();
     Server::start(dir, port, "nats-server", &["nats-server", "-c", "nats.conf"])
 }
@@ -119,7 +118,8 @@ fn add_stream(port: u16, more: &Value) {
 fn stored(port: u16) -> Vec<(String, String, Value)> {
     let info = ask(port, "STREAM.INFO.TOKENSCOPE", &json!({}));
     let last = info["state"]["last_seq"].as_u64().unwrap();
-    let decode = |value: &Value| String::from_utf8(STANDARD.decode(value.as_str().unwrap()).unwrap()).unwrap();
+    let decode =
+        |value: &Value| String::from_utf8(STANDARD.decode(value.as_str().unwrap()).unwrap()).unwrap();
     let get = |seq: u64| {
         let message = ask(port, "STREAM.MSG.GET.TOKENSCOPE", &json!({"seq": seq}))["message"].clone();
         let body = serde_json::from_str(&decode(&message["data"])).unwrap();
@@ -177,8 +177,12 @@ async fn what_is_too_large_is_refused_and_the_rest_is_stored() {
     let server = server(dir.path(), "max_payload: 8192");
     add_stream(server.port, &json!({"max_msg_size": 4000}));
     let mut sink = sink(&settings(server.port));
-    let batch =
-        [brokers::told(1), with_message(2, &"x".repeat(5000)), brokers::told(3), with_message(4, &"x".repeat(9000))];
+    let batch = [
+        brokers::told(1),
+        with_message(2, &"x".repeat(5000)),
+        brokers::told(3),
+        with_message(4, &"x".repeat(9000)),
+    ];
     let Outcome::Done { refused, .. } = deliver(&mut sink, &batch).await else { panic!("not taken") };
     assert_eq!(refused.iter().map(|refusal| refusal.index).collect::<Vec<_>>(), [1, 3]);
     assert!(refused[1].reason.as_str().contains("takes 8192"), "{refused:?}");
@@ -235,7 +239,9 @@ async fn each_way_to_present_oneself_is_accepted_and_wrong_ones_are_not() {
     let weak = with(Auth::User("weak".into(), secret("pw")));
     let why = reason(deliver(&mut sink(&weak), &events(1..=3)).await);
     assert!(why.contains("Permissions Violation"), "{why}");
-    assert!(open(&with(Auth::Nkey(secret("SUNONE"))), &node()).err().unwrap().to_string().contains("nkey seed"));
+    assert!(
+        open(&with(Auth::Nkey(secret("SUNONE"))), &node()).err().unwrap().to_string().contains("nkey seed")
+    );
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -251,13 +257,13 @@ async fn a_token_opens_the_door() {
 async fn tls_is_used_where_either_side_wants_it() {
     let dir = tempfile::tempdir().unwrap();
     authority(dir.path());
-    let tls = "tls { cert_file: \"server.pem\", key_file: \"server.key\", ca_file: \"ca.pem\", verify: true }";
+    let tls =
+        "tls { cert_file: \"server.pem\", key_file: \"server.key\", ca_file: \"ca.pem\", verify: true }";
     let server = server(dir.path(), tls);
     let at = |name: &str| Some(dir.path().join(name));
     let both = TlsSettings { ca: at("ca.pem"), cert: at("client.pem"), key: at("client.key"), only_ca: true };
     for encrypted in [false, true] {
-        let settings =
-            Settings { encrypted, tls: both.clone(), jetstream: false, ..settings(server.port) };
+        let settings = Settings { encrypted, tls: both.clone(), jetstream: false, ..settings(server.port) };
         assert_done(&deliver(&mut sink(&settings), &events(1..=3)).await);
     }
     let stranger = Settings { jetstream: false, ..settings(server.port) };
@@ -269,7 +275,8 @@ async fn tls_is_used_where_either_side_wants_it() {
 async fn the_first_server_that_answers_is_used() {
     let dir = tempfile::tempdir().unwrap();
     let server = server(dir.path(), "");
-    let servers = vec![here(free_port()), Place { host: "no.such.host.invalid".into(), port: 1 }, here(server.port)];
+    let servers =
+        vec![here(free_port()), Place { host: "no.such.host.invalid".into(), port: 1 }, here(server.port)];
     let mut sink = sink(&Settings { servers, jetstream: false, ..settings(server.port) });
     assert_done(&deliver(&mut sink, &events(1..=3)).await);
 }

@@ -81,9 +81,10 @@ async fn each_event_is_an_entry_and_a_repeat_adds_nothing() {
     let entry = &ask(server.port, &["XRANGE", "tokenscope:alerts", "-", "+", "COUNT", "1"])[0][1];
     let names: Vec<&str> = entry.as_array().unwrap().iter().step_by(2).map(|n| n.as_str().unwrap()).collect();
     assert_eq!(names, ["id", "severity", "rule", "sequence", "node", "json"]);
-    assert_eq!((&entry[3], &entry[5], &entry[7], &entry[9]), (
-        &"high".into(), &"alg-none".into(), &"1".into(), &"node-1".into()
-    ));
+    assert_eq!(
+        (&entry[3], &entry[5], &entry[7], &entry[9]),
+        (&"high".into(), &"alg-none".into(), &"1".into(), &"node-1".into())
+    );
     assert_eq!(entry[11], brokers::told(1).json());
     // The same batch again, cut elsewhere, by a sink that remembers nothing.
     let mut second = sink(&settings(server.port));
@@ -169,9 +170,8 @@ async fn users_need_what_the_reason_says_and_no_more() {
 async fn tls_trusts_whom_it_should_and_shows_a_certificate() {
     let dir = tempfile::tempdir().unwrap();
     authority(dir.path());
-    let options = [
-        "--tls-cert-file", "server.pem", "--tls-key-file", "server.key", "--tls-ca-cert-file", "ca.pem",
-    ];
+    let options =
+        ["--tls-cert-file", "server.pem", "--tls-key-file", "server.key", "--tls-ca-cert-file", "ca.pem"];
     let server = server(dir.path(), &options);
     let at = |name: &str| Some(dir.path().join(name));
     let with = |tls: TlsSettings| Settings { tls: Some(tls), ..settings(server.port) };
@@ -179,7 +179,10 @@ async fn tls_trusts_whom_it_should_and_shows_a_certificate() {
     assert_done(&deliver(&mut sink(&with(both.clone())), &events(1..=100)).await);
     // The same server by a name that its certificate does not have.
     let other = Settings { place: brokers::here(server.port), ..with(both.clone()) };
-    let other = Settings { place: sensor_user::sink::wire::Place { host: "127.0.0.2".into(), ..other.place }, ..other };
+    let other = Settings {
+        place: sensor_user::sink::wire::Place { host: "127.0.0.2".into(), ..other.place },
+        ..other
+    };
     let why = reason(deliver(&mut sink(&other), &events(1..=1)).await);
     assert!(why.contains("cannot connect") || why.contains("certificate"), "{why}");
     let stranger = TlsSettings { ca: None, only_ca: false, ..both.clone() };

@@ -27,16 +27,15 @@ use sensor_user::sink::s3::{Encryption, Keys, Settings, open};
 use sensor_user::sink::{Outcome, Sink};
 
 fn server(dir: &Path, more: &[&str]) -> Server {
-    let tools = std::env::var_os("TOKENSCOPE_TEST_TOOLS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools"),
-        PathBuf::from,
-    );
+    let tools = std::env::var_os("TOKENSCOPE_TEST_TOOLS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools"), PathBuf::from);
     let program = tools.join("s3rver/node_modules/s3rver/bin/s3rver.js");
     assert!(program.exists(), "s3rver is missing: `cargo xtask test` installs it into {}", tools.display());
     let port = free_port();
     let (number, program) = (port.to_string(), program.display().to_string());
     std::fs::create_dir_all(dir.join("data")).unwrap();
-    let mut command = vec!["node", &program, "-d", "data", "-a", "127.0.0.1", "-p", &number, "--no-vhost-buckets"];
+    let mut command =
+        vec!["node", &program, "-d", "data", "-a", "127.0.0.1", "-p", &number, "--no-vhost-buckets"];
     command.extend(more);
     Server::start(dir, port, "nodejs and npm", &command)
 }
@@ -98,8 +97,14 @@ async fn events_are_lines_of_objects_by_the_hour() {
         // The second time it is the same: the same objects again.
         assert_done(&deliver(&mut sink, &batch).await);
         let expected = BTreeMap::from([
-            ("tokenscope/2026/11/22/00/node-1-000000000001-000000000200.ndjson.zst".to_owned(), lines(&batch[..200])),
-            ("tokenscope/2026/11/22/01/node-1-000000000201-000000000201.ndjson.zst".to_owned(), lines(&batch[200..])),
+            (
+                "tokenscope/2026/11/22/00/node-1-000000000001-000000000200.ndjson.zst".to_owned(),
+                lines(&batch[..200]),
+            ),
+            (
+                "tokenscope/2026/11/22/01/node-1-000000000201-000000000201.ndjson.zst".to_owned(),
+                lines(&batch[200..]),
+            ),
         ]);
         assert_eq!(objects(dir.path()), expected);
     }
@@ -154,11 +159,11 @@ async fn keys_that_are_wrong_are_told_and_not_shown() {
 async fn tls_trusts_a_custom_authority() {
     let dir = tempfile::tempdir().unwrap();
     authority(dir.path());
-    let server = server(dir.path(), &[&BUCKET[..], &["--key", "server.key", "--cert", "server.pem"]].concat());
+    let server =
+        server(dir.path(), &[&BUCKET[..], &["--key", "server.key", "--cert", "server.pem"]].concat());
     let tls = TlsSettings { ca: Some(dir.path().join("ca.pem")), ..TlsSettings::default() };
     let stranger = settings(&format!("https://127.0.0.1:{}", server.port));
-    let trusting =
-        Settings { client: ClientSettings { tls, proxy: Proxy::None }, ..stranger.clone() };
+    let trusting = Settings { client: ClientSettings { tls, proxy: Proxy::None }, ..stranger.clone() };
     assert_done(&deliver(&mut open(&trusting, &node()).unwrap(), &events(1..=3)).await);
     assert_eq!(objects(dir.path()).len(), 1);
     let why = reason(deliver(&mut open(&stranger, &node()).unwrap(), &events(1..=3)).await);

@@ -81,7 +81,8 @@ impl Postfix {
         let dir = self.dir.path().join("box").join(who).join("new");
         let mut mails = wait_for("mail", || {
             let all: Vec<_> = fs::read_dir(&dir).ok()?.map(|entry| entry.unwrap().path()).collect();
-            (all.len() >= least).then(|| all.iter().map(|mail| fs::read_to_string(mail).unwrap()).collect::<Vec<_>>())
+            (all.len() >= least)
+                .then(|| all.iter().map(|mail| fs::read_to_string(mail).unwrap()).collect::<Vec<_>>())
         });
         mails.sort();
         mails
@@ -126,7 +127,11 @@ fn postfix_user() -> u32 {
 
 fn add_user(at: &Path) {
     let mut command = Command::new(program(&["saslpasswd2"], "sasl2-bin libsasl2-modules"));
-    command.args(["-p", "-c", "-u", "localhost", "-f"]).arg(at.join("sasl/db")).arg("sensor").stdin(Stdio::piped());
+    command
+        .args(["-p", "-c", "-u", "localhost", "-f"])
+        .arg(at.join("sasl/db"))
+        .arg("sensor")
+        .stdin(Stdio::piped());
     let mut child = command.spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"hunter2 \xc3\xa9").unwrap();
     assert!(child.wait().unwrap().success());
@@ -161,14 +166,18 @@ async fn mails_arrive_encrypted_and_logged_in() {
             told(number * 10 + 2, Severity::Medium),
         ];
         let outcome = deliver(&mut sink, &events).await;
-        assert!(matches!(&outcome, Outcome::Done { refused, .. } if refused.is_empty()), "{security:?}: {outcome:?}");
+        assert!(
+            matches!(&outcome, Outcome::Done { refused, .. } if refused.is_empty()),
+            "{security:?}: {outcome:?}"
+        );
         let so_far = usize::try_from(number).unwrap() * 2;
         for who in ["a", "b"] {
             let mails = postfix.mails(who, so_far);
             assert_eq!(mails.len(), so_far);
             let newest = |subject: &str| {
                 let mine = format!("with {protocol} ");
-                let fits = |mail: &&String| mail.contains(&mine) && header(mail, "Subject").starts_with(subject);
+                let fits =
+                    |mail: &&String| mail.contains(&mine) && header(mail, "Subject").starts_with(subject);
                 mails.iter().filter(fits).count()
             };
             assert!(newest("[CRITICAL] sink-test on test/orders (node-1)") >= 1, "{mails:?}");

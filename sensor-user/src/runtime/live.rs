@@ -283,7 +283,9 @@ impl Live {
         }
         self.pipeline.finish(&mut self.out);
         self.hand_over();
-        let Self { source, mut pipeline, services, writer, records, delivery, history, losses, began, .. } = self;
+        let Self {
+            source, mut pipeline, services, writer, records, delivery, history, losses, began, ..
+        } = self;
         drop(source);
         history.finish(&mut pipeline);
         services.stop();

@@ -243,7 +243,9 @@ impl Clerk {
                 self.keeper = Some(keeper);
             }
             Err(error) => {
-                tracing::error!("nothing is kept to be searched: {error}; see `state.dir` and `store.enabled`");
+                tracing::error!(
+                    "nothing is kept to be searched: {error}; see `state.dir` and `store.enabled`"
+                );
             }
         }
     }
@@ -324,7 +326,10 @@ impl Clerk {
             self.placed = now;
         }
         let hosts = &mut self.plan.hosts;
-        let known = self.places.entry(service).or_insert_with(|| hosts.place_of(&origin, service.address).map(Arc::new));
+        let known = self
+            .places
+            .entry(service)
+            .or_insert_with(|| hosts.place_of(&origin, service.address).map(Arc::new));
         known.clone()
     }
 }

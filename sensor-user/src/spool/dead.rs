@@ -152,7 +152,14 @@ impl Dead {
     ///
     /// # Errors
     /// When it cannot be written, even after older ones were given up.
-    pub fn add(&self, sink: &str, told: &Arc<Told>, reason: &str, attempts: u32, now_ms: u64) -> io::Result<u64> {
+    pub fn add(
+        &self,
+        sink: &str,
+        told: &Arc<Told>,
+        reason: &str,
+        attempts: u32,
+        now_ms: u64,
+    ) -> io::Result<u64> {
         let (event, reason) = (Arc::clone(told), reason.to_owned());
         self.add_all(sink, &[Letter { at_ms: now_ms, attempts, reason, event }])
     }
@@ -248,7 +255,9 @@ impl Dead {
             files::make_dir(&replay)?;
             let waiting = numbered(&replay)?;
             if waiting.iter().map(|file| file.bytes).sum::<u64>() > self.max_bytes {
-                return Err(io::Error::other("too many letters wait to be sent again already; start the sensor"));
+                return Err(io::Error::other(
+                    "too many letters wait to be sent again already; start the sensor",
+                ));
             }
             let mut number = waiting.last().map_or(0, |file| file.number);
             for batch in batches(lines) {
@@ -324,7 +333,11 @@ impl Dead {
             }
             keep(&dir, &taken)?;
             for (path, rest) in changed {
-                if rest.is_empty() { files::remove(&path)? } else { files::replace(&path, rest.as_bytes(), true)? }
+                if rest.is_empty() {
+                    files::remove(&path)?
+                } else {
+                    files::replace(&path, rest.as_bytes(), true)?
+                }
             }
             count += taken.len() as u64;
         }
@@ -373,7 +386,8 @@ fn text(path: &Path) -> io::Result<String> {
             file?.take(most).read_to_end(&mut bytes)?;
         }
     }
-    Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    Ok(String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 /// Waits until nobody else changes the letters of this sink.
@@ -386,7 +400,8 @@ fn lock(dir: &Path) -> io::Result<File> {
 
 /// Appends lines to the newest file, or to a new one if it is large enough. All of them or none.
 fn append(dir: &Path, newest: Option<&Numbered>, lines: &[u8], limit: u64) -> io::Result<()> {
-    let number = newest.map_or(1, |file| file.number + u64::from(file.bytes > 0 && file.bytes + lines.len() as u64 > limit));
+    let number = newest
+        .map_or(1, |file| file.number + u64::from(file.bytes > 0 && file.bytes + lines.len() as u64 > limit));
     let path = path(dir, number);
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path)?;
     let length = file.metadata()?.len();
@@ -467,7 +482,11 @@ mod tests {
         assert_eq!(all.iter().map(|(sink, _)| sink.as_str()).collect::<Vec<_>>(), ["mail", "siem"]);
         let (_, letter) = &all[1];
         assert_eq!((letter.at_ms, letter.attempts), (99, 3));
-        assert!(letter.reason.starts_with("400: \"bad\"") && !letter.reason.contains('\n'), "{}", letter.reason);
+        assert!(
+            letter.reason.starts_with("400: \"bad\"") && !letter.reason.contains('\n'),
+            "{}",
+            letter.reason
+        );
         assert_eq!(letter.event.json(), told(7, 10).json());
         assert_eq!((letter.event.kind, letter.event.severity), (Kind::Incident, Severity::High));
         assert_eq!(all[0].1.event.json(), "{\"half");
@@ -511,7 +530,8 @@ mod tests {
             sent.extend(replay.letters.iter().map(|letter| letter.event.sequence));
             dead.done(&replay).unwrap();
         }
-        let expected: Vec<u64> = [3, 4].into_iter().chain((1..=150).filter(|n| ![3, 4].contains(n))).collect();
+        let expected: Vec<u64> =
+            [3, 4].into_iter().chain((1..=150).filter(|n| ![3, 4].contains(n))).collect();
         assert_eq!(sent, expected);
         assert!(numbers(&dead, &of("siem", &[])).is_empty());
         assert_eq!(numbers(&dead, &Filter::default()), [3]);

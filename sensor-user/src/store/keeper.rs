@@ -119,7 +119,9 @@ impl Keeper {
             Err(DatabaseError::Sqlite { cause, .. }) if is_full(&cause) => {
                 self.stats.full += exchanges;
                 self.paused_until = Some(now.plus(PAUSE));
-                self.tell_failure("the disk is full: uses of tokens are not stored for a while, and the oldest are deleted");
+                self.tell_failure(
+                    "the disk is full: uses of tokens are not stored for a while, and the oldest are deleted",
+                );
                 let _ = self.parts.cut_oldest();
             }
             Err(error) => {
@@ -263,7 +265,10 @@ impl Keeper {
     fn tell_failure(&mut self, what: &str) {
         if !self.failing {
             self.failing = true;
-            tracing::error!("store in {}: {what}; make room, or see `state.dir` and `store.max_bytes`", self.dir.display());
+            tracing::error!(
+                "store in {}: {what}; make room, or see `state.dir` and `store.max_bytes`",
+                self.dir.display()
+            );
         }
     }
 
@@ -372,7 +377,8 @@ mod tests {
         let names = vec!["shop".to_owned()];
         for flood in 0..20_u64 {
             for n in 0..5_000_u64 {
-                let client = std::net::Ipv4Addr::from_bits(u32::try_from(flood * 5000 + n).unwrap()).to_string();
+                let client =
+                    std::net::Ipv4Addr::from_bits(u32::try_from(flood * 5000 + n).unwrap()).to_string();
                 gathering.add(&seen(flood * 10, &[], &client, "GET /", 401), &veil);
             }
             gathering.add(&seen(flood * 10, &[&token(1, "alice")], "10.0.3.7", "GET /", 200), &veil);

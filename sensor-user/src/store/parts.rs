@@ -142,7 +142,8 @@ impl Parts {
             let path = part.path().to_owned();
             part.close().map_err(DatabaseError::of(&path))?;
         }
-        let all = list(&self.dir).map_err(|cause| DatabaseError::Io { what: "read", path: dir.clone(), cause })?;
+        let all =
+            list(&self.dir).map_err(|cause| DatabaseError::Io { what: "read", path: dir.clone(), cause })?;
         let day = now.millis() / DAY_MS * DAY_MS;
         // After a restart the newest part goes on; when it was large, the next begins in the middle of a day.
         let newest = all.iter().rfind(|place| place.start_ms <= now.millis());
@@ -254,7 +255,9 @@ mod tests {
             assert_eq!(start_of(&name_of(ms)), Some(ms));
         }
         assert_eq!(name_of(1_795_284_245_000), "20261121T180405.db");
-        for other in ["", "x.db", "20261121T180405.db-wal", "20261321T180405.db", "20261121T180405.db.refused"] {
+        for other in
+            ["", "x.db", "20261121T180405.db-wal", "20261321T180405.db", "20261121T180405.db.refused"]
+        {
             assert_eq!(start_of(other), None, "{other}");
         }
     }

@@ -62,7 +62,9 @@ pub enum QueryError {
     #[error("the store cannot be read: {0}")]
     Io(#[from] std::io::Error),
     /// It asks for more than reading.
-    #[error("only SELECT over the store's views is allowed: no other statement, PRAGMA or ATTACH, and no function that reaches outside")]
+    #[error(
+        "only SELECT over the store's views is allowed: no other statement, PRAGMA or ATTACH, and no function that reaches outside"
+    )]
     Refused,
     /// It took too long.
     #[error("the query took longer than {} s: ask for less, by time or LIMIT, or give it longer", .0.as_secs())]
@@ -219,7 +221,8 @@ fn time(ms: &str) -> String {
     format!("strftime('%Y-%m-%dT%H:%M:%fZ', ({ms}) / 1000.0, 'unixepoch')")
 }
 
-const SEVERITY: &str = "CASE severity WHEN 5 THEN 'critical' WHEN 4 THEN 'high' WHEN 3 THEN 'medium' ELSE 'low' END";
+const SEVERITY: &str =
+    "CASE severity WHEN 5 THEN 'critical' WHEN 4 THEN 'high' WHEN 3 THEN 'medium' ELSE 'low' END";
 
 /// The views, over parts that begin then.
 fn views(starts: &[u64]) -> String {

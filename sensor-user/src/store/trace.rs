@@ -14,11 +14,11 @@ use rusqlite::{Connection, params};
 use serde::{Serialize, Serializer};
 
 use crate::store::database::{self, DatabaseError};
+use crate::store::events;
 use crate::store::part;
 use crate::store::parts;
 use crate::store::totals::Totals;
 use crate::store::veil::Veil;
-use crate::store::events;
 use crate::token::Fingerprint;
 
 use collect::Collected;
@@ -334,7 +334,13 @@ impl Reader {
         Ok((all, what.clone()))
     }
 
-    fn add_alerts(&self, trace: &mut Trace, what: &What, window: Window, top: usize) -> Result<(), TraceError> {
+    fn add_alerts(
+        &self,
+        trace: &mut Trace,
+        what: &What,
+        window: Window,
+        top: usize,
+    ) -> Result<(), TraceError> {
         let newest = |condition: &str| {
             format!(
                 "SELECT id, time_ms, severity, rule, repeats, incident, message FROM events e
@@ -346,7 +352,8 @@ impl Reader {
         let plain = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let (from, until) = (plain(window.from_ms), plain(window.until_ms));
         let read = |row: &rusqlite::Row<'_>| {
-            let number = |place| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(place)?).unwrap_or(0));
+            let number =
+                |place| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(place)?).unwrap_or(0));
             Ok(AlertLine {
                 id: row.get(0)?,
                 time_ms: number(1)?,

@@ -184,7 +184,8 @@ fn spawn(command: &[String], dir: &Path, package: &str) -> Child {
         .stdout(log.try_clone().unwrap())
         .stderr(log)
         .spawn();
-    let missing = |error| panic!("{} is missing ({error}): `cargo xtask test` installs {package}", command[0]);
+    let missing =
+        |error| panic!("{} is missing ({error}): `cargo xtask test` installs {package}", command[0]);
     spawned.unwrap_or_else(missing)
 }
 
@@ -217,7 +218,8 @@ pub fn authority(dir: &Path) {
         ask.extend(["-out", &request, "-keyout", &secret]);
         output(&ask);
         let (cert, extra) = (at(&format!("{name}.pem")), at(&format!("{name}.ext")));
-        let sign = ["openssl", "x509", "-req", "-days", "2", "-in", &request, "-CA", &ca_pem, "-CAkey", &ca_key];
+        let sign =
+            ["openssl", "x509", "-req", "-days", "2", "-in", &request, "-CA", &ca_pem, "-CAkey", &ca_key];
         output(&[&sign[..], &["-CAcreateserial", "-extfile", &extra, "-out", &cert]].concat());
     }
 }

@@ -1,7 +1,12 @@
 //! What the tests of syslog and e-mail share: events, real servers in directories of their own, a test authority.
 #![allow(dead_code, missing_docs, reason = "each test binary uses its part")]
 #![allow(unreachable_pub, reason = "a module of several test binaries")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on should stop"
+)]
 
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
@@ -91,13 +96,19 @@ pub fn program(names: &[&str], package: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/sbin", "/sbin", "/usr/lib/postfix/sbin"].map(PathBuf::from);
     let dirs: Vec<PathBuf> = std::env::split_paths(&path).chain(more).collect();
-    let found = names.iter().flat_map(|name| dirs.iter().map(move |dir| dir.join(name))).find(|file| file.is_file());
+    let found =
+        names.iter().flat_map(|name| dirs.iter().map(move |dir| dir.join(name))).find(|file| file.is_file());
     found.unwrap_or_else(|| panic!("{names:?} is missing: apt-get install {package}"))
 }
 
 pub fn run(program: &Path, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output().expect("it starts");
-    assert!(output.status.success(), "{} {arguments:?}: {}", program.display(), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{} {arguments:?}: {}",
+        program.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// A port that nobody uses now.
@@ -157,13 +168,15 @@ impl Drop for Server {
 pub fn authority(dir: &Path) -> TlsSettings {
     let openssl = program(&["openssl"], "openssl");
     let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
-    let extensions = "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n";
+    let extensions =
+        "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n";
     fs::write(at("extensions"), extensions).unwrap();
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
     for name in ["ca", "stranger"] {
         let (key_file, cert) = (at(&format!("{name}.key")), at(&format!("{name}.pem")));
         let last = ["-keyout", &key_file, "-out", &cert, "-subj", "/CN=test", "-days", "2"];
-        let usage = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"];
+        let usage =
+            ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"];
         run(&openssl, &[&["req", "-x509"][..], &key, &last, &usage].concat());
     }
     let (key_file, request) = (at("key.pem"), at("request"));

@@ -87,7 +87,8 @@ pub(super) fn tokens_between(
     low: Fingerprint,
     high: Fingerprint,
 ) -> rusqlite::Result<Vec<Fingerprint>> {
-    let mut all = part.prepare("SELECT fingerprint FROM tokens WHERE fingerprint BETWEEN ?1 AND ?2 LIMIT 5")?;
+    let mut all =
+        part.prepare("SELECT fingerprint FROM tokens WHERE fingerprint BETWEEN ?1 AND ?2 LIMIT 5")?;
     let names = all.query_map([low.0, high.0], |row| row.get::<_, [u8; 16]>(0).map(Fingerprint))?;
     names.collect()
 }
@@ -155,7 +156,8 @@ impl Ask<'_> {
     ) -> rusqlite::Result<Vec<(Who, i64)>> {
         let table = entity.table();
         let flag = if entity == Entity::Address { "0" } else { "verified" };
-        let mut rows = self.part.prepare(&format!("SELECT {NAMES}, id, rows, {flag} FROM {table} WHERE {sql}"))?;
+        let mut rows =
+            self.part.prepare(&format!("SELECT {NAMES}, id, rows, {flag} FROM {table} WHERE {sql}"))?;
         let read = |row: &rusqlite::Row<'_>| {
             let totals = Totals::read(row, 0, self.start_ms)?;
             Ok((Who { entity, id: row.get(10)?, rows: row.get(11)?, totals, claim: false }, row.get(12)?))
@@ -249,7 +251,8 @@ impl Ask<'_> {
         ))?;
         let hours = |ms: u64| hour(ms / 3_600_000, self.start_ms);
         // An exchange belongs to the hour in which it began, and to its window by its first and last use.
-        let range = params![who.id, hours(self.window.from_ms), hours(self.window.until_ms), most.saturating_add(1)];
+        let range =
+            params![who.id, hours(self.window.from_ms), hours(self.window.until_ms), most.saturating_add(1)];
         let read = |row: &rusqlite::Row<'_>| {
             let ids = Ids {
                 token: row.get(0)?,
@@ -315,7 +318,13 @@ impl Ask<'_> {
         Ok(())
     }
 
-    fn add_whole(&self, who: &Who, totals: &Totals, named: bool, all: &mut Collected) -> rusqlite::Result<()> {
+    fn add_whole(
+        &self,
+        who: &Who,
+        totals: &Totals,
+        named: bool,
+        all: &mut Collected,
+    ) -> rusqlite::Result<()> {
         if who.claim { &mut all.claims } else { &mut all.totals }.add(totals);
         if totals.count == 0 {
             return Ok(());
