@@ -165,10 +165,10 @@ async fn nobody_listens_and_then_somebody_does() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn errors_that_pass_are_tried_again_at_once() {
+    use RDKafkaRespErr as Error;
     let cluster = cluster(1, 1);
     let brokers = cluster.bootstrap_servers();
     let mut sink = sink(&brokers);
-    use RDKafkaRespErr as Error;
     let passing = [
         Error::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
         Error::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,

@@ -180,7 +180,7 @@ async fn mails_arrive_encrypted_and_logged_in() {
                     |mail: &&String| mail.contains(&mine) && header(mail, "Subject").starts_with(subject);
                 mails.iter().filter(fits).count()
             };
-            assert!(newest("[CRITICAL] sink-test on test/orders (node-1)") >= 1, "{mails:?}");
+            assert!(newest("[CRITICAL] alg-none on test/orders (node-1)") >= 1, "{mails:?}");
             assert!(newest("[digest] 2 events, worst medium (node-1)") >= 1, "{mails:?}");
         }
     }

@@ -8,8 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use receivers::{
-    Server, at_last, authority, deliver, free_port, free_udp_port, here, node, program, stranger, told,
-    wait_for,
+    Server, at_last, authority, deliver, free_port, free_udp_port, here, node, program, stranger, told, wait_for,
 };
 use sensor_user::detect::Severity;
 use sensor_user::render::Format;
@@ -44,7 +43,7 @@ impl Rsyslog {
 
     fn start(&mut self) {
         let dir = self.path().display();
-        let Self { udp, tcp, tls, .. } = self;
+        let Self { udp, tcp, tls, .. } = &*self;
         let config = format!(
             "global(workDirectory=\"{dir}\" maxMessageSize=\"64k\" defaultNetstreamDriverCAFile=\"{dir}/ca.pem\"\n\
              defaultNetstreamDriverCertFile=\"{dir}/cert.pem\" defaultNetstreamDriverKeyFile=\"{dir}/key.pem\")\n\
@@ -72,9 +71,13 @@ impl Rsyslog {
     }
 
     fn sink(&self, to: To, framing: Framing, format: Format) -> Box<dyn Sink> {
+        self.with(to, framing, format, false)
+    }
+
+    fn with(&self, to: To, framing: Framing, format: Format, confirm: bool) -> Box<dyn Sink> {
         let element = Some("tokenscope@32473".into());
         let form = Form { facility: 10, app: "tokenscope".into(), element, format, max_bytes: 8192 };
-        open(&Settings { to, framing, form }, &node()).unwrap()
+        open(&Settings { to, framing, confirm, form }, &node()).unwrap()
     }
 
     /// What it wrote, once there are so many lines, in fields.
@@ -124,11 +127,8 @@ async fn messages_arrive_whole_by_every_way() {
             for ((event, line), (_, word)) in events.iter().zip(&lines[lines.len() - 4..]).zip(severities) {
                 assert_eq!(line[..2], ["authpriv", word]);
                 assert_eq!(line[2], "2026-11-21T18:04:05.123Z");
-                assert_eq!(line[3..6], ["node-1", "tokenscope", "sink-test"]);
-                assert!(
-                    line[6].starts_with("[tokenscope@32473 id=\"")
-                        && line[6].contains("client=\"192.0.2.7\"")
-                );
+                assert_eq!(line[3..6], ["node-1", "tokenscope", "alg-none"]);
+                assert!(line[6].starts_with("[tokenscope@32473 id=\"") && line[6].contains("client=\"192.0.2.7\""));
                 assert_eq!(number(line), event.sequence);
                 let text = line[7].trim_start_matches('\u{feff}');
                 let mut expected = String::new();
@@ -151,30 +151,48 @@ fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap()
 }
 
+/// The numbers of what came, once that one is among them.
+fn numbers(rsyslog: &Rsyslog, last: u64) -> Vec<u64> {
+    wait_for("last message", || {
+        let got: Vec<u64> = rsyslog.lines(1).iter().map(|line| number(line)).collect();
+        got.contains(&last).then_some(got)
+    })
+}
+
+/// Sends 30 messages one by one, with two restarts of the receiver among them. How many came twice.
+async fn through_restarts(rsyslog: &mut Rsyslog, sink: &mut Box<dyn Sink>, first: u64, confirmed: bool) -> usize {
+    for now in first..first + 30 {
+        if now % 10 == 5 {
+            if !confirmed {
+                // What was written before the last one has been read.
+                numbers(rsyslog, now - 2);
+            }
+            rsyslog.stop();
+            let outcome = deliver(sink, &[told(now, Severity::High)]).await;
+            assert!(matches!(outcome, Outcome::Later { .. }), "nobody is there: {outcome:?}");
+            rsyslog.start();
+        }
+        at_last(sink, &[told(now, Severity::High)]).await;
+    }
+    let got = numbers(rsyslog, first + 29);
+    let missing: Vec<u64> = (first..first + 30).filter(|n| !got.contains(n)).collect();
+    assert_eq!(missing, [0; 0]);
+    got.iter().filter(|n| **n >= first).count() - 30
+}
+
 #[tokio::test(flavor = "current_thread")]
 async fn a_restart_of_the_receiver_loses_nothing() {
     let mut rsyslog = Rsyslog::new();
     let tls = rsyslog.trusted.clone();
-    for (round, to) in [To::Tcp(here(rsyslog.tcp)), To::Tls(here(rsyslog.tls), tls)].into_iter().enumerate() {
-        let first = u64::try_from(round).unwrap() * 100 + 1;
-        let mut sink = rsyslog.sink(to, Framing::Octets, Format::Compact);
-        for number in first..first + 30 {
-            if number % 10 == 5 {
-                rsyslog.stop();
-                let outcome = deliver(&mut sink, &[told(number, Severity::High)]).await;
-                assert!(matches!(outcome, Outcome::Later { .. }), "nobody is there: {outcome:?}");
-                rsyslog.start();
-            }
-            at_last(&mut sink, &[told(number, Severity::High)]).await;
-        }
-        // A last one, behind which nothing comes: it is there when it is written.
-        let got = wait_for("last message", || {
-            let got: Vec<u64> = rsyslog.lines(1).iter().map(|line| number(line)).collect();
-            got.contains(&(first + 29)).then_some(got)
-        });
-        let missing: Vec<u64> = (first..first + 30).filter(|n| !got.contains(n)).collect();
-        assert_eq!(missing, [0; 0]);
-        let repeated = got.iter().filter(|n| **n >= first).count() - 30;
-        assert!(repeated <= 6, "each restart repeats the last batch at most: {repeated}");
+    let ways = [To::Tcp(here(rsyslog.tcp)), To::Tls(here(rsyslog.tls), tls)];
+    for (to, first) in ways.iter().zip([1_001, 2_001]) {
+        let mut sink = rsyslog.sink(to.clone(), Framing::Octets, Format::Compact);
+        let twice = through_restarts(&mut rsyslog, &mut sink, first, false).await;
+        assert!((3..=6).contains(&twice), "each restart repeats the last batch, at most twice: {twice}");
+    }
+    for (to, first) in ways.iter().zip([3_001, 4_001]) {
+        let mut sink = rsyslog.with(to.clone(), Framing::Octets, Format::Compact, true);
+        let twice = through_restarts(&mut rsyslog, &mut sink, first, true).await;
+        assert!(twice <= 3, "only what was not confirmed comes again: {twice}");
     }
 }

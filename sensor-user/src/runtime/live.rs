@@ -1,13 +1,16 @@
 //! Live capture: the loop that owns the pipeline.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use super::control::Control;
 use super::delivery::Delivery;
 use super::figures::{self, Losses, Reloads};
 use super::history::History;
 use super::hosts::Hosts;
 use super::life::{LAST_ALERTS, LAST_RECORDS, LAST_VERDICTS, keep_memory_private};
+use super::past::Past;
 use super::records::{self, Records};
 use super::services::{News, Services};
 use super::stages::Stages;
@@ -16,6 +19,7 @@ use super::{Options, RuntimeError, outward, settings};
 use crate::capture::ebpf::{self, EbpfSource};
 use crate::capture::{Input, Progress, Source as _};
 use crate::config::Config;
+use crate::control::Overview;
 use crate::pipeline::{Output, Pipeline, Settings};
 use crate::telemetry::Totals;
 use crate::token::settings::TokenSettings;
@@ -55,6 +59,9 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
         spool: delivery.spool.clone(),
         hosts: Hosts::new(source.cgroup().to_owned()),
     })?;
+    let overview = Arc::clone(&services.board) as Arc<dyn Overview>;
+    let past = Past::of(config, history.dir());
+    let control = Control::start(config, &delivery, records.watchers.clone(), past, overview)?;
     let (verdicts, pool) = verify(&config.tokens)?;
     let settings = settings::of(config);
     let mut pipeline = Pipeline::new(settings.clone(), Box::new(pool))?;
@@ -72,6 +79,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
         writer,
         records,
         delivery,
+        control,
         history,
         losses: Losses::default(),
         out: Output::default(),
@@ -119,6 +127,7 @@ struct Live {
     writer: Writer,
     records: Records,
     delivery: Delivery,
+    control: Control,
     history: History,
     losses: Losses,
     out: Output,
@@ -268,6 +277,7 @@ impl Live {
         figures::kernel(&mut all, &self.source, self.ring_bytes);
         outward::metrics(&mut all, &self.delivery, &self.writer);
         self.records.metrics(&mut all);
+        self.control.metrics(&mut all);
         all.extend(self.stages.metrics());
         self.services.board.show(all);
     }
@@ -284,7 +294,7 @@ impl Live {
         self.pipeline.finish(&mut self.out);
         self.hand_over();
         let Self {
-            source, mut pipeline, services, writer, records, delivery, history, losses, began, ..
+            source, mut pipeline, services, writer, records, delivery, control, history, losses, began, ..
         } = self;
         drop(source);
         history.finish(&mut pipeline);
@@ -294,6 +304,7 @@ impl Live {
             tracing::warn!("{lost} alerts were lost: the disk hung for too long");
         }
         records.stop(LAST_RECORDS);
+        control.stop();
         delivery.stop();
         Ok(figures::totals(&pipeline, &losses, tally.0, began.elapsed()))
     }

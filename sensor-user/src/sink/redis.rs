@@ -206,9 +206,10 @@ impl Redis {
             ("node", &self.node.name),
             ("json", event.json()),
         ];
-        let seen = seen(stream, event.event_id());
-        let head = if *dedupe_s > 0 {
-            vec!["EVAL", SCRIPT, "2", stream, &seen, &max_len, &dedupe]
+        let mark = seen(stream, event.event_id());
+        // An event without an id, which is damaged, would be taken for a repeat of any other.
+        let head = if *dedupe_s > 0 && !event.event_id().is_empty() {
+            vec!["EVAL", SCRIPT, "2", stream, &mark, &max_len, &dedupe]
         } else {
             vec!["XADD", stream, "MAXLEN", "~", &max_len, "*"]
         };

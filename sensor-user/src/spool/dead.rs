@@ -31,8 +31,8 @@ pub const MAX_BYTES: u64 = 16 << 20;
 /// Files that they are spread over: giving one up costs an eighth.
 const FILES: u64 = 8;
 
-/// Most letters and bytes that are sent again as one batch.
-const BATCH_LETTERS: usize = 64;
+/// Most letters and bytes that are sent again as one batch: after a crash they may come twice.
+const BATCH_LETTERS: usize = 16;
 const BATCH_BYTES: usize = 1 << 20;
 
 /// Longest reason that is kept, in bytes: what a line of a log holds.
@@ -98,36 +98,35 @@ struct Line<'a> {
     event: &'a RawValue,
 }
 
-impl Letter {
-    /// The line, with its end.
-    fn line(&self) -> io::Result<String> {
-        let told = &self.event;
-        // A damaged event is kept as text.
-        let quoted;
-        let event = match serde_json::from_str(told.json()) {
-            Ok(event) => event,
-            Err(_) => {
-                quoted = serde_json::to_string(told.json())?;
-                serde_json::from_str(&quoted)?
-            }
-        };
-        let kind = match told.kind {
-            Kind::Alert => "alert",
-            Kind::Incident => "incident",
-        };
-        let line = Line {
-            at_ms: self.at_ms,
-            attempts: self.attempts,
-            reason: crate::detect::text::printable(self.reason.as_bytes(), MAX_REASON).into(),
-            sequence: told.sequence,
-            time_ms: told.time_ms,
-            severity: told.severity.as_str().into(),
-            kind: kind.into(),
-            event,
-        };
-        Ok(serde_json::to_string(&line)? + "\n")
-    }
+/// The line of a letter, with its end.
+fn line(told: &Told, reason: &str, attempts: u32, at_ms: u64) -> io::Result<String> {
+    // A damaged event is kept as text.
+    let quoted;
+    let event = match serde_json::from_str(told.json()) {
+        Ok(event) => event,
+        Err(_) => {
+            quoted = serde_json::to_string(told.json())?;
+            serde_json::from_str(&quoted)?
+        }
+    };
+    let kind = match told.kind {
+        Kind::Alert => "alert",
+        Kind::Incident => "incident",
+    };
+    let line = Line {
+        at_ms,
+        attempts,
+        reason: crate::detect::text::printable(reason.as_bytes(), MAX_REASON).into(),
+        sequence: told.sequence,
+        time_ms: told.time_ms,
+        severity: told.severity.as_str().into(),
+        kind: kind.into(),
+        event,
+    };
+    Ok(serde_json::to_string(&line)? + "\n")
+}
 
+impl Letter {
     /// Reads a line; none if it is damaged.
     fn read(line: &str) -> Option<Self> {
         let line: Line<'_> = serde_json::from_str(line).ok()?;
@@ -152,34 +151,15 @@ impl Dead {
     ///
     /// # Errors
     /// When it cannot be written, even after older ones were given up.
-    pub fn add(
-        &self,
-        sink: &str,
-        told: &Arc<Told>,
-        reason: &str,
-        attempts: u32,
-        now_ms: u64,
-    ) -> io::Result<u64> {
-        let (event, reason) = (Arc::clone(told), reason.to_owned());
-        self.add_all(sink, &[Letter { at_ms: now_ms, attempts, reason, event }])
-    }
-
-    /// Like [`add`](Self::add), for several at once, which are synced once.
-    ///
-    /// # Errors
-    /// When they cannot be written, even after older ones were given up; none of them is kept then.
-    pub fn add_all(&self, sink: &str, letters: &[Letter]) -> io::Result<u64> {
-        let mut lines = String::new();
-        for letter in letters {
-            lines.push_str(&letter.line()?);
-        }
+    pub fn add(&self, sink: &str, told: &Told, reason: &str, attempts: u32, now_ms: u64) -> io::Result<u64> {
+        let line = line(told, reason, attempts, now_ms)?;
         let dir = self.dir.join(files::safe(sink));
         files::make_dir(&dir)?;
         let _lock = lock(&dir)?;
         let mut given_up = 0;
         loop {
             let files = numbered(&dir)?;
-            match append(&dir, files.last(), lines.as_bytes(), self.max_bytes / FILES) {
+            match append(&dir, files.last(), line.as_bytes(), self.max_bytes / FILES) {
                 Ok(()) => break,
                 Err(error) if files::is_full(&error) && !files.is_empty() => given_up += give_up(&files)?,
                 Err(error) => return Err(error),
@@ -192,6 +172,20 @@ impl Dead {
             given_up += give_up(&files)?;
         }
         Ok(given_up)
+    }
+
+    /// Whether a sink has ever had dead letters.
+    #[must_use]
+    pub fn knows(&self, sink: &str) -> bool {
+        self.dir.join(files::safe(sink)).exists()
+    }
+
+    /// Bytes of the dead letters of a sink.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn bytes(&self, sink: &str) -> io::Result<u64> {
+        Ok(numbered(&self.dir.join(files::safe(sink)))?.iter().map(|file| file.bytes).sum())
     }
 
     /// The sinks that have had dead letters.
@@ -255,9 +249,7 @@ impl Dead {
             files::make_dir(&replay)?;
             let waiting = numbered(&replay)?;
             if waiting.iter().map(|file| file.bytes).sum::<u64>() > self.max_bytes {
-                return Err(io::Error::other(
-                    "too many letters wait to be sent again already; start the sensor",
-                ));
+                return Err(io::Error::other("too many letters wait to be sent again already; start the sensor"));
             }
             let mut number = waiting.last().map_or(0, |file| file.number);
             for batch in batches(lines) {
@@ -333,11 +325,7 @@ impl Dead {
             }
             keep(&dir, &taken)?;
             for (path, rest) in changed {
-                if rest.is_empty() {
-                    files::remove(&path)?
-                } else {
-                    files::replace(&path, rest.as_bytes(), true)?
-                }
+                if rest.is_empty() { files::remove(&path)? } else { files::replace(&path, rest.as_bytes(), true)? }
             }
             count += taken.len() as u64;
         }
@@ -386,8 +374,7 @@ fn text(path: &Path) -> io::Result<String> {
             file?.take(most).read_to_end(&mut bytes)?;
         }
     }
-    Ok(String::from_utf8(bytes)
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 /// Waits until nobody else changes the letters of this sink.
@@ -398,14 +385,14 @@ fn lock(dir: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Appends lines to the newest file, or to a new one if it is large enough. All of them or none.
-fn append(dir: &Path, newest: Option<&Numbered>, lines: &[u8], limit: u64) -> io::Result<()> {
-    let number = newest
-        .map_or(1, |file| file.number + u64::from(file.bytes > 0 && file.bytes + lines.len() as u64 > limit));
+/// Appends a line to the newest file, or to a new one if that is large enough. All of it or nothing.
+fn append(dir: &Path, newest: Option<&Numbered>, line: &[u8], limit: u64) -> io::Result<()> {
+    let full = |file: &Numbered| file.bytes > 0 && file.bytes + line.len() as u64 > limit;
+    let number = newest.map_or(1, |file| file.number + u64::from(full(file)));
     let path = path(dir, number);
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path)?;
     let length = file.metadata()?.len();
-    let mut out = Vec::with_capacity(lines.len() + 1);
+    let mut out = Vec::with_capacity(line.len() + 1);
     if length > 0 {
         // A crash may have cut the last line: it ends here.
         let mut last = [0];
@@ -415,7 +402,7 @@ fn append(dir: &Path, newest: Option<&Numbered>, lines: &[u8], limit: u64) -> io
             out.push(b'\n');
         }
     }
-    out.extend(lines);
+    out.extend(line);
     let written = file.write_all(&out).and_then(|()| file.sync_data());
     if written.is_err() {
         let _ = file.set_len(length);
@@ -482,11 +469,7 @@ mod tests {
         assert_eq!(all.iter().map(|(sink, _)| sink.as_str()).collect::<Vec<_>>(), ["mail", "siem"]);
         let (_, letter) = &all[1];
         assert_eq!((letter.at_ms, letter.attempts), (99, 3));
-        assert!(
-            letter.reason.starts_with("400: \"bad\"") && !letter.reason.contains('\n'),
-            "{}",
-            letter.reason
-        );
+        assert!(letter.reason.starts_with("400: \"bad\"") && !letter.reason.contains('\n'), "{}", letter.reason);
         assert_eq!(letter.event.json(), told(7, 10).json());
         assert_eq!((letter.event.kind, letter.event.severity), (Kind::Incident, Severity::High));
         assert_eq!(all[0].1.event.json(), "{\"half");
@@ -530,8 +513,7 @@ mod tests {
             sent.extend(replay.letters.iter().map(|letter| letter.event.sequence));
             dead.done(&replay).unwrap();
         }
-        let expected: Vec<u64> =
-            [3, 4].into_iter().chain((1..=150).filter(|n| ![3, 4].contains(n))).collect();
+        let expected: Vec<u64> = [3, 4].into_iter().chain((1..=150).filter(|n| ![3, 4].contains(n))).collect();
         assert_eq!(sent, expected);
         assert!(numbers(&dead, &of("siem", &[])).is_empty());
         assert_eq!(numbers(&dead, &Filter::default()), [3]);

@@ -189,26 +189,49 @@ pub fn told(
     until_ms: u64,
     most: usize,
 ) -> rusqlite::Result<Vec<Told>> {
+    page(connection, after.saturating_add(1)..u64::MAX, (from_ms, until_ms), false, most)
+}
+
+/// Events with these numbers that happened in this time, at most so many: the last of them, newest first, or the first of
+/// them, oldest first.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn page(
+    connection: &Connection,
+    numbers: std::ops::Range<u64>,
+    (from_ms, until_ms): (u64, u64),
+    newest: bool,
+    most: usize,
+) -> rusqlite::Result<Vec<Told>> {
     let plain = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    let mut events = connection.prepare(
+    let order = if newest { "sequence DESC, row DESC" } else { "sequence, row" };
+    let mut events = connection.prepare(&format!(
         "SELECT sequence, time_ms, severity, kind, json FROM events
-         WHERE sequence > ?1 AND time_ms BETWEEN ?2 AND ?3 ORDER BY sequence, row LIMIT ?4",
-    )?;
-    let range = params![plain(after), plain(from_ms), plain(until_ms), plain(most as u64)];
-    let read = |row: &rusqlite::Row<'_>| {
-        let number =
-            |place: usize| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(place)?).unwrap_or(0));
-        let severity = match number(2)? {
-            5 => Severity::Critical,
-            4 => Severity::High,
-            3 => Severity::Medium,
-            _ => Severity::Low,
-        };
-        let kind = if number(3)? == 2 { Kind::Incident } else { Kind::Alert };
-        let json: String = row.get(4)?;
-        Ok(Told::new(number(0)?, number(1)?, severity, kind, json.into_boxed_str()))
-    };
+         WHERE sequence >= ?1 AND sequence < ?2 AND time_ms BETWEEN ?3 AND ?4 ORDER BY {order} LIMIT ?5"
+    ))?;
+    let range = params![
+        plain(numbers.start),
+        plain(numbers.end),
+        plain(from_ms),
+        plain(until_ms),
+        plain(most as u64)
+    ];
     events.query_map(range, read)?.collect()
+}
+
+/// One row as it was told.
+fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Told> {
+    let number = |place: usize| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(place)?).unwrap_or(0));
+    let severity = match number(2)? {
+        5 => Severity::Critical,
+        4 => Severity::High,
+        3 => Severity::Medium,
+        _ => Severity::Low,
+    };
+    let kind = if number(3)? == 2 { Kind::Incident } else { Kind::Alert };
+    let json: String = row.get(4)?;
+    Ok(Told::new(number(0)?, number(1)?, severity, kind, json.into_boxed_str()))
 }
 
 #[cfg(test)]

@@ -53,6 +53,31 @@ pub enum What {
     Address(IpNet),
 }
 
+impl What {
+    /// What somebody typed: 8 to 32 hexadecimal digits are a token's fingerprint, `jti:ID` is a token's id, an address or
+    /// a network is itself, and everything else is a principal's subject; `SUBJECT ISSUER`, parted by a space, is one of
+    /// that issuer alone.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let text = text.trim();
+        if let Some(id) = text.strip_prefix("jti:") {
+            return Self::Id(id.to_owned());
+        }
+        if (SHORTEST..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Self::Token(text.to_ascii_lowercase());
+        }
+        let address = text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
+        if let Some(net) = address.or_else(|| text.parse::<IpNet>().ok()) {
+            return Self::Address(net.trunc());
+        }
+        let (subject, issuer) = match text.split_once(' ') {
+            Some((subject, issuer)) => (subject, Some(issuer.trim().to_owned())),
+            None => (text, None),
+        };
+        Self::Principal { subject: subject.to_owned(), issuer }
+    }
+}
+
 /// From when to when, in milliseconds since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -274,6 +299,20 @@ impl Reader {
         most: usize,
     ) -> Result<Vec<crate::render::Told>, TraceError> {
         Ok(events::told(&self.events, after, window.from_ms, window.until_ms, most)?)
+    }
+
+    /// Events with these numbers in this time, at most so many: the last of them, newest first, or the first of them.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn page(
+        &self,
+        numbers: std::ops::Range<u64>,
+        window: Window,
+        newest: bool,
+        most: usize,
+    ) -> Result<Vec<crate::render::Told>, TraceError> {
+        Ok(events::page(&self.events, numbers, (window.from_ms, window.until_ms), newest, most)?)
     }
 
     /// Answers. `top` bounds each list.

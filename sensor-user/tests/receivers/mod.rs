@@ -20,7 +20,7 @@ use sensor_user::detect::Severity;
 use sensor_user::render::{Kind, Node, Told};
 use sensor_user::sink::client::TlsSettings;
 use sensor_user::sink::wire::Place;
-use sensor_user::sink::{Outcome, Sink, sample};
+use sensor_user::sink::{Outcome, Sink};
 
 /// When events happen: 2026-11-21T18:04:05.123Z.
 pub const NOW: Time = Time(1_795_284_245_123_000_000);
@@ -29,12 +29,28 @@ pub fn node() -> Node {
     Node::named("node-1")
 }
 
-/// An alert with a number.
+/// An alert with a number, as the sensor tells it.
 pub fn told(sequence: u64, severity: Severity) -> Arc<Told> {
-    let sample = sample::alert(&node(), severity, NOW);
-    let mut event = sample.value().clone();
-    event["metadata"]["sequence"] = sequence.into();
-    event["metadata"]["uid"] = format!("{}-{sequence}", sample.id()).into();
+    let id = "01KAM1VYQ3D1A2V7TMZXJ0QPRS";
+    let event = serde_json::json!({
+        "activity_id": 1, "class_uid": 2004, "time": NOW.millis(), "count": 1, "risk_score": 70,
+        "severity_id": severity.id(), "severity": severity.as_str(),
+        "message": "A token without a signature was answered 200 \u{2013} caf\u{e9}.",
+        "metadata": {
+            "product": {"version": "1"}, "sequence": sequence, "uid": format!("{id}-{sequence}"),
+            "reporter": {"hostname": "node-1", "name": "node-1"},
+        },
+        "finding_info": {
+            "uid": id, "title": "Token without a signature", "desc": "alg \"none\" accepted",
+            "analytic": {"uid": "alg-none"}, "attacks": [{"technique": {"uid": "T1606"}}],
+        },
+        "evidences": [{
+            "actor": {"user": {"uid": "alice"}, "session": {"uid": "9f2c41d0a7b3e865", "issuer": "https://idp.example/"}},
+            "api": {"operation": "GET /orders/{id}"}, "http_response": {"code": 200},
+            "src_endpoint": {"ip": "192.0.2.7", "port": 50_000}, "dst_endpoint": {"name": "test/orders"},
+        }],
+        "unmapped": {"verified": true},
+    });
     let json = event.to_string().into_boxed_str();
     Arc::new(Told::new(sequence, NOW.millis(), severity, Kind::Alert, json))
 }
