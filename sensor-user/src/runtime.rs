@@ -14,6 +14,8 @@ mod knowledge;
 mod life;
 mod live;
 mod outward;
+mod past;
+mod records;
 mod replay;
 mod services;
 mod settings;
@@ -34,6 +36,7 @@ use crate::token::hash::NoRandomness;
 pub(crate) use delivery::node;
 pub use live::run;
 pub use replay::replay;
+pub use services::Board;
 
 /// What the runtime needs to know besides the configuration.
 pub struct Options {

@@ -37,7 +37,7 @@ fn file(dir: &tempfile::TempDir, text: &str) -> String {
     path.display().to_string()
 }
 
-const COMMANDS: [&[&str]; 16] = [
+const COMMANDS: [&[&str]; 19] = [
     &[],
     &["run"],
     &["replay"],
@@ -52,6 +52,13 @@ const COMMANDS: [&[&str]; 16] = [
     &["config", "check"],
     &["config", "show"],
     &["doctor"],
+    &["dlq"],
+    &["dlq", "list"],
+    &["dlq", "replay"],
+    &["dlq", "drop"],
+    &["pseudonym"],
+    &["pseudonym", "resolve"],
+    &["pseudonym", "of"],
     &["completions"],
     &["man"],
 ];
@@ -221,6 +228,29 @@ fn a_capture_that_cannot_be_read_is_a_failure() {
         assert_eq!(output.status.code(), Some(1), "{path}");
         assert!(stderr(&output).contains(&path), "{}", stderr(&output));
     }
+}
+
+#[test]
+fn who_has_the_key_reads_pseudonyms() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = file(&dir, "privacy: {fingerprint_key: env:KEY}\n");
+    let ask = |key: &str, arguments: &[&str]| {
+        let mut command = tokenscope(&["-c", &config, "pseudonym"]);
+        command.args(arguments).env("KEY", key).output().unwrap()
+    };
+    let made = ask("0123456789abcdef", &["of", "alice"]);
+    let pseudonym = stdout(&made).trim().to_owned();
+    assert_eq!(pseudonym, "p-jrdg5ei2uoatlw4ipuwjmbdivanhkumjqvic5xrhord7ndkt4tga");
+    let read = ask("0123456789abcdef", &["resolve", &pseudonym]);
+    assert_eq!((read.status.code(), stdout(&read).as_str()), (Some(0), "alice\n"));
+    let json = ask("0123456789abcdef", &["resolve", "-o", "json", &pseudonym]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&stdout(&json)).unwrap()[0]["name"], "alice");
+    let foreign = ask("fedcba9876543210", &["resolve", &pseudonym]);
+    assert_eq!(foreign.status.code(), Some(1));
+    assert!(stderr(&foreign).contains("another key"), "{}", stderr(&foreign));
+    let keyless = run(&["-c", &file(&dir, ""), "pseudonym", "of", "alice"]);
+    assert_eq!(keyless.status.code(), Some(2));
+    assert!(stderr(&keyless).contains("privacy.fingerprint_key"), "{}", stderr(&keyless));
 }
 
 /// Holds a page to what the program says; `BLESS=1` writes it anew.

@@ -350,11 +350,11 @@ fn line(mark: &Mark, now_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::Privacy;
     use crate::alert::key::Key;
     use crate::alert::{Event, Marks};
     use crate::detect::Scene;
     use crate::render::Format;
+    use crate::render::Privacy;
 
     const NOW: u64 = 1_795_284_245_123;
 

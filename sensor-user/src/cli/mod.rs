@@ -7,6 +7,7 @@ mod alerts;
 mod completions;
 mod config;
 mod control;
+mod dlq;
 pub mod docs;
 mod doctor;
 mod man;
@@ -124,6 +125,7 @@ enum Command {
     Rules(rules::Arguments),
     Alerts(alerts::Arguments),
     Sinks(sinks::Arguments),
+    Dlq(dlq::Arguments),
     Pseudonym(pseudonym::Arguments),
     Config(config::Arguments),
     Doctor(doctor::Arguments),
@@ -277,6 +279,7 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, environment: Environ
         Command::Rules(arguments) => rules::rules(&context, &arguments),
         Command::Alerts(arguments) => alerts::alerts(&context, &arguments),
         Command::Sinks(arguments) => sinks::sinks(&context, &arguments),
+        Command::Dlq(arguments) => dlq::dlq(&context, &arguments),
         Command::Pseudonym(arguments) => pseudonym::pseudonym(&context, &arguments),
         Command::Config(arguments) => config::config(&context, &arguments),
         Command::Doctor(arguments) => doctor::doctor(&context, &arguments),

@@ -167,7 +167,7 @@ impl Privacy {
         scene.names.clear();
     }
 
-    /// An exchange as it may be shown.
+    /// Hides what must not be shown of an exchange.
     pub fn exchange(&self, of: &mut Exchanged) {
         let clients = [Some(of.client.to_canonical())];
         let server = Some(of.server.ip().to_canonical()).filter(|server| !clients.contains(&Some(*server)));

@@ -8,10 +8,11 @@ use std::time::SystemTime;
 use tokio::sync::{broadcast, watch};
 
 use super::delivery::Delivery;
+use super::past::Past;
 use super::{RuntimeError, settings};
 use crate::capture::Time;
 use crate::config::Config;
-use crate::control::{Overview, Server, Sources, Streams};
+use crate::control::{History, Overview, Search, Server, Sources, Streams};
 use crate::render::exchange::Followed;
 use crate::telemetry::{Metric, catalogue as of};
 
@@ -20,11 +21,6 @@ pub(super) struct Control {
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
     streams: Arc<Streams>,
-}
-
-/// Where exchanges are published for those who follow them: whoever publishes asks for the number of receivers first.
-pub(super) fn exchanges() -> broadcast::Sender<Arc<Followed>> {
-    broadcast::Sender::new(crate::control::EXCHANGES)
 }
 
 /// What time it is.
@@ -38,6 +34,8 @@ impl Control {
     pub(super) fn start(
         config: &Config,
         delivery: &Delivery,
+        exchanges: broadcast::Sender<Arc<Followed>>,
+        past: Option<Past>,
         overview: Arc<dyn Overview>,
     ) -> Result<Self, RuntimeError> {
         let (stop, stopped) = watch::channel(false);
@@ -46,17 +44,18 @@ impl Control {
         if server.is_deaf() {
             return Ok(Self { stop, thread: None, streams });
         }
+        let past = past.map(Arc::new);
         let sources = Sources {
             node: delivery.node.clone(),
             started: now(),
             clock: now,
             spool: delivery.spool.clone(),
             privacy: settings::privacy(config),
-            history: None,
-            exchanges: exchanges(),
+            history: past.clone().map(|past| past as Arc<dyn History>),
+            exchanges,
             streams: Arc::clone(&streams),
             overview,
-            search: None,
+            search: past.map(|past| past as Arc<dyn Search>),
         };
         if let Some(address) = server.address() {
             tracing::info!("control at {address}");

@@ -113,7 +113,8 @@ fn user_rules(all: &mut Vec<Metric>, user: &UserRules) {
     all.extend(of::USER_RULE_FINDINGS.counts(each(|f| &f.findings)));
     all.extend(of::USER_RULE_FAULTS.counts(each(|f| &f.faults)));
     all.extend(of::USER_RULE_EVICTED.counts(each(|f| &f.evicted)));
-    let groups = each(|f| &f.groups).map(|(rule, groups)| of::USER_RULE_GROUPS.level(groups).with(&[rule.into()]));
+    let groups =
+        each(|f| &f.groups).map(|(rule, groups)| of::USER_RULE_GROUPS.level(groups).with(&[rule.into()]));
     all.extend(groups);
 }
 
@@ -189,7 +190,8 @@ pub(super) fn weight(all: &mut Vec<Metric>, history: &History) {
     all.extend(process::metrics());
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     all.push(of::CLOCK_SECONDS.number(now.as_secs_f64()));
-    let sizes = history.sizes().map(|(part, bytes)| of::HISTORY_BYTES.level(bytes).with(&[part.to_owned().into()]));
+    let sizes =
+        history.sizes().map(|(part, bytes)| of::HISTORY_BYTES.level(bytes).with(&[part.to_owned().into()]));
     all.extend(sizes);
 }
 
@@ -259,7 +261,9 @@ mod tests {
     fn a_page_shows_what_it_should() {
         let page = page();
         let names: BTreeSet<&str> = page.iter().map(|metric| metric.name).collect();
-        for card in [&of::EXCHANGES, &of::TOKENS, &of::FINDINGS, &of::LOST_RECORDS, &of::SINK_EVENTS, &of::BUILD_INFO] {
+        for card in
+            [&of::EXCHANGES, &of::TOKENS, &of::FINDINGS, &of::LOST_RECORDS, &of::SINK_EVENTS, &of::BUILD_INFO]
+        {
             assert!(names.contains(card.name), "{}", card.name);
         }
         let text = render(&page);

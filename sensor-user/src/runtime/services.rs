@@ -57,9 +57,9 @@ pub(super) enum News {
     Reopen,
 }
 
-/// What the capture thread shows.
+/// What the capture thread shows: its figures, and by showing them that it moves.
 #[derive(Default)]
-pub(super) struct Board(RwLock<Option<Page>>);
+pub struct Board(RwLock<Option<Page>>);
 
 struct Page {
     metrics: Vec<Metric>,
@@ -68,7 +68,7 @@ struct Page {
 
 impl Board {
     /// Shows new figures.
-    pub(super) fn show(&self, metrics: Vec<Metric>) {
+    pub fn show(&self, metrics: Vec<Metric>) {
         let page = Page { metrics, at: Instant::now() };
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(page);
     }

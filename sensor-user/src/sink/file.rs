@@ -160,12 +160,14 @@ impl Lines {
         let path = self.path(at);
         let open = Open::at(path, self.settings.format)?;
         // A file without a time in its name is of the time when it was last written.
-        let begun = if open.length > 0 && self.at.is_none() && self.settings.every > self.settings.path.grain() {
-            let modified = open.file.metadata()?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-            self.stamp(u64::try_from(modified.as_millis()).unwrap_or(u64::MAX)).min(at)
-        } else {
-            at
-        };
+        let begun =
+            if open.length > 0 && self.at.is_none() && self.settings.every > self.settings.path.grain() {
+                let modified =
+                    open.file.metadata()?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+                self.stamp(u64::try_from(modified.as_millis()).unwrap_or(u64::MAX)).min(at)
+            } else {
+                at
+            };
         self.at = Some(begun);
         self.open = Some(open);
         Ok(())
@@ -188,8 +190,7 @@ impl Lines {
         };
         let (last, length) = (self.at.unwrap_or(at), self.open.as_ref().map_or(0, |open| open.length));
         let same = pattern.path(last) == pattern.path(at);
-        let counted =
-            if same && length > 0 { old::count_up(pattern, shown(last, pattern)) } else { Ok(()) };
+        let counted = if same && length > 0 { old::count_up(pattern, shown(last, pattern)) } else { Ok(()) };
         self.stuck = if counted.is_err() { length } else { 0 };
         self.open = None;
         self.at = Some(at);
@@ -235,8 +236,12 @@ impl Lines {
         let mut held = Cursor::default();
         // Newest first: the file that is written, and the one before, if it is too young to be packed.
         let olds = old::list(pattern, Stamp::default())?;
-        let mut paths: Vec<PathBuf> =
-            olds.iter().filter(|old| old.packed.is_empty()).take(2).map(|old| pattern.old_path(old)).collect();
+        let mut paths: Vec<PathBuf> = olds
+            .iter()
+            .filter(|old| old.packed.is_empty())
+            .take(2)
+            .map(|old| pattern.old_path(old))
+            .collect();
         if pattern.grain() == Grain::None {
             paths.truncate(1);
             paths.insert(0, pattern.path(Stamp::default()));
@@ -291,8 +296,11 @@ impl Sink for Lines {
                 Err(error) => {
                     let path = self.path(self.at.unwrap_or_default());
                     let is_link = error.raw_os_error() == Some(Errno::LOOP.raw_os_error());
-                    let why =
-                        if is_link { "is a link, which is not followed".to_owned() } else { error.to_string() };
+                    let why = if is_link {
+                        "is a link, which is not followed".to_owned()
+                    } else {
+                        error.to_string()
+                    };
                     Outcome::later(format!("{}: {why}", path.display()))
                 }
             }

@@ -101,7 +101,12 @@ pub fn open(settings: &Settings, node: &Node) -> Result<Box<dyn Sink>, Unusable>
     {
         return Err(Unusable("the access keys are no text".into()));
     }
-    Ok(Box::new(S3 { settings: settings.clone(), node: plain(&node.name), store: None, last: Last::default() }))
+    Ok(Box::new(S3 {
+        settings: settings.clone(),
+        node: plain(&node.name),
+        store: None,
+        last: Last::default(),
+    }))
 }
 
 impl Sink for S3 {
@@ -290,8 +295,7 @@ mod tests {
     }
 
     fn names(events: &[Arc<Told>], node: &str) -> Vec<String> {
-        let sink =
-            S3 { settings: settings(), node: plain(node), store: None, last: Last::default() };
+        let sink = S3 { settings: settings(), node: plain(node), store: None, last: Last::default() };
         assert!(!format!("{sink:?}").contains("hunter2"));
         by_hour(events).iter().map(|(hour, events)| sink.name(hour, events)).collect()
     }

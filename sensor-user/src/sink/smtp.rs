@@ -122,15 +122,17 @@ impl Mailer {
 
     /// The batch as groups of events: a mail each.
     fn groups(&self, events: &[Arc<Told>]) -> Vec<Vec<usize>> {
-        let (gathered, alone): (Vec<usize>, Vec<usize>) =
-            (0..events.len()).partition(|at| events.get(*at).is_some_and(|told| self.is_gathered(told.severity)));
+        let (gathered, alone): (Vec<usize>, Vec<usize>) = (0..events.len())
+            .partition(|at| events.get(*at).is_some_and(|told| self.is_gathered(told.severity)));
         let mut groups: Vec<Vec<usize>> = alone.into_iter().map(|at| vec![at]).collect();
         let tried: Vec<u64> =
             gathered.iter().filter_map(|at| events.get(*at)).map(|told| told.sequence).collect();
         let again = if tried.starts_with(&self.digest) { self.digest.len() } else { 0 };
         let (first, rest) = gathered.split_at(again.min(gathered.len()));
         let most = self.settings.digest_events.max(1);
-        groups.extend([first].into_iter().chain(rest.chunks(most)).filter(|g| !g.is_empty()).map(<[_]>::to_vec));
+        groups.extend(
+            [first].into_iter().chain(rest.chunks(most)).filter(|g| !g.is_empty()).map(<[_]>::to_vec),
+        );
         groups
     }
 
@@ -162,7 +164,8 @@ impl Mailer {
                 continue;
             }
             if mail.events.len() > 1 {
-                self.digest = mail.events.iter().filter_map(|at| events.get(*at)).map(|told| told.sequence).collect();
+                self.digest =
+                    mail.events.iter().filter_map(|at| events.get(*at)).map(|told| told.sequence).collect();
             }
             let open = match &mut talk {
                 Some(open) => open,

@@ -243,7 +243,8 @@ impl Disk {
     /// Whether somebody has removed what is open.
     pub(super) fn was_removed(&self) -> bool {
         let unlinked = |file: &File| file.metadata().is_ok_and(|meta| meta.nlink() == 0);
-        self.active.iter().flatten().any(|active| unlinked(&active.file)) || (self.head.is_some() && !self.dir.join("head").exists())
+        self.active.iter().flatten().any(|active| unlinked(&active.file))
+            || (self.head.is_some() && !self.dir.join("head").exists())
     }
 
     /// Takes room that is given back when the disk is full.

@@ -189,7 +189,8 @@ impl Plan {
         }
         loop {
             let next = self.tracks.iter_mut().filter_map(|track| Some((track.sequence()?, track)));
-            let next = next.filter(|(sequence, _)| *sequence < self.until).min_by_key(|(sequence, _)| *sequence);
+            let next =
+                next.filter(|(sequence, _)| *sequence < self.until).min_by_key(|(sequence, _)| *sequence);
             let Some((_, track)) = next else { return Ok(true) };
             if !taking.fits(track.size()) {
                 return Ok(false);
@@ -211,7 +212,13 @@ impl Plan {
 }
 
 /// Takes the newest events behind the cursor; whether it came to the end.
-fn walk_recent(shared: &Shared, from: &Cursor, wanted: [bool; LANES], taking: &mut Taking, start: u64) -> bool {
+fn walk_recent(
+    shared: &Shared,
+    from: &Cursor,
+    wanted: [bool; LANES],
+    taking: &mut Taking,
+    start: u64,
+) -> bool {
     let at = shared.recent.partition_point(|entry| entry.told.sequence < start);
     for entry in shared.recent.range(at..) {
         let told = &entry.told;

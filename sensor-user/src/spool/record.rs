@@ -98,7 +98,11 @@ pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) {
 /// Reads what bytes start with.
 pub(super) fn parse(bytes: &[u8]) -> Parsed {
     let Some((head, rest)) = bytes.split_first_chunk::<HEADER>() else {
-        return if MAGIC.iter().zip(bytes).all(|(a, b)| a == b) { Parsed::Short(HEADER) } else { Parsed::Damaged };
+        return if MAGIC.iter().zip(bytes).all(|(a, b)| a == b) {
+            Parsed::Short(HEADER)
+        } else {
+            Parsed::Damaged
+        };
     };
     if !head.starts_with(&MAGIC) {
         return Parsed::Damaged;

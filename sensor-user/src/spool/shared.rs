@@ -113,7 +113,8 @@ impl Shared {
             self.recent_bytes += told.json().len();
             self.recent.push_back(entry);
         }
-        while self.recent.len() > RECENT_EVENTS || (self.recent_bytes > RECENT_BYTES && self.recent.len() > 1) {
+        while self.recent.len() > RECENT_EVENTS || (self.recent_bytes > RECENT_BYTES && self.recent.len() > 1)
+        {
             let Some(old) = self.recent.pop_front() else { break };
             self.recent_bytes -= old.told.json().len();
         }
@@ -138,7 +139,12 @@ impl Shared {
 
     /// Keeps events that could not be written. What is beyond the bound is given up, the least severe first; only those
     /// that somebody (`acknowledged`, by lane) still needs count as lost.
-    pub(super) fn wait(&mut self, at: usize, entries: impl IntoIterator<Item = Entry>, acknowledged: [u64; LANES]) {
+    pub(super) fn wait(
+        &mut self,
+        at: usize,
+        entries: impl IntoIterator<Item = Entry>,
+        acknowledged: [u64; LANES],
+    ) {
         if let Some(lane) = self.lanes.get_mut(at) {
             for entry in entries {
                 self.pending_bytes += entry.size();
@@ -181,6 +187,7 @@ impl Shared {
         for run in runs {
             self.gone.add(at, run);
         }
+        self.gone.evict(at, segment.last);
         self.gone_changed = true;
         Some(segment)
     }
@@ -213,7 +220,8 @@ impl Shared {
         let from = again.first().map_or(u64::MAX, |entry| entry.told.sequence);
         for segment in vanished {
             self.bytes = self.bytes.saturating_sub(segment.end);
-            let in_memory = again.iter().filter(|e| (segment.first..=segment.last).contains(&e.told.sequence));
+            let in_memory =
+                again.iter().filter(|e| (segment.first..=segment.last).contains(&e.told.sequence));
             let events = segment.events.saturating_sub(in_memory.count() as u64);
             if events > 0 {
                 self.gone.ensure(at, segment.first - 1, segment.last.min(from - 1), events);
@@ -251,7 +259,8 @@ impl Shared {
         let start = lane.pending.partition_point(|entry| entry.told.sequence <= after);
         let end = lane.pending.partition_point(|entry| entry.told.sequence < floor).max(start);
         let stop = end.min(start.saturating_add(most));
-        let floor = if stop < end { lane.pending.get(stop).map_or(floor, |e| e.told.sequence) } else { floor };
+        let floor =
+            if stop < end { lane.pending.get(stop).map_or(floor, |e| e.told.sequence) } else { floor };
         (lane.pending.range(start..stop).cloned().collect(), floor)
     }
 

@@ -67,7 +67,8 @@ pub(super) fn of(inner: &Inner) -> Stats {
     };
     for ((lane, events), oldest) in shared.lanes.iter().zip(&mut stats.events).zip(&mut stats.oldest_ms) {
         *events = lane.segments.iter().map(|segment| segment.events).sum::<u64>() + lane.pending.len() as u64;
-        let on_disk = lane.segments.front().and_then(|segment| segment.marks.first()).map(|mark| mark.time_ms);
+        let on_disk =
+            lane.segments.front().and_then(|segment| segment.marks.first()).map(|mark| mark.time_ms);
         *oldest = on_disk.or_else(|| lane.pending.front().map(|entry| entry.told.time_ms));
     }
     for (name, cursor, wanted) in cursors.registered() {

@@ -303,16 +303,13 @@ fn look(connection: &mut Connection, path: &Path) -> Result<(), DatabaseError> {
     }
 }
 
-/// The table of single numbers that every file has.
-pub(super) const META: &str = "CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;";
-
-/// A single number.
+/// A single number of the table `meta`, which every file has.
 pub(super) fn kept(connection: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
     use rusqlite::OptionalExtension as _;
     connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional()
 }
 
-/// Keeps a single number.
+/// Keeps a single number there.
 pub(super) fn keep(connection: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
     let sql = "INSERT INTO meta(name, value) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET value = excluded.value";
     connection.execute(sql, rusqlite::params![name, value]).map(drop)

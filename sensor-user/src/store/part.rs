@@ -108,7 +108,8 @@ pub(super) enum Facet {
 }
 
 impl Facet {
-    pub(super) const ALL: [Self; 5] = [Self::Service, Self::Route, Self::Address, Self::Token, Self::Principal];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Service, Self::Route, Self::Address, Self::Token, Self::Principal];
 }
 
 /// One row, by the ids that its part gives.
@@ -265,7 +266,9 @@ impl Part {
         let mut pen = Pen::new(&all, &mut self.known, self.start_ms)?;
         let done = pen.write(gathered, services, veil)?;
         drop(pen);
-        for (name, number) in [("rows", self.rows + done.rows), ("strangers", self.strangers + done.strangers)] {
+        for (name, number) in
+            [("rows", self.rows + done.rows), ("strangers", self.strangers + done.strangers)]
+        {
             database::keep(&all, name, i64::try_from(number).unwrap_or(i64::MAX))?;
         }
         all.commit()?;

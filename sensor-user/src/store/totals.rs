@@ -36,11 +36,6 @@ pub struct Totals {
 }
 
 /// The columns of a table that holds sums. Times are milliseconds since the part began.
-pub(super) const DEFINE: &str = "count INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-    request_bytes INTEGER NOT NULL, response_bytes INTEGER NOT NULL, ok INTEGER NOT NULL,
-    redirected INTEGER NOT NULL, refused INTEGER NOT NULL, failed INTEGER NOT NULL, errors INTEGER NOT NULL";
-
-/// Their names.
 pub(super) const NAMES: &str =
     "count, first, last, request_bytes, response_bytes, ok, redirected, refused, failed, errors";
 
@@ -129,7 +124,9 @@ impl Totals {
 
     /// Reads the columns from the `at`th on.
     pub(super) fn read(row: &rusqlite::Row<'_>, at: usize, start_ms: u64) -> rusqlite::Result<Self> {
-        let plain = |place: usize| Ok::<u64, rusqlite::Error>(u64::try_from(row.get::<_, i64>(at + place)?).unwrap_or(0));
+        let plain = |place: usize| {
+            Ok::<u64, rusqlite::Error>(u64::try_from(row.get::<_, i64>(at + place)?).unwrap_or(0))
+        };
         let absolute = |place: usize| {
             let ms: i64 = row.get(at + place)?;
             Ok::<u64, rusqlite::Error>(start_ms.saturating_add_signed(ms))
@@ -156,13 +153,15 @@ mod tests {
     use super::*;
 
     fn totals() -> impl Strategy<Value = Totals> {
-        (1_u64..5, 0_u64..100, 0_u64..100, any::<u64>(), 0_u64..9).prop_map(|(count, a, b, bytes, ok)| Totals {
-            count,
-            first_ms: a.min(b),
-            last_ms: a.max(b),
-            request_bytes: bytes.min(MOST_BYTES),
-            ok,
-            ..Totals::default()
+        (1_u64..5, 0_u64..100, 0_u64..100, any::<u64>(), 0_u64..9).prop_map(|(count, a, b, bytes, ok)| {
+            Totals {
+                count,
+                first_ms: a.min(b),
+                last_ms: a.max(b),
+                request_bytes: bytes.min(MOST_BYTES),
+                ok,
+                ..Totals::default()
+            }
         })
     }
 

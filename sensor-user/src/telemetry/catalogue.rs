@@ -123,7 +123,6 @@ catalogue! {
         MAX_FDS: Gauge "process_max_fds" [] "Most file descriptors that may be open.";
         THREADS: Gauge "process_threads" [] "Threads.";
         CLOCK_SECONDS: Gauge "tokenscope_clock_seconds" [] "The host's clock when the page was made, seconds since the epoch: alerts are dated by it.";
-        READY: Gauge "tokenscope_ready" [] "1 once capture is attached and the configuration is in effect; what /readyz says.";
         CONFIG_RELOAD_OK: Gauge "tokenscope_config_last_reload_successful" [] "Whether the configuration was taken when it was last read: 1 or 0.";
         CONFIG_RELOAD_TIME: Gauge "tokenscope_config_last_reload_success_timestamp_seconds" [] "When a configuration was last taken, seconds since the epoch.";
         HISTORY_BYTES: Gauge "tokenscope_history_saved_bytes" ["part"] "Bytes of the history as it was saved last, by part: a rule, or what all rules share.";
@@ -211,8 +210,13 @@ catalogue! {
     }
     "Store and stream" {
         STORE_BYTES: Gauge "tokenscope_store_bytes" [] "Bytes of the store on disk.";
-        STORE_ROWS: Gauge "tokenscope_store_rows" ["table"] "Rows of the store, by table.";
-        RECORDS_SHED: Counter "tokenscope_records_shed_total" ["reason"] "Uses of tokens that were not recorded, by reason.";
+        STORE_ROWS: Gauge "tokenscope_store_rows" ["table"] "Rows of the store, by table: events of alerts and incidents; uses of tokens in the part that is written to.";
+        RECORDS_SHED: Counter "tokenscope_records_shed_total" ["reason"] "Exchanges that were not counted among the uses of tokens, by reason: busy, disk_full, failed.";
+        RECORDS_STORED: Counter "tokenscope_records_stored_total" [] "Exchanges whose uses of tokens were stored.";
+        RECORDS_BLURRED: Counter "tokenscope_records_blurred_total" [] "Exchanges of strangers that were stored without their address or token, because those were too many.";
+        RECORDS_GATHERED: Gauge "tokenscope_records_gathered" [] "Uses of tokens that are gathered and not stored yet.";
+        STORE_LAG: Gauge "tokenscope_store_lag_events" [] "Events in the spool that the store does not have yet.";
+        STORE_GIVEN_UP: Counter "tokenscope_store_given_up_total" ["kind"] "What the store gave up before its time, by kind: uses_part, event, file.";
         STREAM_CLIENTS: Gauge "tokenscope_stream_clients" [] "Readers of the control socket's streams.";
         STREAM_MISSED: Counter "tokenscope_stream_missed_total" [] "Events that readers were too slow for; each was told so.";
     }
@@ -245,7 +249,8 @@ a time; what they drop for want of room is a loss and is counted.
 pub fn markdown() -> String {
     let mut out = String::from(INTRO);
     for section in SECTIONS {
-        let _ = write!(out, "\n## {}\n\n| name | kind | labels | meaning |\n|---|---|---|---|\n", section.title);
+        let _ =
+            write!(out, "\n## {}\n\n| name | kind | labels | meaning |\n|---|---|---|---|\n", section.title);
         for card in section.cards {
             let labels = card.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
             let _ = writeln!(out, "| `{}` | {} | {labels} | {} |", card.name, card.kind.as_str(), card.help);
@@ -290,6 +295,9 @@ mod tests {
             std::fs::write(path, &fresh).unwrap();
         }
         let found = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(found == fresh, "docs/metrics.md is stale: run `cargo xtask docs`, or this test with BLESS=1");
+        assert!(
+            found == fresh,
+            "docs/metrics.md is stale: run `cargo xtask docs`, or this test with BLESS=1"
+        );
     }
 }

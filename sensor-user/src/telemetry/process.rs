@@ -96,7 +96,14 @@ mod tests {
     #[test]
     fn this_process_tells_everything() {
         let names: Vec<&str> = metrics().iter().map(|metric| metric.name).collect();
-        for card in [&of::START_TIME, &of::CPU_SECONDS, &of::RESIDENT_BYTES, &of::VIRTUAL_BYTES, &of::OPEN_FDS, &of::THREADS] {
+        for card in [
+            &of::START_TIME,
+            &of::CPU_SECONDS,
+            &of::RESIDENT_BYTES,
+            &of::VIRTUAL_BYTES,
+            &of::OPEN_FDS,
+            &of::THREADS,
+        ] {
             assert!(names.contains(&card.name), "{} is not among {names:?}", card.name);
         }
     }

@@ -18,7 +18,8 @@ pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<Se
     let region = s.word("region", Region("us-east-1".to_owned()), doc).0;
     let doc = "Where it is if not at Amazon, https://HOST[:PORT].";
     let endpoint = s.optional::<Endpoint>("endpoint", doc);
-    let doc = "Whether the bucket is in the path and not in the host's name. Left out: with an `endpoint` only.";
+    let doc =
+        "Whether the bucket is in the path and not in the host's name. Left out: with an `endpoint` only.";
     let path_style = s.optional::<bool>("path_style", doc);
     let keys = read_keys(s, resolver);
     let encryption = read_encryption(s);
@@ -95,7 +96,9 @@ impl Word for Kind {
 
 /// Whether a text is made of these characters and letters and digits.
 fn is_made_of(text: &str, others: &str, most: usize) -> bool {
-    !text.is_empty() && text.len() <= most && text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+    !text.is_empty()
+        && text.len() <= most
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
 }
 
 /// A bucket's name. Old ones may have capitals and underscores.
@@ -127,7 +130,10 @@ impl Word for Prefix {
         if text.trim_matches('/').split('/').all(is_word) && text.len() <= 512 {
             return Ok(Self(text.trim_matches('/').to_owned()));
         }
-        let wrong = format!("is {}; it must be words of letters, digits, ., -, = and _, with / between", excerpt(text));
+        let wrong = format!(
+            "is {}; it must be words of letters, digits, ., -, = and _, with / between",
+            excerpt(text)
+        );
         Err(Wrong::new(wrong))
     }
 

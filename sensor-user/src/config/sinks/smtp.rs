@@ -17,7 +17,8 @@ const MAX_RECIPIENTS: usize = 100;
 
 /// Reads what is particular to it.
 pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<Settings> {
-    let doc = "The server: smtp://HOST:587, encrypted by STARTTLS, or smtps://HOST:465, encrypted from the start.";
+    let doc =
+        "The server: smtp://HOST:587, encrypted by STARTTLS, or smtps://HOST:465, encrypted from the start.";
     let server = s.required::<Server>("server", doc);
     let doc = "Whether a conversation that begins in the clear must be encrypted by STARTTLS.";
     let starttls = s.word("starttls", true, doc);
@@ -115,7 +116,9 @@ impl Word for Mail {
         let mailbox: Mailbox = text.parse().map_err(|_error| wrong())?;
         let address = mailbox.email.to_string();
         // What a command of SMTP can hold as it is.
-        if !address.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '<' | '>' | '"')) || address.len() > 254 {
+        if !address.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '<' | '>' | '"'))
+            || address.len() > 254
+        {
             return Err(wrong());
         }
         if mailbox.name.as_ref().is_some_and(|name| name.chars().any(char::is_control)) {
@@ -148,7 +151,9 @@ mod tests {
         for good in ["a@b.example", "A B <a+c@b.example>", "\u{e9} <a@b.example>"] {
             assert!(Mail::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", "a", "a@b.example, c@d.example", "a@b.example>\r\nRCPT TO:<x@y>", "\u{e9}@b.example", "<a@b"] {
+        for bad in
+            ["", "a", "a@b.example, c@d.example", "a@b.example>\r\nRCPT TO:<x@y>", "\u{e9}@b.example", "<a@b"]
+        {
             assert!(Mail::parse(bad).is_err(), "{bad:?}");
         }
     }

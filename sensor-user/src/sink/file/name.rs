@@ -250,7 +250,10 @@ mod tests {
         let daily = pattern("/x/a-%Y-%m-%d.jsonl");
         let at = |zone| Stamp::of(NOW + 6 * 3_600_000, &zone, daily.grain());
         assert_eq!(daily.path(at(TimeZone::UTC)), Path::new("/x/a-2026-11-22.jsonl"));
-        assert_eq!(daily.path(at(TimeZone::get("America/New_York").unwrap())), Path::new("/x/a-2026-11-21.jsonl"));
+        assert_eq!(
+            daily.path(at(TimeZone::get("America/New_York").unwrap())),
+            Path::new("/x/a-2026-11-21.jsonl")
+        );
         let plain = pattern("a.jsonl");
         assert_eq!((plain.grain(), plain.path(Stamp::default())), (Grain::None, "a.jsonl".into()));
         assert_eq!(plain.dir(), Path::new("."));
@@ -271,8 +274,12 @@ mod tests {
     #[test]
     fn old_files_are_told_from_strangers() {
         let daily = pattern("/x/a-%Y-%m-%d.jsonl");
-        for name in ["a-2026-11-21.jsonl", "a-2026-11-21.jsonl.1", "a-2026-11-21.jsonl.12.gz", "a-2026-11-21.jsonl.zst"]
-        {
+        for name in [
+            "a-2026-11-21.jsonl",
+            "a-2026-11-21.jsonl.1",
+            "a-2026-11-21.jsonl.12.gz",
+            "a-2026-11-21.jsonl.zst",
+        ] {
             let old = daily.read(name).unwrap();
             assert_eq!(daily.old_path(&old), Path::new("/x").join(name));
         }

@@ -68,7 +68,8 @@ fn end_of(file: &File, length: u64, most: u64) -> io::Result<Vec<u8>> {
 pub(super) fn held(file: &File, node: &str, held: &mut Cursor) -> io::Result<()> {
     let length = file.metadata()?.len();
     let bytes = end_of(file, length, MAX_SCAN)?;
-    let begin = if length > MAX_SCAN { memchr::memchr(b'\n', &bytes).map_or(bytes.len(), |at| at + 1) } else { 0 };
+    let begin =
+        if length > MAX_SCAN { memchr::memchr(b'\n', &bytes).map_or(bytes.len(), |at| at + 1) } else { 0 };
     let end = memchr::memrchr(b'\n', &bytes).map_or(begin, |at| at + 1);
     for line in bytes.get(begin..end).unwrap_or_default().split(|b| *b == b'\n') {
         let Some((lane, sequence)) = event(line, node) else { continue };

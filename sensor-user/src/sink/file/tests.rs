@@ -83,7 +83,8 @@ fn a_file_that_is_full_becomes_an_old_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.jsonl");
     let line = told(1, NOW).json().len() as u64 + 1;
-    let mut lines = sink(&Settings { max_bytes: Some(line * 2 + 20), packing: Packing::Gzip, ..settings(&path) });
+    let mut lines =
+        sink(&Settings { max_bytes: Some(line * 2 + 20), packing: Packing::Gzip, ..settings(&path) });
     let batch: Vec<_> = (1..=9).map(|n| told(n, NOW)).collect();
     lines.write(&batch).unwrap();
     assert_eq!(names(dir.path()), ["a.jsonl", "a.jsonl.1", "a.jsonl.2.gz", "a.jsonl.3.gz"]);

@@ -74,11 +74,9 @@ impl Connector {
 
     async fn ask(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let (parts, body) = request.into_parts();
-        let url: Url = parts
-            .uri
-            .to_string()
-            .parse()
-            .map_err(|_error| HttpError::new(HttpErrorKind::Unknown, Trouble("what is asked is no URL".into())))?;
+        let url: Url = parts.uri.to_string().parse().map_err(|_error| {
+            HttpError::new(HttpErrorKind::Unknown, Trouble("what is asked is no URL".into()))
+        })?;
         let host = url.host_str().unwrap_or_default().to_owned();
         let mut request = Request::new(parts.method, url);
         *request.headers_mut() = parts.headers;

@@ -74,7 +74,8 @@ pub(super) fn many(
     let worst = all.iter().map(|told| told.severity).max().unwrap_or(Severity::Low);
     let times = || all.iter().map(|told| told.time_ms);
     let (from, to) = (times().min().unwrap_or(0), times().max().unwrap_or(0));
-    let subject = format!("[digest] {} events, worst {} ({node})", all.len(), worst.as_str().to_ascii_lowercase());
+    let subject =
+        format!("[digest] {} events, worst {} ({node})", all.len(), worst.as_str().to_ascii_lowercase());
     let span = format!("From {} to {}.", shown::timestamp_ms(from), shown::timestamp_ms(to));
     let mut plain = format!("{span}\n\n");
     let mut html = Html::begin(&subject);
@@ -147,9 +148,11 @@ impl Draft<'_> {
             marks.push(("Importance", "high".into()));
         }
         for (name, value) in marks {
-            builder = builder.raw_header(HeaderValue::new(HeaderName::new_from_ascii(name.into()).unwrap_or(
-                HeaderName::new_from_ascii_str("X-Tokenscope"),
-            ), line(&value)));
+            builder = builder.raw_header(HeaderValue::new(
+                HeaderName::new_from_ascii(name.into())
+                    .unwrap_or(HeaderName::new_from_ascii_str("X-Tokenscope")),
+                line(&value),
+            ));
         }
         let part = |kind: ContentType, body: &str| {
             let builder = SinglePart::builder().header(kind).header(ContentTransferEncoding::QuotedPrintable);
@@ -171,7 +174,8 @@ fn rows(told: &Told, node: &str) -> Vec<(&'static str, String)> {
     let number = |place: &str| told.number(place).map(|n| n.to_string());
     let list = |items: Vec<&str>| (!items.is_empty()).then(|| items.join(", "));
     let time = |place: &str| told.number(place).map(shown::timestamp_ms);
-    let port = number("/evidences/0/src_endpoint/port").map(|port| format!(" port {port}")).unwrap_or_default();
+    let port =
+        number("/evidences/0/src_endpoint/port").map(|port| format!(" port {port}")).unwrap_or_default();
     let status = number("/evidences/0/http_response/code").unwrap_or_else(|| "not answered".into());
     let all = [
         ("Severity", Some(told.severity.as_str().to_owned())),
@@ -179,14 +183,20 @@ fn rows(told: &Told, node: &str) -> Vec<(&'static str, String)> {
         ("Time", Some(shown::timestamp_ms(told.time_ms))),
         ("First seen", time("/finding_info/first_seen_time").or_else(|| time("/start_time"))),
         ("Count", number("/count")),
-        ("Principal", told.principal_name().or_else(|| list(told.observables("evidences.actor.user.uid").collect()))),
+        (
+            "Principal",
+            told.principal_name().or_else(|| list(told.observables("evidences.actor.user.uid").collect())),
+        ),
         (
             "Client",
             told.address()
                 .map(|address| format!("{address}{port}"))
                 .or_else(|| list(told.observables("evidences.src_endpoint.ip").collect())),
         ),
-        ("Workload", told.workload().map(str::to_owned).or_else(|| list(told.texts("/unmapped/services").collect()))),
+        (
+            "Workload",
+            told.workload().map(str::to_owned).or_else(|| list(told.texts("/unmapped/services").collect())),
+        ),
         (
             "Request",
             text("/evidences/0/api/operation")
@@ -203,7 +213,9 @@ fn rows(told: &Told, node: &str) -> Vec<(&'static str, String)> {
         ("State", Some(told.activity().to_owned())),
         ("Node", Some(node.to_owned())),
     ];
-    all.into_iter().filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?))).collect()
+    all.into_iter()
+        .filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?)))
+        .collect()
 }
 
 fn cells(told: &Told) -> [String; 9] {
@@ -295,8 +307,8 @@ mod tests {
 
     use super::super::tests::settings;
     use super::*;
-    use crate::alert::staging::{alert, event, incident};
     use crate::alert::Event;
+    use crate::alert::staging::{alert, event, incident};
     use crate::render::Node;
 
     fn told(event: &Event) -> Told {
@@ -381,7 +393,8 @@ mod tests {
                 let known = ["From", "Date", "Subject", "Message-ID", "To", "Cc", "References", "MIME-Version",
                     "Content-Type", "Auto-Submitted", "Importance"];
                 prop_assert!(names.iter().all(|name| known.contains(name) || name.starts_with("X-Tokenscope-")), "{names:?}");
-                prop_assert!(!mail.replace("=\r\n", "").contains("<script"));
+                let page = mail.split("Content-Type: text/html").nth(1).unwrap();
+                prop_assert!(!page.replace("=\r\n", "").contains("<script"));
             }
         }
     }

@@ -126,7 +126,8 @@ impl Talk {
     }
 
     async fn log_in(&mut self, login: &Login) -> Result<(), Trouble> {
-        let ways = self.offers.iter().filter(|offer| offer.starts_with("AUTH ") || offer.starts_with("AUTH="));
+        let ways =
+            self.offers.iter().filter(|offer| offer.starts_with("AUTH ") || offer.starts_with("AUTH="));
         let ways: Vec<&str> = ways.flat_map(|offer| offer[5..].split(' ')).collect();
         let password = &login.password.0;
         let coded = |bytes: &[u8]| Zeroizing::new(STANDARD.encode(bytes));
@@ -150,7 +151,12 @@ impl Talk {
     }
 
     /// Sends one mail. Whoever of the recipients is refused does not keep it from the others.
-    pub(super) async fn mail(&mut self, from: &str, to: &[String], letter: &Letter) -> Result<Mailed, Trouble> {
+    pub(super) async fn mail(
+        &mut self,
+        from: &str,
+        to: &[String],
+        letter: &Letter,
+    ) -> Result<Mailed, Trouble> {
         let reply = self.say(&format!("MAIL FROM:<{from}>")).await?;
         // A sender that is not allowed is a matter of the configuration, not of this mail.
         fine("MAIL FROM", &reply)?;
@@ -229,10 +235,11 @@ fn stuffed(mail: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(mail.len() + mail.len() / 64 + 8);
     let mail = mail.strip_suffix(b"\n").unwrap_or(mail);
     for line in mail.split(|byte| *byte == b'\n') {
-        if line.starts_with(b".") {
+        let mut bytes = line.iter().copied().filter(|byte| *byte != b'\r').peekable();
+        if bytes.peek() == Some(&b'.') {
             out.push(b'.');
         }
-        out.extend(line.iter().filter(|byte| **byte != b'\r'));
+        out.extend(bytes);
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b".\r\n");

@@ -94,8 +94,11 @@ async fn the_severe_come_alone_and_the_rest_together() {
     let events = [told(1, Critical), told(2, Low), told(3, High), told(4, Medium)];
     let (outcome, seen) = once(kind, &events).await;
     assert_eq!(outcome, done());
-    let subjects: Vec<&str> =
-        seen.mails.iter().map(|mail| mail.split("Subject: ").nth(1).unwrap().split("\r\n").next().unwrap()).collect();
+    let subjects: Vec<&str> = seen
+        .mails
+        .iter()
+        .map(|mail| mail.split("Subject: ").nth(1).unwrap().split("\r\n").next().unwrap())
+        .collect();
     assert_eq!(
         subjects,
         [
@@ -155,7 +158,8 @@ async fn what_is_refused_for_good_is_refused_and_what_is_not_comes_again() {
 async fn a_mail_of_which_nobody_knows_comes_again_under_the_same_id() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut sink = open(&settings(listener.local_addr().unwrap().port()), &Node::named("me")).unwrap();
-    let events = [told(1, Severity::High), told(2, Severity::High), told(3, Severity::Low), told(4, Severity::Low)];
+    let events =
+        [told(1, Severity::High), told(2, Severity::High), told(3, Severity::Low), told(4, Severity::Low)];
     // The first mail is taken, the connection ends after the second's last byte.
     async fn cut(listener: &TcpListener) -> Vec<String> {
         let (stream, _) = listener.accept().await.unwrap();
@@ -205,14 +209,8 @@ async fn a_digest_comes_again_as_it_was() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn endless_and_nonsensical_replies_are_cut_off() {
-    let replies: [&'static [u8]; 6] = [
-        &[b'2'; 100_000],
-        b"220-a\r\n250 b\r\n",
-        b"HTTP/1.1 200 OK\r\n",
-        b"22\r\n",
-        b"220xhello\r\n",
-        b"",
-    ];
+    let replies: [&'static [u8]; 6] =
+        [&[b'2'; 100_000], b"220-a\r\n250 b\r\n", b"HTTP/1.1 200 OK\r\n", b"22\r\n", b"220xhello\r\n", b""];
     for said in replies {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut sink = open(&settings(listener.local_addr().unwrap().port()), &Node::named("me")).unwrap();
@@ -262,7 +260,8 @@ async fn nobody_gets_a_password_in_the_clear() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let here = Settings { login: Some(login.clone()), ..settings(listener.local_addr().unwrap().port()) };
         let mut sink = open(&here, &Node::named("me")).unwrap();
-        let plain: Answer = |said| if said.starts_with("AUTH") { Some("235 fine".into()) } else { kind(said) };
+        let plain: Answer =
+            |said| if said.starts_with("AUTH") { Some("235 fine".into()) } else { kind(said) };
         let steps: Answer = |said| match said {
             said if said.starts_with("EHLO") => Some("250-server\r\n250 AUTH LOGIN".into()),
             "AUTH LOGIN" | "bWU=" => Some("334 VXNlcm5hbWU6".into()),

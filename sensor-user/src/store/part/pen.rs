@@ -58,10 +58,17 @@ pub(super) struct Pen<'t> {
 const NO_SUM: &str = "0, 9223372036854775807, -9223372036854775808, 0, 0, 0, 0, 0, 0, 0, 0";
 
 impl<'t> Pen<'t> {
-    pub(super) fn new(all: &'t Transaction<'_>, known: &'t mut Known, start_ms: u64) -> rusqlite::Result<Self> {
+    pub(super) fn new(
+        all: &'t Transaction<'_>,
+        known: &'t mut Known,
+        start_ms: u64,
+    ) -> rusqlite::Result<Self> {
         let say = |sql: String| all.prepare(&sql);
         let sum = |entity: Entity| {
-            say(format!("UPDATE {} SET {ADD}, rows = rows + ?11 WHERE id = ?12 RETURNING rows", entity.table()))
+            say(format!(
+                "UPDATE {} SET {ADD}, rows = rows + ?11 WHERE id = ?12 RETURNING rows",
+                entity.table()
+            ))
         };
         let rows_of = |from: &str| {
             say(format!(
@@ -69,7 +76,8 @@ impl<'t> Pen<'t> {
                 columns("u")
             ))
         };
-        let key = "token = ?11 AND hour = ?12 AND address = ?13 AND route = ?14 AND service = ?15 AND beside = ?16";
+        let key =
+            "token = ?11 AND hour = ?12 AND address = ?13 AND route = ?14 AND service = ?15 AND beside = ?16";
         let facet = "entity = ?11 AND id = ?12 AND facet = ?13 AND value = ?14";
         Ok(Self {
             known,
@@ -77,14 +85,18 @@ impl<'t> Pen<'t> {
             find_name: say("SELECT id FROM names WHERE text = ?1".into())?,
             add_name: say("INSERT INTO names(text) VALUES(?1)".into())?,
             find_address: say("SELECT id FROM addresses WHERE bytes = ?1".into())?,
-            add_address: say(format!("INSERT INTO addresses(bytes, text, {NAMES}, rows) VALUES(?1, ?2, {NO_SUM})"))?,
+            add_address: say(format!(
+                "INSERT INTO addresses(bytes, text, {NAMES}, rows) VALUES(?1, ?2, {NO_SUM})"
+            ))?,
             find_principal: say(
                 "SELECT id FROM principals WHERE hash = ?1 AND issuer = ?2 AND verified = ?3".into(),
             )?,
             add_principal: say(format!(
                 "INSERT INTO principals(hash, issuer, verified, subject, {NAMES}, rows) VALUES(?1, ?2, ?3, ?4, {NO_SUM})"
             ))?,
-            find_token: say("SELECT id, coalesce(principal, 0), verified FROM tokens WHERE fingerprint = ?1".into())?,
+            find_token: say(
+                "SELECT id, coalesce(principal, 0), verified FROM tokens WHERE fingerprint = ?1".into(),
+            )?,
             add_token: say(format!(
                 "INSERT INTO tokens(fingerprint, jti_hash, jti, principal, verified, {NAMES}, rows)
                  VALUES(?1, ?2, ?3, ?4, ?5, {NO_SUM})"
@@ -98,7 +110,8 @@ impl<'t> Pen<'t> {
             sums: [sum(Entity::Token)?, sum(Entity::Principal)?, sum(Entity::Address)?],
             more_facet: say(format!("UPDATE facets SET {ADD} WHERE {facet} RETURNING count, rank"))?,
             rank_facet: say(
-                "UPDATE facets SET rank = ?5 WHERE entity = ?1 AND id = ?2 AND facet = ?3 AND value = ?4".into(),
+                "UPDATE facets SET rank = ?5 WHERE entity = ?1 AND id = ?2 AND facet = ?3 AND value = ?4"
+                    .into(),
             )?,
             new_facet: say(format!(
                 "INSERT INTO facets({NAMES}, entity, id, facet, value, rank) VALUES({VALUES}, ?11, ?12, ?13, ?14, ?15)"
@@ -146,7 +159,11 @@ impl<'t> Pen<'t> {
         self.write_rows(&rows, gathered)
     }
 
-    fn write_rows(&mut self, rows: &[(Ids, &Key, &Totals)], gathered: &Gathered) -> rusqlite::Result<Written> {
+    fn write_rows(
+        &mut self,
+        rows: &[(Ids, &Key, &Totals)],
+        gathered: &Gathered,
+    ) -> rusqlite::Result<Written> {
         let mut written = Written::default();
         let mut sums: Map<(Entity, i64), Sum> = Map::default();
         let mut facets: Map<(Entity, i64, Facet, i64), Totals> = Map::default();
@@ -335,7 +352,8 @@ impl<'t> Pen<'t> {
 
 /// Whether nobody vouches for a use.
 fn is_strange(key: &Key, totals: &Totals, gathered: &Gathered) -> bool {
-    let vouched = key.token.and_then(|name| gathered.tokens.get(&name)).is_some_and(|token| token.is_verified());
+    let vouched =
+        key.token.and_then(|name| gathered.tokens.get(&name)).is_some_and(|token| token.is_verified());
     !vouched && totals.ok == 0
 }
 
@@ -382,4 +400,3 @@ fn shown_routes(gathered: &Gathered, veil: &Veil) -> Vec<String> {
     let routes = gathered.routes.iter().zip(people);
     routes.map(|(route, people)| veil.route(route, people.into_iter())).collect()
 }
-
