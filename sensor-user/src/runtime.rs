@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the runtime is where clocks are read")]
 
+mod control;
 mod delivery;
 mod figures;
 mod history;
@@ -13,6 +14,8 @@ mod knowledge;
 mod life;
 mod live;
 mod outward;
+mod past;
+mod records;
 mod replay;
 mod services;
 mod settings;

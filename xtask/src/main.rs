@@ -10,6 +10,7 @@ mod step;
 mod test;
 #[allow(unreachable_pub, reason = "a build script uses the same file")]
 mod toolchain;
+mod tools;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -33,8 +34,11 @@ enum Verb {
     /// Format, lints, every test; installs what the tests need where it can
     Test {
         /// Leave out what starts servers and loads kernel programs
-        #[arg(long)]
+        #[arg(long, conflicts_with = "all")]
         fast: bool,
+        /// And what needs a long build of its own: a Kafka broker by other people
+        #[arg(long)]
+        all: bool,
     },
     /// Start the sensor, a sample service and an attacker, and watch the alerts
     Demo {
@@ -69,7 +73,7 @@ fn main() -> Result<()> {
         Verb::Setup => setup::run(),
         Verb::Build => build::agent(),
         Verb::Ebpf => build::kernel_half(),
-        Verb::Test { fast } => with_what_it_needs(|| test::run(fast)),
+        Verb::Test { fast, all } => with_what_it_needs(|| test::run(fast, all)),
         Verb::Demo { cast } => with_what_it_needs(|| lab::demo(cast)),
         Verb::Quality(arguments) => with_what_it_needs(|| quality::run(&arguments)),
         Verb::Bench { json, live, offline, quick } => {

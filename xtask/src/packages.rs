@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::step::{say, step};
 
 /// A thing that must be there, the Debian and Ubuntu package that brings it, and what is left out without it.
-const WANTED: [(&str, &str, &str); 12] = [
+const WANTED: &[(&str, &str, &str)] = &[
     ("nginx", "nginx-light", "tests on nginx, the live benchmark"),
     ("python3", "python3", "tests on Python, bad networks, the demo"),
     ("node", "nodejs", "tests on Node"),
@@ -17,10 +17,18 @@ const WANTED: [(&str, &str, &str); 12] = [
     ("/usr/share/gocode/src/github.com/gin-gonic/gin", "golang-github-gin-gonic-gin-dev", "tests on Gin"),
     ("cc", "gcc libc6-dev", "tests on io_uring"),
     ("/usr/include/liburing.h", "liburing-dev", "tests on io_uring"),
+    ("redis-server", "redis-server", "tests on Redis"),
+    ("nats-server", "nats-server", "tests on NATS"),
+    ("npm", "npm", "tests on S3"),
+    ("kcat", "kcat", "tests on a Kafka broker"),
+    ("openssl", "openssl", "tests on TLS"),
     ("wrk", "wrk", "the live benchmark"),
     ("promtool", "prometheus", "tests of the page, the alert rules and the dashboard"),
     ("ip", "iproute2", "tests in network namespaces"),
     ("ethtool", "ethtool", "tests in network namespaces"),
+    ("prometheus-alertmanager", "prometheus-alertmanager", "tests of sinks on Alertmanager"),
+    ("clickhouse-server", "clickhouse-server", "tests of sinks on ClickHouse"),
+    ("openssl", "openssl", "tests of sinks over TLS"),
 ];
 
 /// Installs what is missing for a purpose (all of them if it is empty) where that is possible; says what is left out

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::packages;
 use crate::step::{Outcome, cargo, root, say, step};
+use crate::tools::Tools;
 
 /// How many tests went which way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,14 +16,18 @@ struct Tally {
     skipped: u64,
 }
 
-/// Runs format, lints and every test; `fast` leaves out what starts servers and kernels.
+/// Runs format, lints and every test; `fast` leaves out what starts servers and kernels, `all` adds what must be built
+/// for it first.
 ///
 /// # Errors
 /// When a step failed.
-pub(crate) fn run(fast: bool) -> Result<()> {
-    if !fast {
+pub(crate) fn run(fast: bool, all: bool) -> Result<()> {
+    let tools = if fast {
+        Tools::default()
+    } else {
         packages::install("")?;
-    }
+        Tools::install(all)?
+    };
     let mut tally = Tally::default();
     let mut check = |outcome: &Outcome, tests: bool| {
         let found = if tests { count(&outcome.output) } else { Tally::default() };
@@ -38,7 +43,7 @@ pub(crate) fn run(fast: bool) -> Result<()> {
     check(&build, false);
     if build.ok {
         for (name, arguments) in suites(fast) {
-            let outcome = step(name, &mut cargo(&arguments))?;
+            let outcome = step(name, tools.tell(&mut cargo(&arguments)))?;
             for line in skips(&outcome.output) {
                 say(&format!("  {line}"));
             }

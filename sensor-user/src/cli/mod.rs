@@ -6,14 +6,18 @@
 mod alerts;
 mod completions;
 mod config;
+mod control;
+mod dlq;
 pub mod docs;
 mod doctor;
 mod man;
+mod observe;
 mod pseudonym;
 mod replay;
 mod rules;
 mod run;
 mod sinks;
+mod tail;
 mod terminal;
 mod user_rules;
 
@@ -21,9 +25,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+use crate::capture::Time;
 use crate::config::{Environment, Format, Loaded, Report, RulesDir, Secrets};
 use crate::detect::{About, Severity};
 use crate::runtime::Options;
@@ -112,9 +118,12 @@ enum Color {
 enum Command {
     Run(run::Arguments),
     Replay(replay::Arguments),
+    Tail(tail::Arguments),
+    Observe(observe::Arguments),
     Rules(rules::Arguments),
     Alerts(alerts::Arguments),
     Sinks(sinks::Arguments),
+    Dlq(dlq::Arguments),
     Pseudonym(pseudonym::Arguments),
     Config(config::Arguments),
     Doctor(doctor::Arguments),
@@ -234,6 +243,13 @@ fn severity(text: &str) -> Result<Severity, String> {
     Severity::parse(text).ok_or_else(|| "it must be low, medium, high or critical".into())
 }
 
+/// What time it is for whoever types: `--since 10m` is by their clock.
+#[allow(clippy::disallowed_methods, reason = "people mean their own clock")]
+fn now() -> Time {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Time(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+}
+
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -255,9 +271,12 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, environment: Environ
     let result = match cli.command {
         Command::Run(arguments) => run::run(&context, &arguments),
         Command::Replay(arguments) => replay::replay(&context, &arguments),
+        Command::Tail(arguments) => tail::tail(&context, &arguments),
+        Command::Observe(arguments) => observe::observe(&context, &arguments),
         Command::Rules(arguments) => rules::rules(&context, &arguments),
         Command::Alerts(arguments) => alerts::alerts(&context, &arguments),
         Command::Sinks(arguments) => sinks::sinks(&context, &arguments),
+        Command::Dlq(arguments) => dlq::dlq(&context, &arguments),
         Command::Pseudonym(arguments) => pseudonym::pseudonym(&context, &arguments),
         Command::Config(arguments) => config::config(&context, &arguments),
         Command::Doctor(arguments) => doctor::doctor(&context, &arguments),

@@ -4,6 +4,7 @@
 //! ([`section`]) and gives a [`Config`] of which every stage may use its part as it is. A flag beats the environment
 //! ([`env`]), which beats the file, which beats the default. Secrets are named in the file and never written there.
 
+pub mod control;
 pub mod docs;
 pub mod env;
 pub mod near;
@@ -85,6 +86,8 @@ pub struct Config {
     pub spool: Spool,
     /// What can be searched later.
     pub store: Store,
+    /// Where the running sensor can be asked.
+    pub control: crate::control::Settings,
 }
 
 /// A configuration and what there is to say about it.
@@ -251,6 +254,8 @@ impl Config {
         let state = s.section("state", "What survives a restart of the sensor.", State::read);
         let spool = s.section("spool", "How alerts wait until every sink has them.", Spool::read);
         let store = s.section("store", "What can be searched later.", Store::read);
+        let doc = "Where the running sensor can be asked; docs/stream.md describes what.";
+        let control = s.section("control", doc, |s| control::read(s, base, resolver));
         Self {
             capture,
             flows,
@@ -273,6 +278,7 @@ impl Config {
             labels,
             spool,
             store,
+            control,
         }
     }
 }

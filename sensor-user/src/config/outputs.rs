@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::config::section::Section;
 use crate::config::word::{Listen, Word, Wrong, choose};
+pub use crate::spool::{Settings as Spool, Sync};
 
 /// How alerts are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -126,28 +127,6 @@ impl State {
     }
 }
 
-/// How long alerts wait for sinks, and how surely.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spool {
-    /// Bytes on disk at most.
-    pub max_bytes: u64,
-    /// How long an event is kept at most.
-    pub max_age: Duration,
-    /// When it is made to last.
-    pub sync: Sync,
-}
-
-/// When what was written is made to last through a loss of power. A crash of the sensor alone loses nothing of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sync {
-    /// Before anybody sees it, once for all that came meanwhile.
-    Always,
-    /// Once a second.
-    Second,
-    /// When the kernel likes.
-    Never,
-}
-
 const SYNCS: [(&str, Sync); 3] = [("always", Sync::Always), ("second", Sync::Second), ("never", Sync::Never)];
 
 impl Word for Sync {
@@ -162,6 +141,7 @@ impl Word for Sync {
     }
 }
 
+/// How long alerts wait for sinks, and how surely.
 impl Spool {
     pub(super) fn read(s: &mut Section<'_, '_>) -> Self {
         let doc = "Bytes on disk at most, in `state.dir`. Beyond it what every sink has goes first, then the least severe.";

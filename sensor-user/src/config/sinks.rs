@@ -75,7 +75,7 @@ pub(super) enum Item {
     /// Standard output, on or off.
     Stdout(Stdout),
     /// Any other.
-    Sink(Settings),
+    Sink(Box<Settings>),
 }
 
 pub(super) const EXAMPLE: &str = "{type: stdout, enabled: true, output: ocsf}";
@@ -123,7 +123,7 @@ pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<It
     };
     let give_up_after = (give_up_s > 0).then(|| Duration::from_secs(give_up_s));
     let settings = Settings { name, target, picks, quiet, per_minute, timeout, give_up_after };
-    enabled.then_some(Item::Sink(settings))
+    enabled.then(|| Item::Sink(Box::new(settings)))
 }
 
 /// A sink's name: it is a label of metrics and a file's name.
@@ -279,7 +279,7 @@ pub(super) fn sort(s: &mut Section<'_, '_>, items: Vec<Item>) -> (Stdout, Vec<Se
                     let problem = Problem::error(span, format!("two sinks are called `{}`", sink.name));
                     s.report(problem.hint("give each a `name` of its own"));
                 }
-                sinks.push(sink);
+                sinks.push(*sink);
             }
         }
     }

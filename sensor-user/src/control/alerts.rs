@@ -1,10 +1,13 @@
 //! Alerts and incidents to one reader, at its own pace.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::capture::Time;
+use crate::control::Streams;
 use crate::control::feed::Feed;
 use crate::control::flow::{Gone, Writer};
 use crate::control::record::Record;
@@ -33,6 +36,8 @@ pub struct Ears {
     pub stop: watch::Receiver<bool>,
     /// What time it is.
     pub clock: fn() -> Time,
+    /// Where it is counted what readers miss.
+    pub streams: Arc<Streams>,
 }
 
 /// Writes until everything was told, or the reader has gone.
@@ -54,6 +59,10 @@ async fn write(mut feed: Feed, manner: Manner, ears: &mut Ears, writer: &Writer)
                 break;
             }
             left -= u64::from(matches!(record, Record::Event(_)));
+            if let Record::Gap(lost) = record {
+                let count = lost.end.saturating_sub(lost.start);
+                ears.streams.missed.fetch_add(count, Ordering::Relaxed);
+            }
             if manner.envelope || !matches!(record, Record::Position(_)) {
                 record.write(manner.envelope, &mut text);
             }

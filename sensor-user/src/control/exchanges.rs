@@ -1,6 +1,7 @@
 //! Exchanges to one reader. They are kept nowhere: who reads too slowly is told how many it has missed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::broadcast::Receiver;
@@ -10,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::control::alerts::KEEP_ALIVE;
 use crate::control::flow::{Gone, Writer};
-use crate::control::{Filter, Record};
+use crate::control::{Filter, Record, Streams};
 use crate::render::exchange::Followed;
 
 /// Bytes that are written at once.
@@ -27,6 +28,8 @@ pub struct Manner {
     pub limit: Option<u64>,
     /// For so long at most.
     pub lasts: Option<Duration>,
+    /// Where it is counted what readers miss.
+    pub streams: Arc<Streams>,
 }
 
 /// Writes until that is done, or the reader has gone.
@@ -57,7 +60,7 @@ async fn write(
                     add(&followed, manner, left, &mut text);
                     gather(exchanges, manner, left, &mut text);
                 }
-                Err(RecvError::Lagged(missed)) => Record::Missed(missed).write(false, &mut text),
+                Err(RecvError::Lagged(missed)) => miss(missed, manner, &mut text),
                 Err(RecvError::Closed) => return Ok(()),
             },
             () = until(end) => return Ok(()),
@@ -86,10 +89,15 @@ fn gather(exchanges: &mut Receiver<Arc<Followed>>, manner: &Manner, left: &mut u
         }
         match exchanges.try_recv() {
             Ok(followed) => add(&followed, manner, left, text),
-            Err(TryRecvError::Lagged(missed)) => Record::Missed(missed).write(false, text),
+            Err(TryRecvError::Lagged(missed)) => miss(missed, manner, text),
             Err(TryRecvError::Empty | TryRecvError::Closed) => return,
         }
     }
+}
+
+fn miss(missed: u64, manner: &Manner, text: &mut String) {
+    manner.streams.missed.fetch_add(missed, Ordering::Relaxed);
+    Record::Missed(missed).write(false, text);
 }
 
 fn add(followed: &Followed, manner: &Manner, left: &mut u64, text: &mut String) {

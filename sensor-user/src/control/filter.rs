@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use crate::capture::Time;
 use crate::control::Refusal;
-use crate::detect::{Severity, text};
-use crate::render::exchange::{self, Exchanged};
-use crate::render::{Kind, Told, shown};
+use crate::detect::Severity;
+use crate::render::exchange::Exchanged;
+use crate::render::{Kind, Privacy, Told, shown};
 use crate::spool::LANES;
 
 /// Most names of rules or namespaces in one filter: the catalogue is smaller.
@@ -32,6 +32,8 @@ pub struct Filter {
     pub rules: Vec<String>,
     /// A principal: its subject, or `subject@issuer` as lines show it.
     pub principal: Option<String>,
+    /// The same as it is shown where privacy hides it, by [`hide`](Self::hide).
+    pub known_as: Vec<String>,
     /// The client's addresses.
     pub address: Option<IpNet>,
     /// Namespaces of the workload, with `*`.
@@ -93,6 +95,19 @@ impl Filter {
         Ok(true)
     }
 
+    /// Looks for people and addresses as they are shown, since that is all that events hold.
+    pub fn hide(&mut self, privacy: &Privacy) {
+        if let Some(name) = &self.principal {
+            self.known_as = vec![privacy.subject(name)];
+            if let Some((subject, issuer)) = name.rsplit_once('@') {
+                self.known_as.push(format!("{}@{issuer}", privacy.subject(subject)));
+            }
+        }
+        if let Some(of) = self.address.filter(|of| of.prefix_len() == of.max_prefix_len()) {
+            self.address = Some(privacy.address(of.addr()).into());
+        }
+    }
+
     /// What of it can only be asked of alerts, if anything is.
     #[must_use]
     pub fn about_alerts(&self) -> Option<&'static str> {
@@ -131,28 +146,28 @@ impl Filter {
             && (self.namespaces.is_empty()
                 || told.namespace().is_some_and(|name| any(&self.namespaces, name)))
             && self.address.is_none_or(|wanted| told.address().is_some_and(|is| holds(&wanted, is)))
-            && self.principal.as_ref().is_none_or(|wanted| {
-                let names = told.principal().into_iter().map(str::to_owned).chain(alert_who(told.value()));
-                is_named(wanted, names)
-            })
+            && self.is_about(|| told.principal().map(str::to_owned).into_iter().chain(told.principal_name()))
     }
 
     /// An incident is about several: one that fits is enough.
     fn admits_incident(&self, told: &Told) -> bool {
-        let texts = |pointer: &str| {
-            let list = told.value().pointer(pointer).and_then(Value::as_array);
-            list.into_iter().flatten().filter_map(Value::as_str)
-        };
         let observables = || {
-            let list = told.value().get("observables").and_then(Value::as_array);
-            list.into_iter().flatten().filter_map(|observable| observable.get("value")?.as_str())
+            let all = told.at("/observables").and_then(Value::as_array).into_iter().flatten();
+            all.filter_map(|one| one.get("value")?.as_str())
         };
-        let mut rules = texts("/unmapped/rules").chain(["incident"]);
-        let mut namespaces = texts("/unmapped/services").filter_map(|name| Some(name.split_once('/')?.0));
+        let mut rules = told.texts("/unmapped/rules").chain(["incident"]);
+        let mut namespaces =
+            told.texts("/unmapped/services").filter_map(|name| Some(name.split_once('/')?.0));
         (self.rules.is_empty() || rules.any(|rule| any(&self.rules, rule)))
             && (self.namespaces.is_empty() || namespaces.any(|name| any(&self.namespaces, name)))
             && self.address.is_none_or(|wanted| observables().any(|is| holds(&wanted, is)))
-            && self.principal.as_ref().is_none_or(|wanted| is_named(wanted, observables().map(str::to_owned)))
+            && self.is_about(|| observables().map(str::to_owned))
+    }
+
+    /// Whether one of these names is meant.
+    fn is_about<N: Iterator<Item = String>>(&self, names: impl Fn() -> N) -> bool {
+        let Some(wanted) = &self.principal else { return true };
+        names().any(|name| name == *wanted || self.known_as.contains(&name))
     }
 
     /// Whether an exchange is wanted.
@@ -161,9 +176,9 @@ impl Filter {
         let workload = || of.place.as_ref().and_then(|place| Some(place.name.split_once('/')?.0));
         self.address.is_none_or(|wanted| wanted.contains(&of.client))
             && (self.namespaces.is_empty() || workload().is_some_and(|name| any(&self.namespaces, name)))
-            && self.principal.as_ref().is_none_or(|wanted| {
+            && self.is_about(|| {
                 let principals = of.tokens.iter().filter_map(|token| token.principal.as_ref());
-                is_named(wanted, principals.flat_map(|p| [shown::subject(p), shown::principal(p)]))
+                principals.flat_map(|p| [shown::subject(p), shown::principal(p)])
             })
     }
 
@@ -195,20 +210,6 @@ fn set<T>(place: &mut Option<T>, value: T) -> Result<(), ()> {
     }
     *place = Some(value);
     Ok(())
-}
-
-/// The principal of an alert as lines name it.
-fn alert_who(event: &Value) -> Option<String> {
-    let evidence = event.pointer("/evidences/0")?;
-    let verified = event.pointer("/unmapped/verified").and_then(Value::as_bool).unwrap_or(false);
-    exchange::name(evidence, verified)
-}
-
-/// Whether one of these names is meant. Names are masked in part before they are shown, so what is asked for may have
-/// to be masked to be found.
-fn is_named(wanted: &str, mut names: impl Iterator<Item = String>) -> bool {
-    let masked = text::mask_email(wanted);
-    names.any(|name| name == wanted || name == masked)
 }
 
 fn holds(network: &IpNet, address: &str) -> bool {
@@ -297,6 +298,7 @@ mod tests {
         for (name, value) in parameters {
             assert_eq!(filter.take(name, value, NOW), Ok(true), "{name}={value}");
         }
+        filter.hide(&Privacy::default());
         filter
     }
 
@@ -372,6 +374,20 @@ mod tests {
     }
 
     #[test]
+    fn who_is_hidden_is_found_by_name() {
+        let privacy = Privacy::new(true, Some(b"0123456789abcdef"));
+        let mut hidden = exchanged();
+        privacy.exchange(&mut hidden);
+        for (name, value) in [("principal", "alice"), ("principal", "alice@idp"), ("address", "10.0.3.7")] {
+            let mut of = Filter::default();
+            of.take(name, value, NOW).unwrap();
+            assert!(!of.admits_exchange(&hidden), "{value}");
+            of.hide(&privacy);
+            assert!(of.admits_exchange(&hidden), "{value}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         let long = "x".repeat(600);
         for (name, value) in [
@@ -427,6 +443,7 @@ mod tests {
         for (name, value) in of.parameters() {
             assert_eq!(back.take(name, &value, Time(0)), Ok(true));
         }
+        back.hide(&Privacy::default());
         assert_eq!(back, of);
     }
 

@@ -27,14 +27,14 @@ mod tests;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use serde_json::Value;
 use tokio::sync::broadcast;
 
 use crate::capture::Time;
-use crate::render::Told;
 use crate::render::exchange::Followed;
-use crate::sink::Node;
+use crate::render::{Node, Privacy, Told};
 use crate::spool::Spool;
 use crate::telemetry::Metric;
 
@@ -55,11 +55,6 @@ pub trait Overview: Send + Sync {
 
     /// Whether capture is attached and the configuration in effect.
     fn is_ready(&self) -> bool;
-
-    /// The states of its sinks: a list of objects with `name`, `state`, `lag` and what else is known.
-    fn sinks(&self) -> Value {
-        Value::Array(Vec::new())
-    }
 
     /// Whoever is riskiest now: a list of objects with `name`, `kind` and `risk`.
     fn riskiest(&self) -> Value {
@@ -113,6 +108,15 @@ pub enum Traced {
     Token(crate::token::settings::Secret),
 }
 
+/// What readers of streams count up to.
+#[derive(Debug, Default)]
+pub struct Streams {
+    /// Streams that are read now.
+    pub clients: AtomicU64,
+    /// Events that readers were too slow for; each was told so.
+    pub missed: AtomicU64,
+}
+
 /// Where the server has everything from.
 #[derive(Clone)]
 pub struct Sources {
@@ -124,11 +128,15 @@ pub struct Sources {
     pub clock: fn() -> Time,
     /// Alerts and incidents.
     pub spool: Spool,
+    /// How people and addresses are shown: so they are looked for.
+    pub privacy: Privacy,
     /// What the spool no longer has.
     pub history: Option<Arc<dyn History>>,
     /// Exchanges, while somebody follows them. The publisher asks for the number of receivers and makes nothing while
     /// it is zero.
     pub exchanges: broadcast::Sender<Arc<Followed>>,
+    /// Counts of the server itself, for its figures.
+    pub streams: Arc<Streams>,
     /// Figures and states.
     pub overview: Arc<dyn Overview>,
     /// Questions about the past.

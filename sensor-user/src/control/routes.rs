@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -21,7 +22,7 @@ use crate::control::alerts::{self, Ears};
 use crate::control::feed::{Feed, MAX_LAST, Start};
 use crate::control::flow::{Flow, Writer, flow};
 use crate::control::rate::{Peer, Rate};
-use crate::control::{Filter, Refusal, Search, Sources, Traced, exchanges, figures, filter};
+use crate::control::{Filter, Refusal, Search, Sources, Streams, Traced, exchanges, figures, filter};
 use crate::token::settings::Secret;
 
 /// Largest body of a request, in bytes: a token fills a header, and servers take 64 KiB of those.
@@ -37,6 +38,10 @@ const FEW_EXCHANGES: u64 = 20;
 const SHORT_WATCH: Duration = Duration::from_secs(10);
 /// How often the state may be told to one reader.
 const INTERVALS: std::ops::RangeInclusive<u64> = 200..=60_000;
+
+/// The number of the newest event when a stream begins. Who went on behind a larger one speaks to a sensor that has
+/// begun to count anew.
+pub const HEAD: header::HeaderName = header::HeaderName::from_static("tokenscope-head");
 
 /// The parameters of a query, in their order.
 type Pairs = Vec<(String, String)>;
@@ -140,10 +145,31 @@ fn flag(name: &str, value: &str) -> Result<bool, Refusal> {
 }
 
 /// Lines, made by a task while they are read.
-fn lines<F: Future<Output = ()> + Send + 'static>(write: impl FnOnce(Writer) -> F) -> Response {
+fn lines<F: Future<Output = ()> + Send + 'static>(desk: &Desk, write: impl FnOnce(Writer) -> F) -> Response {
     let (writer, flow) = flow();
-    tokio::spawn(write(writer));
+    let reading = Reading::begin(&desk.sources.streams);
+    let writing = write(writer);
+    tokio::spawn(async move {
+        writing.await;
+        drop(reading);
+    });
     stream(flow)
+}
+
+/// Counts a stream for as long as it is read.
+struct Reading(Arc<Streams>);
+
+impl Reading {
+    fn begin(streams: &Arc<Streams>) -> Self {
+        streams.clients.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(streams))
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.clients.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 fn stream(flow: Flow) -> Response {
@@ -182,9 +208,18 @@ async fn told(State(desk): State<Arc<Desk>>, asked: Asked) -> Answer {
         }
     }
     manner.until_ms = wanted.until_ms;
-    let ears = Ears { head: sources.spool.head(), stop: desk.stop.clone(), clock: sources.clock };
+    wanted.hide(&sources.privacy);
+    let head = *sources.spool.head().borrow();
+    let ears = Ears {
+        head: sources.spool.head(),
+        stop: desk.stop.clone(),
+        clock: sources.clock,
+        streams: Arc::clone(&sources.streams),
+    };
     let feed = Feed::new(sources.spool.clone(), sources.history.clone(), wanted, start);
-    Ok(lines(|writer| alerts::tell(feed, manner, ears, writer)))
+    let mut answer = lines(&desk, |writer| alerts::tell(feed, manner, ears, writer));
+    answer.headers_mut().insert(HEAD, head.into());
+    Ok(answer)
 }
 
 async fn exchanged(State(desk): State<Arc<Desk>>, asked: Asked) -> Answer {
@@ -212,9 +247,11 @@ async fn exchanged(State(desk): State<Arc<Desk>>, asked: Asked) -> Answer {
         limit = limit.or(Some(FEW_EXCHANGES));
         lasts = lasts.or(Some(SHORT_WATCH));
     }
-    let manner = exchanges::Manner { filter: wanted, limit, lasts };
+    wanted.hide(&desk.sources.privacy);
+    let streams = Arc::clone(&desk.sources.streams);
+    let manner = exchanges::Manner { filter: wanted, limit, lasts, streams };
     let (exchanges, stop) = (desk.sources.exchanges.subscribe(), desk.stop.clone());
-    Ok(lines(|writer| exchanges::tell(exchanges, manner, stop, writer)))
+    Ok(lines(&desk, |writer| exchanges::tell(exchanges, manner, stop, writer)))
 }
 
 async fn status(State(desk): State<Arc<Desk>>) -> Response {
@@ -222,7 +259,7 @@ async fn status(State(desk): State<Arc<Desk>>) -> Response {
 }
 
 async fn sinks(State(desk): State<Arc<Desk>>) -> Response {
-    object(&desk.sources.overview.sinks())
+    object(&figures::sinks(&desk.sources.overview.figures()))
 }
 
 async fn top(State(desk): State<Arc<Desk>>, asked: Asked) -> Answer {
@@ -233,8 +270,8 @@ async fn top(State(desk): State<Arc<Desk>>, asked: Asked) -> Answer {
             _ => return Err(unknown(&name, "interval_ms")),
         }
     }
-    let mut stop = desk.stop.clone();
-    Ok(lines(async move |writer: Writer| {
+    let (mut stop, sources) = (desk.stop.clone(), desk.sources.clone());
+    Ok(lines(&desk, async move |writer: Writer| {
         let mut timer = tokio::time::interval(Duration::from_millis(interval_ms));
         // A reader that was away gets the state of now, and not what it has missed.
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -244,7 +281,7 @@ async fn top(State(desk): State<Arc<Desk>>, asked: Asked) -> Answer {
                 _ = stop.changed() => return,
                 () = writer.gone() => return,
             }
-            if writer.send(format!("{}\n", figures::status(&desk.sources))).await.is_err() {
+            if writer.send(format!("{}\n", figures::status(&sources))).await.is_err() {
                 return;
             }
         }

@@ -32,18 +32,30 @@ pub const SEATS: usize = 64;
 const MAX_HEAD: usize = 16 << 10;
 /// Headers of a request.
 const MAX_HEADERS: usize = 64;
-/// Time for the handshake, and again for the request's head.
-const HEAD_TIME: Duration = Duration::from_secs(10);
-/// How long a reader may take nothing of what waits for it. Who only pauses connects again and goes on.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// Time that readers have for the last of it when the sensor stops.
 const LAST: Duration = Duration::from_millis(500);
+
+/// How long others may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// For the handshake, and again for the request's head.
+    pub head: Duration,
+    /// To take anything of what waits for them. Who only pauses connects again and goes on.
+    pub reading: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { head: Duration::from_secs(10), reading: Duration::from_mins(5) }
+    }
+}
 
 /// What listens.
 #[derive(Default)]
 pub struct Server {
     socket: Option<Bound>,
     port: Option<Port>,
+    patience: Patience,
 }
 
 struct Port {
@@ -67,7 +79,14 @@ impl Server {
             let remedy = "correct control.listen, or set it to off";
             port.inspect_err(|error| tracing::warn!("no control port: {error}; {remedy}")).ok()
         });
-        Self { socket, port }
+        Self { socket, port, patience: Patience::default() }
+    }
+
+    /// The same with another patience.
+    #[must_use]
+    pub const fn with(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Whether nothing listens.
@@ -93,13 +112,13 @@ impl Server {
         let serving = async {
             let socket = async {
                 match &self.socket {
-                    Some(bound) => accept_local(bound, open.clone(), &local).await,
+                    Some(bound) => accept_local(bound, open.clone(), &local, self.patience).await,
                     None => std::future::pending().await,
                 }
             };
             let port = async {
                 match &self.port {
-                    Some(port) => port.accept(open.clone(), &remote).await,
+                    Some(port) => port.accept(open.clone(), &remote, self.patience).await,
                     None => std::future::pending().await,
                 }
             };
@@ -150,7 +169,7 @@ impl Port {
         Ok(Self { listener, tls, token: listen.token.clone() })
     }
 
-    async fn accept(&self, open: Router, seats: &Seats) -> io::Result<()> {
+    async fn accept(&self, open: Router, seats: &Seats, patience: Patience) -> io::Result<()> {
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
         let router = match &self.token {
             Some(token) => guarded(open, token.clone()),
@@ -166,11 +185,11 @@ impl Port {
             let (tls, router) = (self.tls.clone(), router.clone());
             tokio::spawn(async move {
                 match tls {
-                    None => converse(stream, peer, router).await,
+                    None => converse(stream, peer, router, patience).await,
                     // Who is no client of ours is not worth a word: ports are scanned.
                     Some(tls) => {
-                        if let Ok(Ok(stream)) = timeout(HEAD_TIME, tls.accept(stream)).await {
-                            converse(stream, peer, router).await;
+                        if let Ok(Ok(stream)) = timeout(patience.head, tls.accept(stream)).await {
+                            converse(stream, peer, router, patience).await;
                         }
                     }
                 }
@@ -180,7 +199,7 @@ impl Port {
     }
 }
 
-async fn accept_local(bound: &Bound, router: Router, seats: &Seats) -> io::Result<()> {
+async fn accept_local(bound: &Bound, router: Router, seats: &Seats, patience: Patience) -> io::Result<()> {
     let listener = UnixListener::from_std(bound.listener.try_clone()?)?;
     loop {
         let seat = seats.take().await?;
@@ -191,7 +210,7 @@ async fn accept_local(bound: &Bound, router: Router, seats: &Seats) -> io::Resul
         let user = stream.peer_cred().map_or(u32::MAX, |credentials| credentials.uid());
         let router = router.clone();
         tokio::spawn(async move {
-            converse(stream, Peer::Local(user), router).await;
+            converse(stream, Peer::Local(user), router, patience).await;
             drop(seat);
         });
     }
@@ -203,14 +222,19 @@ async fn breathe() {
 }
 
 /// One request and its answer.
-async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, peer: Peer, router: Router) {
+async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    peer: Peer,
+    router: Router,
+    patience: Patience,
+) {
     let service = TowerToHyperService::new(router.layer(Extension(peer)));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
+        .header_read_timeout(patience.head)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
         .keep_alive(false);
     // Neither a client that goes away nor one that talks nonsense is worth a word.
-    let _ = http.serve_connection(TokioIo::new(Patient::new(stream, PATIENCE)), service).await;
+    let _ = http.serve_connection(TokioIo::new(Patient::new(stream, patience.reading)), service).await;
 }

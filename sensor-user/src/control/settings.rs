@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use crate::token::settings::Secret;
 
+/// The Unix socket, unless somebody says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/tokenscope/control.sock";
+
 /// Where the sensor can be asked, and by whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {

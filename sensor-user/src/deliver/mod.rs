@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod figures;
+pub mod letters;
 pub mod plan;
 mod worker;
 

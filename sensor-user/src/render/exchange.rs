@@ -11,14 +11,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::alert::Place;
 use crate::capture::Time;
 use crate::detect::{Principal, text};
 use crate::http::Coverage;
 use crate::render::ocsf::{METHODS, Metadata};
-use crate::render::shown;
+use crate::render::{ecs, shown};
 use crate::token::Fingerprint;
 use crate::token::facts::{Form, Signature, Standing, Token, Unchecked};
 
@@ -425,20 +425,59 @@ pub fn line(event: &Value, colour: bool, out: &mut String) {
     out.push('\n');
 }
 
-/// The principal of an API Activity as lines and filters name it: `alice@idp`, `alice?` where it is only a claim.
-#[must_use]
-pub fn who(event: &Value) -> Option<String> {
-    name(event, event.pointer("/unmapped/verified").and_then(Value::as_bool).unwrap_or(false))
+/// The principal of an API Activity as lines name it: `alice@idp`, `alice?` where it is only a claim.
+fn who(event: &Value) -> Option<String> {
+    let verified = event.pointer("/unmapped/verified").and_then(Value::as_bool) == Some(true);
+    Some(shown::name(text_at(event, "/actor/user/uid")?, text_at(event, "/actor/session/issuer"), verified))
 }
 
-/// The same, of an object with an `actor`.
+/// The API Activity in the Elastic Common Schema. What that has no field for is under `tokenscope`.
 #[must_use]
-pub fn name(of: &Value, verified: bool) -> Option<String> {
-    Some(shown::principal(&Principal {
-        subject: text_at(of, "/actor/user/uid")?.into(),
-        issuer: text_at(of, "/actor/session/issuer").map(Into::into),
-        verified,
+pub fn ecs(event: &Value) -> Value {
+    let at = |pointer: &str| event.pointer(pointer).cloned().unwrap_or_default();
+    let time = event.get("time").and_then(Value::as_u64).unwrap_or_default();
+    let ns = event.pointer("/unmapped/latency_us").and_then(Value::as_u64).map(|us| us.saturating_mul(1_000));
+    let outcome = match event.get("status_id").and_then(Value::as_u64) {
+        Some(1) => "success",
+        Some(2) => "failure",
+        _ => "unknown",
+    };
+    without_nulls(json!({
+        "@timestamp": shown::timestamp_ms(time),
+        "ecs": {"version": ecs::VERSION},
+        "event": {
+            "kind": "event", "category": ["web"], "type": ["access"], "module": "tokenscope",
+            "dataset": "tokenscope.exchanges", "action": at("/api/operation"), "outcome": outcome, "duration": ns,
+        },
+        "user": {"id": at("/actor/user/uid")},
+        "source": {"ip": at("/src_endpoint/ip"), "port": at("/src_endpoint/port")},
+        "destination": {"ip": at("/dst_endpoint/ip"), "port": at("/dst_endpoint/port")},
+        "service": {"name": at("/dst_endpoint/name")},
+        "http": {
+            "request": {"method": at("/http_request/http_method"), "body": {"bytes": at("/unmapped/request_bytes")}},
+            "response": {"status_code": at("/http_response/code"), "body": {"bytes": at("/unmapped/response_bytes")}},
+        },
+        "url": {"path": at("/http_request/url/path"), "domain": at("/http_request/url/domain")},
+        "user_agent": {"original": at("/http_request/user_agent")},
+        "tokenscope": {
+            "token": at("/actor/session/uid"), "issuer": at("/actor/session/issuer"),
+            "verified": at("/unmapped/verified"), "verdict": at("/unmapped/verdict"),
+            "coverage": at("/unmapped/coverage"), "tokens": at("/unmapped/tokens"),
+        },
     }))
+}
+
+/// The same without members that hold nothing.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let members = members.into_iter().map(|(name, value)| (name, without_nulls(value)));
+            let is_something =
+                |value: &Value| !value.is_null() && value.as_object().is_none_or(|o| !o.is_empty());
+            Value::Object(members.filter(|(_, value)| is_something(value)).collect())
+        }
+        other => other,
+    }
 }
 
 fn text_at<'a>(event: &'a Value, pointer: &str) -> Option<&'a str> {
@@ -524,13 +563,13 @@ mod tests {
     use super::*;
     use crate::render::validator;
 
-    fn json(of: &Exchanged) -> Value {
+    fn api(of: &Exchanged) -> Value {
         serde_json::to_value(ApiActivity::of(of)).unwrap()
     }
 
     fn compact(of: &Exchanged) -> String {
         let mut out = String::new();
-        line(&json(of), false, &mut out);
+        line(&api(of), false, &mut out);
         out
     }
 
@@ -546,7 +585,7 @@ mod tests {
         let opaque = Exchanged { tokens: vec![Presented { principal: None, ..token }], ..bare() };
         let failed = Exchanged { status: Some(500), method: "DELETE".into(), ..exchanged() };
         for of in [exchanged(), bare(), huge, two, opaque, failed] {
-            assert_eq!(schema.problems(&json(&of)), Vec::<String>::new(), "{of:?}");
+            assert_eq!(schema.problems(&api(&of)), Vec::<String>::new(), "{of:?}");
         }
     }
 
@@ -576,7 +615,24 @@ mod tests {
         let of = Exchanged { tokens: vec![token, exchanged().tokens.remove(0)], ..exchanged() };
         assert_eq!(of.principal().map(|p| &*p.subject), Some("alice"));
         assert_eq!(of.token().map(|t| t.verdict), Some("verified"));
-        assert_eq!(json(&of).pointer("/unmapped/tokens/0/verdict").and_then(Value::as_str), Some("invalid"));
+        assert_eq!(api(&of).pointer("/unmapped/tokens/0/verdict").and_then(Value::as_str), Some("invalid"));
+    }
+
+    #[test]
+    fn the_elastic_form_has_what_there_is_and_no_more() {
+        let event = ecs(&api(&exchanged()));
+        for (pointer, value) in [
+            ("/@timestamp", Value::from("2026-11-21T18:04:05.123Z")),
+            ("/event/action", "GET /orders/{id}".into()),
+            ("/event/duration", 1_850_000.into()),
+            ("/user/id", "alice".into()),
+            ("/http/response/status_code", 200.into()),
+            ("/tokenscope/verdict", "verified".into()),
+        ] {
+            assert_eq!(event.pointer(pointer), Some(&value), "{pointer}");
+        }
+        let event = ecs(&api(&bare())).to_string();
+        assert!(!event.contains("null") && !event.contains("{}"), "{event}");
     }
 
     #[test]

@@ -7,10 +7,12 @@ use std::time::Duration;
 use super::life::LAST_DELIVERIES;
 use super::settings::zone;
 use super::{Options, RuntimeError};
-use crate::config::{Config, Sync};
+use crate::config::Config;
+use crate::deliver::letters::{Drawer, Nowhere};
 use crate::deliver::{Clock, Deliveries, Letters, clock};
 use crate::render::Node;
 use crate::sink::{Picks, Settings, Target, stdout};
+use crate::spool::dead::{self, Dead};
 use crate::spool::{self, Spool};
 
 /// How long a sink may take to end when its configuration has changed.
@@ -39,7 +41,10 @@ impl Delivery {
     ) -> Result<Self, RuntimeError> {
         let node = node(config);
         let spool = open(dir, config);
-        let letters: Arc<dyn Letters> = Arc::new(Nowhere);
+        let letters: Arc<dyn Letters> = match dir {
+            Some(dir) => Arc::new(Drawer::new(Dead::open(&dir.join(dead::DIR)))),
+            None => Arc::new(Nowhere),
+        };
         let clock = Clock::of_host(zone(&config.time_zone));
         let sinks = Deliveries::new(spool.clone(), Arc::clone(&letters), clock, node.clone());
         let delivery = Self { spool, sinks, letters, node, max_bytes: config.spool.max_bytes };
@@ -82,38 +87,13 @@ fn open(dir: Option<&Path>, config: &Config) -> Spool {
         }
         return Spool::in_memory();
     };
-    let sync = match config.spool.sync {
-        Sync::Always => spool::Sync::Always,
-        Sync::Second => spool::Sync::Second,
-        Sync::Never => spool::Sync::Never,
-    };
-    let settings = spool::Settings { max_bytes: config.spool.max_bytes, max_age: config.spool.max_age, sync };
-    Spool::open(&dir.join(SPOOL), settings, clock::now_ms()).unwrap_or_else(|error| {
+    Spool::open(&dir.join(spool::DIR), config.spool.clone(), clock::now_ms()).unwrap_or_else(|error| {
         tracing::error!(
             "no spool in {}: {error}; alerts wait in memory only, and those of earlier runs are not delivered",
             dir.display()
         );
         Spool::in_memory()
     })
-}
-
-/// The spool's directory in `state.dir`.
-const SPOOL: &str = "spool";
-
-struct Nowhere;
-
-impl Letters for Nowhere {
-    fn add(&self, _: &str, _: &crate::render::Told, _: &crate::sink::Words, _: u32, _: u64) {}
-    fn any_waiting(&self, _: &str) -> bool {
-        false
-    }
-    fn next_replay(&self, _: &str) -> Option<Arc<crate::render::Told>> {
-        None
-    }
-    fn replayed(&self, _: &str) {}
-    fn counts(&self) -> Vec<(String, u64)> {
-        Vec::new()
-    }
 }
 
 /// Standard output unless it is turned off, and what is configured.

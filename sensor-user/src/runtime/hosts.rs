@@ -3,10 +3,12 @@
 //! The host is looked at when an alert needs it and what is known is old, or does not know the server: an idle sensor
 //! scans nothing, and a service that has just started has a name in its first alert.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::alert::{Place, Process};
+use crate::capture::Origin;
 use crate::detect::Scene;
 use crate::enrich::{self, Host, INTERVAL, Workload};
 
@@ -28,18 +30,19 @@ impl Hosts {
 
     /// The workload behind the server of a scene.
     pub(super) fn place(&mut self, scene: &Scene) -> Option<Place> {
+        self.place_of(&scene.origin, scene.endpoints.server)
+    }
+
+    /// The workload behind a server.
+    pub(super) fn place_of(&mut self, origin: &Origin, server: SocketAddr) -> Option<Place> {
         if self.scanned.elapsed() >= INTERVAL {
             self.look_again();
         }
-        let known = self.workload(scene).filter(|workload| workload.comm.is_some());
+        let known = self.host.workload(origin, server).filter(|workload| workload.comm.is_some());
         if known.is_none() && self.scanned.elapsed() >= AGAIN {
             self.look_again();
         }
-        known.or_else(|| self.workload(scene)).map(place)
-    }
-
-    fn workload(&self, scene: &Scene) -> Option<Workload> {
-        self.host.workload(&scene.origin, scene.endpoints.server)
+        known.or_else(|| self.host.workload(origin, server)).map(place)
     }
 
     fn look_again(&mut self) {

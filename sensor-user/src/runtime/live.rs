@@ -1,13 +1,17 @@
 //! Live capture: the loop that owns the pipeline.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use super::control::Control;
 use super::delivery::Delivery;
 use super::figures::{self, Losses, Reloads};
 use super::history::History;
 use super::hosts::Hosts;
-use super::life::{LAST_ALERTS, LAST_VERDICTS, keep_memory_private};
+use super::life::{LAST_ALERTS, LAST_RECORDS, LAST_VERDICTS, keep_memory_private};
+use super::past::Past;
+use super::records::{self, Records};
 use super::services::{News, Services};
 use super::stages::Stages;
 use super::writer::Writer;
@@ -15,6 +19,7 @@ use super::{Options, RuntimeError, outward, settings};
 use crate::capture::ebpf::{self, EbpfSource};
 use crate::capture::{Input, Progress, Source as _};
 use crate::config::Config;
+use crate::control::Overview;
 use crate::pipeline::{Output, Pipeline, Settings};
 use crate::telemetry::Totals;
 use crate::token::settings::TokenSettings;
@@ -46,6 +51,17 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     let mut services = Services::start(config)?;
     let delivery = Delivery::start(history.dir(), config, options)?;
     let writer = Writer::start(config, &delivery, Hosts::new(source.cgroup().to_owned()))?;
+    let records = Records::start(records::Plan {
+        dir: records::dir(config, history.dir()),
+        bounds: records::bounds(config),
+        veil: settings::veil(config),
+        privacy: settings::privacy(config),
+        spool: delivery.spool.clone(),
+        hosts: Hosts::new(source.cgroup().to_owned()),
+    })?;
+    let overview = Arc::clone(&services.board) as Arc<dyn Overview>;
+    let past = Past::of(config, history.dir());
+    let control = Control::start(config, &delivery, records.watchers.clone(), past, overview)?;
     let (verdicts, pool) = verify(&config.tokens)?;
     let settings = settings::of(config);
     let mut pipeline = Pipeline::new(settings.clone(), Box::new(pool))?;
@@ -61,7 +77,9 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
         verdicts,
         services,
         writer,
+        records,
         delivery,
+        control,
         history,
         losses: Losses::default(),
         out: Output::default(),
@@ -107,7 +125,9 @@ struct Live {
     verdicts: Receiver<Verdict>,
     services: Services,
     writer: Writer,
+    records: Records,
     delivery: Delivery,
+    control: Control,
     history: History,
     losses: Losses,
     out: Output,
@@ -196,6 +216,7 @@ impl Live {
             self.writer.send(event);
         }
         self.writer.push();
+        self.records.hand_over(&mut self.out.exchanges, &mut self.pipeline);
     }
 
     /// SIGHUP: takes the new configuration, or keeps the old one and says why.
@@ -255,6 +276,8 @@ impl Live {
         self.reloads.show(&mut all);
         figures::kernel(&mut all, &self.source, self.ring_bytes);
         outward::metrics(&mut all, &self.delivery, &self.writer);
+        self.records.metrics(&mut all);
+        self.control.metrics(&mut all);
         all.extend(self.stages.metrics());
         self.services.board.show(all);
     }
@@ -270,7 +293,9 @@ impl Live {
         }
         self.pipeline.finish(&mut self.out);
         self.hand_over();
-        let Self { source, mut pipeline, services, writer, delivery, history, losses, began, .. } = self;
+        let Self {
+            source, mut pipeline, services, writer, records, delivery, control, history, losses, began, ..
+        } = self;
         drop(source);
         history.finish(&mut pipeline);
         services.stop();
@@ -278,6 +303,8 @@ impl Live {
         if lost > 0 {
             tracing::warn!("{lost} alerts were lost: the disk hung for too long");
         }
+        records.stop(LAST_RECORDS);
+        control.stop();
         delivery.stop();
         Ok(figures::totals(&pipeline, &losses, tally.0, began.elapsed()))
     }

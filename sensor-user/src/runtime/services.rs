@@ -17,6 +17,7 @@ use super::knowledge::{self, Change, Reader};
 use super::user_rules::Watching;
 use crate::alert::Marks;
 use crate::config::Config;
+use crate::control::Overview;
 use crate::detect::Knowledge;
 use crate::detect::user::UserRules;
 use crate::store::marks as store;
@@ -88,6 +89,16 @@ impl Status for Board {
 
     fn is_alive(&self) -> bool {
         self.read(|page| page.is_none_or(|page| page.at.elapsed() < STALLED))
+    }
+}
+
+impl Overview for Board {
+    fn figures(&self) -> Vec<Metric> {
+        self.read(|page| page.map(|page| page.metrics.clone()).unwrap_or_default())
+    }
+
+    fn is_ready(&self) -> bool {
+        Status::is_ready(self)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::pipeline::Settings;
 use crate::reassembly::FlowLimits;
 use crate::render::Privacy;
 use crate::render::privacy::mask::Masks;
+use crate::store::Veil;
 
 /// Every stage's slice.
 pub(super) fn of(config: &Config) -> Settings {
@@ -100,6 +101,12 @@ pub(super) fn privacy(config: &Config) -> Privacy {
     Privacy::new(config.privacy.mask_addresses, key.map(|key| key.as_slice()))
         .with_masks(masks)
         .with_sensitive_names(&config.privacy.sensitive_names)
+}
+
+/// What may be stored. Without a key there is nothing that outlives this process, so that any will do.
+pub(super) fn veil(config: &Config) -> Veil {
+    let key = config.tokens.fingerprint_key.as_ref().map_or(&[][..], |key| key.as_slice());
+    Veil::new(key, privacy(config), config.privacy.pseudonymise)
 }
 
 /// The host's time zone is read here: what runs in it may be moved, but seldom while it runs.

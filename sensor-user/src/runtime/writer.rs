@@ -145,14 +145,17 @@ struct Desk {
 impl Desk {
     fn run(mut self, events: &Receiver<Event>) {
         let mut batch = Vec::with_capacity(TOGETHER);
+        let mut next = Instant::now() + TICK;
         loop {
-            match events.recv_timeout(TICK) {
+            // Also while events keep coming: what waits for room is written then, and what is too old goes.
+            if Instant::now() >= next {
+                let ticked = self.spool.tick(clock::now_ms());
+                self.tell(ticked.map(|()| 0..0));
+                next = Instant::now() + TICK;
+            }
+            match events.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(event) => batch.push(event),
-                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
-                    let ticked = self.spool.tick(clock::now_ms());
-                    self.tell(ticked.map(|()| 0..0));
-                    continue;
-                }
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => continue,
                 Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return,
             }
             batch.extend(events.try_iter().take(TOGETHER - 1));

@@ -44,7 +44,7 @@ pub struct Settings {
     pub client: ClientSettings,
     /// Each member, with its path.
     pub urls: Vec<String>,
-    /// Who asks: not by OAuth2.
+    /// Who asks: not by `OAuth2`.
     pub auth: Auth,
     /// Labels that every alert gets.
     pub labels: Vec<(String, String)>,
@@ -103,7 +103,7 @@ impl Alertmanager {
         let mut halves = Halves::new(events, &self.poison, |_told| true);
         while let Some(part) = halves.next() {
             let verdict = self.once(&part.events).await;
-            if let Err(outcome) = halves.tell(part, verdict) {
+            if let Err(outcome) = halves.tell(&part, verdict) {
                 return outcome;
             }
         }
@@ -113,7 +113,7 @@ impl Alertmanager {
     /// Tells every member, all at once.
     async fn once(&self, events: &[Arc<Told>]) -> Verdict {
         let now = (self.clock)();
-        let alerts: Vec<Value> = events.iter().map(|told| self.alert(told, now)).collect();
+        let alerts: Vec<Value> = events.iter().flat_map(|told| self.alerts(told, now)).collect();
         let body = Value::Array(alerts).to_string();
         let authorization = match authorization(&self.settings.auth) {
             Ok(header) => header,
@@ -126,7 +126,7 @@ impl Alertmanager {
             request.headers_mut().extend(authorization.clone());
             *request.body_mut() = Some(body.clone().into());
             let client = self.client.clone();
-            members.spawn(async move { tokio::time::timeout(MEMBER, ask(&client, request, now)).await });
+            members.spawn(async move { tokio::time::timeout(MEMBER, ask(&client, request, now, &[])).await });
         }
         let mut verdicts = Vec::with_capacity(self.urls.len());
         while let Some(said) = members.join_next().await {
@@ -140,23 +140,28 @@ impl Alertmanager {
         together(verdicts)
     }
 
-    /// One alert as Alertmanager has it.
-    fn alert(&self, told: &Told, now_ms: u64) -> Value {
+    /// An event as Alertmanager has it: an alert, and the end of what it was under other labels.
+    fn alerts(&self, told: &Told, now_ms: u64) -> Vec<Value> {
         let labels = self.labels(told);
-        let until = self.until(told, &labels, now_ms);
+        let (until, ended) = self.until(told, &labels, now_ms);
         // A clock that is ahead of this one must not make an alert begin after its end.
         let first = told.number("/finding_info/first_seen_time").or_else(|| told.number("/start_time"));
-        let from = first.unwrap_or(told.time_ms).min(now_ms).min(until);
-        let mut alert = json!({
-            "labels": labels,
-            "annotations": self.annotations(told),
-            "startsAt": date(from),
-            "endsAt": date(until),
-        });
-        if let (Some(link), Some(alert)) = (&self.settings.link, alert.as_object_mut()) {
-            alert.insert("generatorURL".into(), link.as_str().into());
-        }
-        alert
+        let from = first.unwrap_or(told.time_ms).min(now_ms);
+        let alert = |labels: Value, until: u64| {
+            let mut alert = json!({
+                "labels": labels,
+                "annotations": self.annotations(told),
+                "startsAt": date(from.min(until)),
+                "endsAt": date(until),
+            });
+            if let (Some(link), Some(alert)) = (&self.settings.link, alert.as_object_mut()) {
+                alert.insert("generatorURL".into(), link.as_str().into());
+            }
+            alert
+        };
+        let ended = ended.iter().filter_map(|labels| serde_json::from_str(labels).ok());
+        let ended = ended.map(|labels| alert(labels, now_ms)).collect::<Vec<_>>();
+        std::iter::once(alert(Value::Object(labels), until)).chain(ended).collect()
     }
 
     fn labels(&self, told: &Told) -> Map<String, Value> {
@@ -202,27 +207,32 @@ impl Alertmanager {
         filled.map(|(name, value)| (name.to_owned(), Value::from(value))).collect()
     }
 
-    /// When it ends, as far as is known now.
-    fn until(&self, told: &Told, labels: &Map<String, Value>, now_ms: u64) -> u64 {
+    /// When it ends, as far as is known now; and labels under which nothing is open any more.
+    fn until(&self, told: &Told, labels: &Map<String, Value>, now_ms: u64) -> (u64, Vec<String>) {
         let after =
             |wait: Duration| now_ms.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX / 2));
+        let over = activity(told) == "close";
         if told.kind == Kind::Alert {
-            return if activity(told) == "close" { now_ms } else { after(self.settings.resolve_after) };
+            return (if over { now_ms } else { after(self.settings.resolve_after) }, Vec::new());
         }
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let key = Value::Object(labels.clone()).to_string();
-        if activity(told) != "close" {
-            if open.values().map(BTreeSet::len).sum::<usize>() < MAX_OPEN {
-                open.entry(key).or_default().insert(told.id().to_owned());
-            }
-            return after(INCIDENT);
-        }
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         // It may have been told under other labels, when it was less severe.
-        for ids in open.values_mut() {
-            ids.remove(told.id());
+        let mut ended = Vec::new();
+        open.retain(|other, ids| {
+            let was = ids.remove(told.id());
+            if was && ids.is_empty() && *other != key {
+                ended.push(other.clone());
+            }
+            !ids.is_empty()
+        });
+        if over {
+            return (if open.contains_key(&key) { after(INCIDENT) } else { now_ms }, ended);
         }
-        open.retain(|_, ids| !ids.is_empty());
-        if open.contains_key(&key) { after(INCIDENT) } else { now_ms }
+        if open.values().map(BTreeSet::len).sum::<usize>() < MAX_OPEN {
+            open.entry(key).or_default().insert(told.id().to_owned());
+        }
+        (after(INCIDENT), ended)
     }
 }
 
@@ -284,7 +294,7 @@ mod tests {
             resolve_after: Duration::from_mins(10),
             link: None,
         };
-        Alertmanager::new(settings, &Node { name: "node-1".into() }, Arc::new(|| NOW)).unwrap()
+        Alertmanager::new(settings, &Node::named("node-1"), Arc::new(|| NOW)).unwrap()
     }
 
     fn incident(id: &str, activity: u64) -> Told {
@@ -296,7 +306,7 @@ mod tests {
 
     #[test]
     fn labels_are_few_and_people_are_annotations() {
-        let alert = sink(&[("cluster", "a"), ("rule", "mine")]).alert(&sample::alert(), NOW);
+        let alert = &sink(&[("cluster", "a"), ("rule", "mine")]).alerts(&sample::alert(), NOW)[0];
         let expected = json!({"alertname": "Many failed logins", "severity": "high", "rule": "brute-force",
             "namespace": "shop", "workload": "shop/orders-7f9c", "cluster": "a"});
         assert_eq!(alert["labels"], expected);
@@ -309,14 +319,14 @@ mod tests {
         );
         assert_eq!(alert["startsAt"], "2026-11-21T18:03:05.000Z");
         assert_eq!(alert["endsAt"], date(NOW + 600_000));
-        let bare = sink(&[]).alert(&sample::bare(), NOW);
+        let bare = &sink(&[]).alerts(&sample::bare(), NOW)[0];
         assert!(bare["labels"].get("namespace").is_none() && bare["annotations"].get("principal").is_none());
     }
 
     #[test]
     fn an_incident_is_over_when_no_other_has_its_labels() {
         let sink = sink(&[]);
-        let ends = |told: &Told| sink.alert(told, NOW)["endsAt"].clone();
+        let ends = |told: &Told| sink.alerts(told, NOW)[0]["endsAt"].clone();
         let day = json!(date(NOW + 86_400_000));
         assert_eq!(ends(&incident("A", 1)), day);
         assert_eq!(ends(&incident("B", 1)), day);
@@ -328,9 +338,9 @@ mod tests {
 
     #[test]
     fn nothing_begins_after_it_ends() {
-        let alert = sink(&[]).alert(&sample::alert(), 1_000);
+        let alert = &sink(&[]).alerts(&sample::alert(), 1_000)[0];
         assert_eq!(alert["startsAt"], date(1_000));
-        let over = sink(&[]).alert(&incident("A", 3), 1_000);
+        let over = &sink(&[]).alerts(&incident("A", 3), 1_000)[0];
         assert_eq!((&over["startsAt"], &over["endsAt"]), (&json!(date(1_000)), &json!(date(1_000))));
     }
 

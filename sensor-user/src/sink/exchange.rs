@@ -9,8 +9,10 @@ use std::time::Duration;
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Request, Response};
+use zeroize::Zeroizing;
 
 use crate::sink::Words;
+use crate::token::settings::Secret;
 
 /// Most of an answer that is kept, in bytes: a bulk answer about 500 events has some 60 KiB.
 pub(super) const MAX_ANSWER: usize = 64 << 10;
@@ -57,15 +59,45 @@ impl Verdict {
     }
 }
 
-/// Asks. `now_ms` is for dates in `Retry-After`.
-pub(super) async fn ask(client: &Client, request: Request, now_ms: u64) -> Result<Answer, Words> {
+/// Asks. `now_ms` is for dates in `Retry-After`. Secrets that the answer repeats, those of the request and `secrets`,
+/// are blotted out, as answers are told in logs.
+pub(super) async fn ask(
+    client: &Client,
+    request: Request,
+    now_ms: u64,
+    secrets: &[Secret],
+) -> Result<Answer, Words> {
+    let mut hidden: Vec<Zeroizing<Vec<u8>>> = secrets.iter().map(|secret| secret.0.clone()).collect();
+    for value in request.headers().values().filter(|value| value.is_sensitive()) {
+        let last = value.as_bytes().rsplit(|byte| *byte == b' ').next();
+        hidden.extend(last.map(|text| Zeroizing::new(text.to_vec())));
+    }
+    let url = request.url();
+    hidden.extend(url.query().map(|query| Zeroizing::new(query.as_bytes().to_vec())));
+    hidden.push(Zeroizing::new(url.path().as_bytes().to_vec()));
     let mut response = client.execute(request).await.map_err(reason)?;
     let headers = std::mem::take(response.headers_mut());
     let status = response.status().as_u16();
     let after = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now_ms));
     let mut body = Vec::new();
     let whole = tokio::time::timeout(BODY, read(&mut response, &mut body)).await.unwrap_or(false);
+    for secret in hidden.iter().filter(|secret| secret.len() >= MIN_HIDDEN) {
+        blot(&mut body, secret);
+    }
     Ok(Answer { status, headers, body, whole, after })
+}
+
+/// Shortest secret that is looked for in answers: shorter ones, such as the path `/_bulk`, are everywhere.
+const MIN_HIDDEN: usize = 5;
+
+/// Blots out a secret wherever it is.
+fn blot(body: &mut [u8], secret: &[u8]) {
+    let found: Vec<usize> = memchr::memmem::find_iter(body, secret).collect();
+    for at in found {
+        if let Some(place) = body.get_mut(at..at + secret.len()) {
+            place.fill(b'*');
+        }
+    }
 }
 
 /// Reads a body, not past the limit. Whether that is all of it.
@@ -179,6 +211,13 @@ mod tests {
         }
         let tell = answer(500).tell();
         assert!(!tell.as_str().contains('\x1b'), "{tell}");
+    }
+
+    #[test]
+    fn what_is_blotted_out_is_gone() {
+        let mut body = b"a secret, secretsecret".to_vec();
+        blot(&mut body, b"secret");
+        assert_eq!(body, b"a ******, ************");
     }
 
     proptest! {

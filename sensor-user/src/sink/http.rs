@@ -190,6 +190,8 @@ pub struct Http {
     clock: Clock,
     poison: Poison,
     access: Option<Access>,
+    /// What the template may put into a body.
+    secrets: Vec<Secret>,
 }
 
 impl Http {
@@ -220,8 +222,13 @@ impl Http {
         }
         let forms = settings.forms(Arc::clone(&node.name), false);
         let client = settings.client.client()?;
+        let secret = |(_, text): &(String, Text)| match text {
+            Text::Secret(secret) => Some(secret.clone()),
+            Text::Plain(_) => None,
+        };
+        let secrets = settings.variables.iter().filter_map(secret).collect();
         let (poison, access) = (Poison::default(), None);
-        Ok(Self { settings, url, headers, templates, forms, client, clock, poison, access })
+        Ok(Self { settings, url, headers, templates, forms, client, clock, poison, access, secrets })
     }
 
     async fn all(&mut self, events: &[Arc<Told>]) -> Outcome {
@@ -231,7 +238,7 @@ impl Http {
         let mut halves = Halves::new(events, &self.poison, wanted);
         while let Some(part) = halves.next() {
             let verdict = self.once(&part.events).await;
-            if let Err(outcome) = halves.tell(part, verdict) {
+            if let Err(outcome) = halves.tell(&part, verdict) {
                 return outcome;
             }
         }
@@ -250,7 +257,7 @@ impl Http {
             Ok(request) => request,
             Err(why) => return Verdict::Later { reason: why, after: None },
         };
-        let answer = match ask(&self.client, request, (self.clock)()).await {
+        let answer = match ask(&self.client, request, (self.clock)(), &self.secrets).await {
             Ok(answer) => answer,
             Err(why) => return Verdict::Later { reason: why, after: None },
         };
@@ -367,10 +374,7 @@ fn value(name: &str, text: &str) -> Result<HeaderValue, Unusable> {
 /// Compressed; writing to memory does not fail.
 pub(in crate::sink) fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    match encoder.write_all(body).and_then(|()| encoder.finish()) {
-        Ok(bytes) => bytes,
-        Err(_never) => Vec::new(),
-    }
+    encoder.write_all(body).and_then(|()| encoder.finish()).unwrap_or_default()
 }
 
 impl Sink for Http {

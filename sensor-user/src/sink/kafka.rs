@@ -129,7 +129,6 @@ impl Kafka {
     }
 
     async fn attempt(&mut self, events: &[Arc<Told>]) -> Outcome {
-        self.reporter.forget();
         let producer = match self.producer.take().map_or_else(|| self.make(), Ok) {
             Ok(producer) => producer,
             Err(why) => return Outcome::later(why),
@@ -153,6 +152,7 @@ impl Kafka {
         if let Some(reason) = tally.trouble {
             return Outcome::later(reason);
         }
+        self.reporter.forget();
         self.taken.forget(events.iter().map(AsRef::as_ref));
         let refusal = |(index, why): (usize, String)| Refusal { index, reason: why.into() };
         let refused = tally.unwanted.into_iter().map(refusal).collect();

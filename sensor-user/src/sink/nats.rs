@@ -282,7 +282,7 @@ impl Nats {
     /// Nobody answers: there is no stream for the subject, or no JetStream at all.
     fn nobody(&self, event: &Told) -> Words {
         let subject = self.settings.subject.of(event, &self.node.name);
-        let all = self.settings.subject.as_str().split("{").next().unwrap_or_default();
+        let all = self.settings.subject.as_str().split('{').next().unwrap_or_default();
         let all = all.rsplit_once('.').map_or(">".to_owned(), |(start, _)| format!("{start}.>"));
         let text = format!(
             "no stream takes {subject}: `nats stream add TOKENSCOPE --subjects '{all}'`, or set `jetstream: false`"

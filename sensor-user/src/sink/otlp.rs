@@ -30,7 +30,7 @@ pub struct Settings {
     pub client: ClientSettings,
     /// Where it is, with its path.
     pub url: Secret,
-    /// Who asks: not by OAuth2.
+    /// Who asks: not by `OAuth2`.
     pub auth: Auth,
     /// Headers of each request.
     pub headers: Vec<(String, Text)>,
@@ -93,7 +93,7 @@ impl Otlp {
         let mut halves = Halves::new(events, &self.poison, |_told| true);
         while let Some(part) = halves.next() {
             let verdict = self.once(&part.events).await;
-            if let Err(outcome) = halves.tell(part, verdict) {
+            if let Err(outcome) = halves.tell(&part, verdict) {
                 return outcome;
             }
         }
@@ -116,7 +116,7 @@ impl Otlp {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         *request.body_mut() = Some(body.into());
-        match ask(&self.client, request, now).await {
+        match ask(&self.client, request, now, &[]).await {
             Ok(answer) => judge(&answer, events.len()),
             Err(why) => Verdict::Later { reason: why, after: None },
         }

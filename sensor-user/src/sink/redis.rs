@@ -206,9 +206,10 @@ impl Redis {
             ("node", &self.node.name),
             ("json", event.json()),
         ];
-        let seen = seen(stream, event.event_id());
-        let head = if *dedupe_s > 0 {
-            vec!["EVAL", SCRIPT, "2", stream, &seen, &max_len, &dedupe]
+        let mark = seen(stream, event.event_id());
+        // An event without an id, which is damaged, would be taken for a repeat of any other.
+        let head = if *dedupe_s > 0 && !event.event_id().is_empty() {
+            vec!["EVAL", SCRIPT, "2", stream, &mark, &max_len, &dedupe]
         } else {
             vec!["XADD", stream, "MAXLEN", "~", &max_len, "*"]
         };
@@ -229,7 +230,8 @@ impl Redis {
             "READONLY: this server is a replica: `url` must name the primary".into()
         } else if is("MOVED") || is("ASK") || is("CROSSSLOT") {
             format!("the stream `{stream}` is on another node of a cluster: {text}").into()
-        } else if is("NOAUTH") {
+        } else if is("NOAUTH") || is("unauthenticated") {
+            // Before a login Redis takes only commands that are shorter than ours.
             "NOAUTH: Redis wants a password: set `password`".into()
         } else if is("NOPERM") {
             let needed = if self.settings.dedupe_s > 0 {

@@ -4,7 +4,8 @@
 //! connection is noticed before the next batch is written, and the batch that was written last is sent again on the
 //! new connection, as nobody knows how much of it was read: so a receiver that is started anew loses nothing, and may
 //! get the last batch twice, under the same ids. What was written earlier than that and not read by a receiver that
-//! died is lost.
+//! died is lost. Who wants to know has every batch confirmed: the connection is closed behind it, and a receiver that has
+//! closed its end too has read everything.
 
 pub mod message;
 
@@ -27,6 +28,8 @@ pub struct Settings {
     pub to: To,
     /// How a message ends on a stream.
     pub framing: Framing,
+    /// Whether each batch has a connection of its own, whose end confirms that it was read.
+    pub confirm: bool,
     /// How messages are made.
     pub form: Form,
 }
@@ -165,6 +168,11 @@ impl Syslog {
             connection
         };
         connection.send(&messages).await?;
+        if self.settings.confirm
+            && let Connection::Stream(wire, _) = connection
+        {
+            return wire.finish().await;
+        }
         if connection.is_gone().await {
             return Err(Broken::Closed);
         }
@@ -209,7 +217,7 @@ mod tests {
             format: Format::Compact,
             max_bytes: 2048,
         };
-        open(&Settings { to, framing, form }, &Node::named("me")).unwrap()
+        open(&Settings { to, framing, confirm: false, form }, &Node::named("me")).unwrap()
     }
 
     fn told(sequence: u64) -> [Arc<Told>; 1] {
@@ -256,9 +264,22 @@ mod tests {
         let mut sink = sink(to, Framing::Octets);
         assert!(matches!(sink.deliver(&told(1)).await, Outcome::Done { .. }));
         let (mut connection, _) = listener.accept().await.unwrap();
-        let talk = tokio::spawn(async move { connection.write_all(&[b'x'; 1 << 20]).await });
-        let deaf = async { while matches!(sink.deliver(&told(2)).await, Outcome::Done { .. }) {} };
-        tokio::time::timeout(std::time::Duration::from_secs(20), deaf).await.expect("it notices");
+        let talk = tokio::spawn(async move {
+            let said = connection.write_all(&[b'x'; 1 << 20]).await;
+            std::future::pending::<()>().await;
+            drop((said, connection));
+        });
+        let go_on = async {
+            loop {
+                sink.deliver(&told(2)).await;
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            again = listener.accept() => drop(again.unwrap()),
+            () = go_on => {}
+            () = tokio::time::sleep(std::time::Duration::from_secs(20)) => panic!("it does not notice"),
+        }
         talk.abort();
     }
 

@@ -132,6 +132,19 @@ impl Wire {
         true
     }
 
+    /// Says that nothing more comes, and waits until the other side has closed the connection: then it has read
+    /// everything, as a connection of which something was not read is not closed but reset.
+    pub(super) async fn finish(mut self) -> Result<(), Broken> {
+        self.stream.shutdown().await?;
+        let mut scratch = [0; 512];
+        for _ in 0..64 {
+            if self.stream.read(&mut scratch).await? == 0 {
+                return Ok(());
+            }
+        }
+        Err(Broken::Nonsense("the end"))
+    }
+
     /// Sends all of this.
     pub(super) async fn send(&mut self, text: &[u8]) -> Result<(), Broken> {
         self.stream.write_all(text).await?;
@@ -225,6 +238,8 @@ mod tests {
     use super::*;
     use tokio::net::TcpListener;
 
+    static FLOOD: [u8; 1 << 20] = [b'x'; 1 << 20];
+
     /// What reading a line of at most 16 bytes gives, if the server says this and closes.
     async fn line_of(said: &'static [u8]) -> (Result<Vec<u8>, Broken>, usize) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -247,7 +262,6 @@ mod tests {
         assert!(matches!(line_of(b"0123456789abcdefg\r\n").await.0, Err(Broken::TooLong(16))));
         assert!(matches!(line_of(b"+OK").await.0, Err(Broken::Closed)));
         assert!(matches!(line_of(b"").await.0, Err(Broken::Closed)));
-        static FLOOD: [u8; 1 << 20] = [b'x'; 1 << 20];
         let (line, held) = line_of(&FLOOD).await;
         assert!(matches!(line, Err(Broken::TooLong(16))));
         assert!(held <= 16 + CHUNK, "{held} bytes were kept");

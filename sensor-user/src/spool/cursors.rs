@@ -85,9 +85,17 @@ impl Cursors {
         if let Some(dir) = &self.dir
             && write(kept, &path_of(dir, name)).is_err()
         {
-            // The directory may have been removed: it is made again at the next time.
             kept.slots = None;
             self.failed += 1;
+        }
+    }
+
+    /// Writes all files again, as somebody has removed them.
+    pub(super) fn write_again(&mut self) {
+        let Some(dir) = &self.dir else { return };
+        for (name, kept) in self.all.iter_mut().filter(|(_, kept)| kept.registered) {
+            kept.slots = None;
+            self.failed += u64::from(write(kept, &path_of(dir, name)).is_err());
         }
     }
 

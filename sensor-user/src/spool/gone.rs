@@ -42,7 +42,11 @@ impl Run {
 
 /// Everything that is gone, by lane, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Gone([Vec<Run>; LISTS]);
+pub(super) struct Gone {
+    runs: [Vec<Run>; LISTS],
+    /// The last number of each lane that was in an evicted segment: segments go in order.
+    evicted: [u64; LANES],
+}
 
 /// What one reader has lost.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -56,7 +60,7 @@ pub(super) struct Lost {
 impl Gone {
     /// Adds events of a list. Numbers that are in it already stay as they are.
     pub(super) fn add(&mut self, list: usize, run: Run) {
-        let Some(runs) = self.0.get_mut(list) else { return };
+        let Some(runs) = self.runs.get_mut(list) else { return };
         if run.first > run.last || run.events == 0 {
             return;
         }
@@ -93,18 +97,18 @@ impl Gone {
     }
 
     /// How many events of a list behind `after` up to `last` are known to be gone.
-    pub(super) fn events(&self, list: usize, after: u64, last: u64) -> u64 {
+    fn events(&self, list: usize, after: u64, last: u64) -> u64 {
         self.within(list, after, last).map(|run| run.events).sum()
     }
 
     /// The last number of a list.
     pub(super) fn last(&self, list: usize) -> u64 {
-        self.0.get(list).and_then(|runs| runs.last()).map_or(0, |run| run.last)
+        self.runs.get(list).and_then(|runs| runs.last()).map_or(0, |run| run.last)
     }
 
     /// What a list holds behind `after` up to `last`. Of an entry that is only partly in there, all that may be.
     fn within(&self, list: usize, after: u64, last: u64) -> impl Iterator<Item = Run> {
-        let runs = self.0.get(list).map(Vec::as_slice).unwrap_or_default();
+        let runs = self.runs.get(list).map(Vec::as_slice).unwrap_or_default();
         let start = runs.partition_point(|run| run.last <= after);
         let runs = runs.get(start..).unwrap_or_default().iter();
         runs.take_while(move |run| run.first <= last).map(move |run| {
@@ -124,18 +128,19 @@ impl Gone {
     /// The file.
     pub(super) fn write(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
-        for runs in &self.0 {
+        for runs in &self.runs {
             out.extend(u32::try_from(runs.len()).unwrap_or(0).to_le_bytes());
             for run in runs {
                 out.extend([run.first, run.last, run.events].iter().flat_map(|word| word.to_le_bytes()));
             }
         }
+        out.extend(self.evicted.iter().flat_map(|number| number.to_le_bytes()));
         out.extend(crc32fast::hash(&out).to_le_bytes());
         out
     }
 
     /// Largest file.
-    pub(super) const MAX_FILE: u64 = (8 + LISTS * (4 + MAX_RUNS * 24) + 4) as u64;
+    pub(super) const MAX_FILE: u64 = (8 + LISTS * (4 + MAX_RUNS * 24) + LANES * 8 + 4) as u64;
 
     /// Reads a file; none if it is damaged.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
@@ -153,7 +158,20 @@ impl Gone {
                 at += 24;
             }
         }
+        gone.evicted = std::array::from_fn(|lane| u64_at(body, at + lane * 8));
         Some(gone)
+    }
+
+    /// Takes note that a segment is evicted of which this is the last number.
+    pub(super) fn evict(&mut self, lane: usize, last: u64) {
+        if let Some(number) = self.evicted.get_mut(lane) {
+            *number = last.max(*number);
+        }
+    }
+
+    /// Whether a segment that ends with this number was evicted.
+    pub(super) fn was_evicted(&self, lane: usize, last: u64) -> bool {
+        self.evicted.get(lane).is_some_and(|number| last <= *number)
     }
 }
 
@@ -263,7 +281,7 @@ mod tests {
                 number += step;
                 gone.add_one(2, number);
             }
-            prop_assert!(gone.0[2].len() <= MAX_RUNS);
+            prop_assert!(gone.runs[2].len() <= MAX_RUNS);
             prop_assert_eq!(lost(&gone, 2, 0, number).events, steps.len() as u64);
             prop_assert_eq!(gone.last(2), number);
             let bytes = gone.write();
@@ -277,10 +295,10 @@ mod tests {
             for (first, length, events) in runs {
                 gone.add(1, Run { first, last: first + length, events: events.min(length + 1) });
             }
-            for pair in gone.0[1].windows(2) {
+            for pair in gone.runs[1].windows(2) {
                 prop_assert!(pair[0].last < pair[1].first);
             }
-            for run in &gone.0[1] {
+            for run in &gone.runs[1] {
                 prop_assert!(run.events <= run.last - run.first + 1);
             }
         }

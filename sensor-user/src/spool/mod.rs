@@ -8,6 +8,7 @@
 //! stops for a disk. Decision 8 says why the spool is neither a database nor a library.
 
 mod cursors;
+pub mod dead;
 mod disk;
 mod files;
 mod gone;
@@ -39,6 +40,9 @@ pub use stats::{Lag, Stats};
 use cursors::Cursors;
 use shared::Shared;
 use writer::Writer;
+
+/// The directory's name in `state.dir`.
+pub const DIR: &str = "spool";
 
 /// Lanes: low, medium, high, critical.
 pub const LANES: usize = 4;

@@ -4,7 +4,7 @@
 //! machine all that was written is there, and `head` tells the last number exactly. After a loss of power numbers that may
 //! have been given to events which are lost are skipped: a gap that every reader is told of.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,10 @@ use crate::spool::{LANES, Settings, Spool, Sync, files};
 /// Most files that are set aside; the oldest go.
 const MAX_REFUSED: usize = 8;
 
+/// Most numbers behind the last that `head` knows: an append writes a mebibyte before it says so, and no event has less
+/// than a hundred bytes.
+const MAX_FRESH: usize = 1 << 16;
+
 /// This boot of the machine; zeros, if it cannot be told from others.
 pub(super) fn boot() -> Boot {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -33,6 +37,8 @@ struct Found {
     shared: Shared,
     /// The newest number of any event that is known.
     newest: u64,
+    /// The numbers that are there behind the last that `head` knows: what the last append before a crash has written.
+    fresh: BTreeSet<u64>,
 }
 
 /// Opens to write.
@@ -49,7 +55,10 @@ pub(super) fn open(dir: &Path, settings: Settings, now_ms: u64, boot: Boot) -> i
     };
     disk.head = slots;
     disk.reserve = dir.join("reserve").exists();
-    let Found { mut shared, newest } = survey(dir, head.as_ref(), true)?;
+    let Found { mut shared, newest, fresh } = survey(dir, head.as_ref(), true)?;
+    if let Some(head) = &head {
+        skip_unwritten(&mut shared, head.given, &fresh);
+    }
     go_on(&mut shared, head.as_ref(), newest.max(cursors.newest()), boot);
     for (lane, state) in shared.lanes.iter().enumerate() {
         if let Some(last) = state.segments.back() {
@@ -61,6 +70,11 @@ pub(super) fn open(dir: &Path, settings: Settings, now_ms: u64, boot: Boot) -> i
         Err(error) if !files::is_full(&error) => return Err(error),
         _ => {}
     }
+    if std::mem::take(&mut shared.gone_changed) {
+        // Nothing else tells of numbers that were skipped, so this must last.
+        let kept = files::replace(&dir.join("gone"), &shared.gone.write(), true);
+        shared.gone_changed = kept.is_err();
+    }
     disk.take_reserve();
     writer.disk = Some(disk);
     Ok(Spool::build(writer, shared, cursors, Some(dir.to_owned()), false))
@@ -71,9 +85,22 @@ pub(super) fn look(dir: &Path) -> io::Result<Spool> {
     fs::read_dir(dir)?;
     let cursors = Cursors::open(&dir.join("cursors"), false)?;
     let head = Slots::peek(&dir.join("head"))?.as_deref().and_then(Head::read);
-    let Found { mut shared, newest } = survey(dir, head.as_ref(), false)?;
+    let Found { mut shared, newest, .. } = survey(dir, head.as_ref(), false)?;
     shared.head = head.map_or(0, |head| head.given).max(newest);
     Ok(Spool::build(Writer::default(), shared, cursors, Some(dir.to_owned()), true))
+}
+
+/// A crash in the middle of an append leaves what is in one lane and not what was to be in another. Nobody has seen the
+/// numbers that are missing, but a later one was written, so they are not given again: they are gone.
+fn skip_unwritten(shared: &mut Shared, given: u64, fresh: &BTreeSet<u64>) {
+    let mut next = given + 1;
+    for &number in fresh {
+        if number > next {
+            shared.gone.add(ANY, Run { first: next, last: number - 1, events: number - next });
+            shared.gone_changed = true;
+        }
+        next = number + 1;
+    }
 }
 
 /// Finds the number to go on with.
@@ -89,7 +116,10 @@ fn go_on(shared: &mut Shared, head: Option<&Head>, newest: u64, boot: Boot) {
         }
     };
     shared.head = given;
-    shared.gone.add(ANY, Run { first: known + 1, last: given, events: given.saturating_sub(known) });
+    if given > known {
+        shared.gone.add(ANY, Run { first: known + 1, last: given, events: given - known });
+        shared.gone_changed = true;
+    }
 }
 
 /// Reads everything.
@@ -99,8 +129,13 @@ fn survey(dir: &Path, head: Option<&Head>, repair: bool) -> io::Result<Found> {
         shared.gone = Gone::read(&bytes).unwrap_or_default();
     }
     let mut newest = (0..=ANY).map(|list| shared.gone.last(list)).max().unwrap_or(0);
+    let (given, mut fresh) = (head.map_or(u64::MAX, |head| head.given), BTreeSet::new());
     for lane in 0..LANES {
-        let mut last = survey_lane(dir, lane, repair, &mut shared)?;
+        let mut last = survey_lane(dir, lane, repair, &mut shared, |number| {
+            if number > given && fresh.len() < MAX_FRESH {
+                fresh.insert(number);
+            }
+        })?;
         if let Some(head) = head {
             let (given, count) = (head.last.get(lane).copied(), head.ordinal.get(lane).copied());
             let given = (given.unwrap_or(0), count.unwrap_or(0));
@@ -116,11 +151,17 @@ fn survey(dir: &Path, head: Option<&Head>, repair: bool) -> io::Result<Found> {
             (lane.last, lane.ordinal) = last;
         }
     }
-    Ok(Found { shared, newest })
+    Ok(Found { shared, newest, fresh })
 }
 
 /// Reads a lane. Gives the number and the ordinal of its last event.
-fn survey_lane(dir: &Path, lane: usize, repair: bool, shared: &mut Shared) -> io::Result<(u64, u64)> {
+fn survey_lane(
+    dir: &Path,
+    lane: usize,
+    repair: bool,
+    shared: &mut Shared,
+    mut seen: impl FnMut(u64),
+) -> io::Result<(u64, u64)> {
     let mut segments: VecDeque<Segment> = VecDeque::new();
     let mut last = (0, 0);
     for (name, path) in names(dir, lane, repair, &mut shared.tally.refused)? {
@@ -143,13 +184,15 @@ fn survey_lane(dir: &Path, lane: usize, repair: bool, shared: &mut Shared) -> io
                 missing.push((last.0, header.before, header.ordinal - last.1 - 1));
             }
             last = (header.sequence, header.ordinal);
+            seen(header.sequence);
         })?;
         let end = segment.as_ref().map_or(START, |segment| segment.end);
         let tail = end < length;
         shared.tally.torn += u64::from(tail);
         shared.tally.corrupt += damaged.saturating_sub(u64::from(tail));
-        let evicted = segment.as_ref().is_none_or(|segment| was_evicted(segment, lane, &shared.gone));
-        if evicted {
+        let evicted = |segment: &Segment| shared.gone.was_evicted(lane, segment.last);
+        if segment.as_ref().is_none_or(evicted) {
+            // There is nothing in it, or a crash came before its file was removed.
             last = before;
             discard(&path, repair)?;
             continue;
@@ -167,12 +210,6 @@ fn survey_lane(dir: &Path, lane: usize, repair: bool, shared: &mut Shared) -> io
         lane.segments = segments;
     }
     Ok(last)
-}
-
-/// Whether everything in a segment is known to be gone: a crash came before its file was removed.
-fn was_evicted(segment: &Segment, lane: usize, gone: &Gone) -> bool {
-    let first = segment.marks.first().map_or(segment.first, |mark| mark.sequence);
-    gone.events(lane, first - 1, segment.last) >= segment.events
 }
 
 /// The segments of a lane in order. What is none is set aside.

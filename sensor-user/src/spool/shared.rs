@@ -187,6 +187,7 @@ impl Shared {
         for run in runs {
             self.gone.add(at, run);
         }
+        self.gone.evict(at, segment.last);
         self.gone_changed = true;
         Some(segment)
     }

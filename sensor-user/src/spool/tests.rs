@@ -289,7 +289,6 @@ fn what_everybody_has_read_goes_before_what_is_unread() {
     let spool = open(dir.path());
     spool.register("fast", ALL);
     put(&spool, &[(0, 10); 5]).unwrap();
-    let read = Cursor([*spool.head().borrow(), u64::MAX, u64::MAX, 0]);
     for _ in 0..900 {
         put(&spool, &[(3, 3000)]).unwrap();
         spool.keep_cursor("fast", &Cursor([0, 0, 0, *spool.head().borrow()]));
@@ -299,7 +298,7 @@ fn what_everybody_has_read_goes_before_what_is_unread() {
     }
     assert_eq!(spool.stats().evicted, [0; 4]);
     let (events, ..) = drain(&spool, Cursor::default(), [true, false, false, false], 10);
-    assert_eq!(events.len(), 5, "{read:?}");
+    assert_eq!(events.len(), 5);
     let lag = spool.stats().cursors;
     assert_eq!(lag[0].name, "fast");
     assert!((900..=930).contains(&lag[0].events), "{lag:?}");
@@ -311,10 +310,13 @@ fn less_severe_events_never_push_out_more_severe_ones() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
     spool.register("down", ALL);
-    for _ in 0..1400 {
+    let mut filled = 0;
+    while spool.stats().bytes < (4 << 20) - 3000 {
         put(&spool, &[(3, 3000)]).unwrap();
+        filled += 1;
     }
     let kept = spool.stats().events[3];
+    assert_eq!(kept, filled);
     let (mut failed, mut news) = (0, 0);
     for _ in 0..100 {
         if let Err(error) = put(&spool, &[(0, 3000)]) {
@@ -324,11 +326,10 @@ fn less_severe_events_never_push_out_more_severe_ones() {
         }
     }
     assert_eq!(spool.stats().events[3], kept);
-    assert!(failed > 0);
-    assert_eq!(news, 1);
+    assert_eq!((failed, news), (100, 1));
     // They are shown all the same.
-    let (events, ..) = drain(&spool, Cursor([1400; LANES]), ALL, 10);
-    assert_eq!(numbers(&events), (1401..=1500).collect::<Vec<_>>());
+    let (events, ..) = drain(&spool, Cursor([filled; LANES]), ALL, 10);
+    assert_eq!(numbers(&events), (filled + 1..=filled + 100).collect::<Vec<_>>());
 }
 
 #[test]
@@ -517,7 +518,7 @@ fn happen(accident: &Accident, dir: &Path, lengths: &BTreeMap<PathBuf, usize>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever happens: every number is an event as it was appended or told to be lost, in order, and never both;
     /// none is given twice; what was acknowledged before a kill is there.
@@ -545,7 +546,8 @@ proptest! {
                     }).collect();
                     sure = *spool.head().borrow();
                 }
-                let given = put(&spool, events).unwrap();
+                // What the more severe leave no room for waits in memory, and is gone with the process.
+                let given = put(&spool, events).unwrap_or_else(|failed| failed.numbers);
                 for (number, (lane, size)) in given.zip(events) {
                     prop_assert!(told.insert(number, (*lane, *size)).is_none(), "{} twice", number);
                 }
@@ -553,7 +555,7 @@ proptest! {
                 prop_assert!(stats.bytes <= 4 << 20);
             }
             let before: Vec<u64> = drain(&spool, Cursor::default(), ALL, batch).1;
-            let evicted = spool.stats().evicted;
+            let Stats { evicted, not_durable, .. } = spool.stats();
             drop(spool);
             happen(accident, dir.path(), &lengths);
             if *reboot {
@@ -570,7 +572,7 @@ proptest! {
                 prop_assert_eq!(lane(event.severity), lane_of);
                 prop_assert_eq!(event.json(), json(event.sequence, size));
             }
-            if matches!(accident, Accident::Kill(_) | Accident::Restart) && evicted == [0; LANES] {
+            if matches!(accident, Accident::Kill(_) | Accident::Restart) && evicted == [0; LANES] && not_durable == 0 {
                 let new: Vec<_> = lost.iter().filter(|number| **number <= sure && !before.contains(number)).collect();
                 prop_assert!(new.is_empty(), "{:?}", new);
             }

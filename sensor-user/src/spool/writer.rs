@@ -9,7 +9,7 @@ use crate::spool::disk::{Disk, Head};
 use crate::spool::gone::{Gone, Run};
 use crate::spool::record::{Entry, MAX_JSON};
 use crate::spool::segment::{self, START, Scanner, Segment};
-use crate::spool::shared::{Placed, Shared};
+use crate::spool::shared::Shared;
 use crate::spool::{CHUNK, Draft, Inner, LANES, NotDurable, Sync, files, lane, lock};
 
 /// How often `Sync::Second` syncs.
@@ -144,8 +144,8 @@ impl Inner {
                 let _ = self.catch_up(writer);
             }
         }
-        let (placed, waits, failed) = match writer.disk.take() {
-            None => (Vec::new(), by_lane, None),
+        let (waits, failed) = match writer.disk.take() {
+            None => (by_lane, None),
             Some(mut disk) => {
                 let stored = self.write(&mut disk, by_lane, self.waiting());
                 writer.disk = Some(disk);
@@ -169,7 +169,7 @@ impl Inner {
                 failed = sync_all(disk).err().or(failed);
             }
         }
-        self.show(writer, entries, &placed, waits);
+        self.show(writer, entries, waits);
         failed.map_or(Ok(()), Err)
     }
 
@@ -179,38 +179,32 @@ impl Inner {
         std::array::from_fn(|lane| shared.lanes.get(lane).is_some_and(|lane| !lane.pending.is_empty()))
     }
 
-    /// Writes what it can, the most severe first. Gives where it is now, what must wait, and why.
+    /// Writes what it can, the most severe first. Gives what must wait, and why.
     fn write(
         &self,
         disk: &mut Disk,
         mut by_lane: ByLane,
         waiting: [bool; LANES],
-    ) -> (Vec<Placed>, ByLane, Option<io::Error>) {
-        let (mut placed, mut waits, mut failed) = (Vec::new(), ByLane::default(), None);
+    ) -> (ByLane, Option<io::Error>) {
+        let (mut waits, mut failed) = (ByLane::default(), None);
         for lane in (0..LANES).rev() {
             let entries = by_lane.get_mut(lane).map(std::mem::take).unwrap_or_default();
             if entries.is_empty() {
                 continue;
             }
-            let written = match waiting.get(lane) {
-                Some(true) => Ok(None),
-                _ => self.put(disk, lane, &entries).map(Some),
-            };
-            match written {
-                Ok(Some(at)) => placed.extend(at),
-                other => {
-                    failed = other.err().or(failed);
-                    if let Some(list) = waits.get_mut(lane) {
-                        *list = entries;
-                    }
-                }
+            let waits_already = waiting.get(lane) == Some(&true);
+            let written = if waits_already { Ok(()) } else { self.put(disk, lane, &entries) };
+            if let (true, Some(list)) = (waits_already || written.is_err(), waits.get_mut(lane)) {
+                *list = entries;
             }
+            failed = written.err().or(failed);
         }
-        (placed, waits, failed)
+        (waits, failed)
     }
 
-    /// Writes the records of a lane and makes them last, as the settings say. All of them or none.
-    fn put(&self, disk: &mut Disk, lane: usize, entries: &[Entry]) -> io::Result<Vec<Placed>> {
+    /// Writes the records of a lane and makes them last, as the settings say. All of them or none. Readers see nothing of
+    /// them yet, as they look only below the newest number that was shown.
+    fn put(&self, disk: &mut Disk, lane: usize, entries: &[Entry]) -> io::Result<()> {
         let size = entries.iter().map(Entry::size).sum::<u64>() + START;
         while lock(&self.shared).bytes + size > disk.settings.max_bytes {
             if !self.evict(disk, lane + 1) {
@@ -235,16 +229,19 @@ impl Inner {
             });
             match written {
                 Err(error) if files::is_full(&error) && (disk.free_reserve() || self.evict(disk, lane)) => {}
-                other => return other,
+                Err(error) => return Err(error),
+                Ok(placed) => {
+                    lock(&self.shared).place(&placed);
+                    return Ok(());
+                }
             }
         }
     }
 
     /// Shows events to readers.
-    fn show(&self, writer: &mut Writer, entries: Vec<Entry>, placed: &[Placed], waits: ByLane) {
+    fn show(&self, writer: &mut Writer, entries: Vec<Entry>, waits: ByLane) {
         let mut shared = lock(&self.shared);
         let acknowledged = self.acknowledged();
-        shared.place(placed);
         for (lane, list) in waits.into_iter().enumerate() {
             if writer.disk.is_some() {
                 shared.tally.not_durable += list.len() as u64;
@@ -319,9 +316,8 @@ impl Inner {
         for lane in (0..LANES).rev() {
             while let Some(entries) = self.oldest_waiting(lane) {
                 match self.put(&mut disk, lane, &entries) {
-                    Ok(placed) => {
+                    Ok(()) => {
                         let mut shared = lock(&self.shared);
-                        shared.place(&placed);
                         for _ in entries {
                             shared.written(lane);
                         }
@@ -431,6 +427,7 @@ impl Inner {
         let Some(disk) = &mut writer.disk else { return Ok(()) };
         disk.make()?;
         (disk.active, disk.head, disk.reserve) = (Default::default(), None, false);
+        lock(&self.cursors).write_again();
         let acknowledged = self.acknowledged();
         let mut shared = lock(&self.shared);
         for lane in 0..LANES {

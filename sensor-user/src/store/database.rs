@@ -178,8 +178,7 @@ pub fn read(path: &Path, schema: &Schema) -> Result<Connection, DatabaseError> {
     let (_, found) = version(&connection).map_err(DatabaseError::of(path))?;
     let wanted = newest(schema);
     if found != wanted {
-        let problem =
-            format!("is of version {found}, and this program reads version {wanted}: start the sensor once");
+        let problem = format!("is of version {found}, and this program reads version {wanted}: start the sensor once");
         return Err(DatabaseError::Wrong { path: path.to_owned(), problem });
     }
     Ok(connection)
@@ -304,20 +303,15 @@ fn look(connection: &mut Connection, path: &Path) -> Result<(), DatabaseError> {
     }
 }
 
-/// The table of single numbers that every file has.
-pub(super) const META: &str =
-    "CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;";
-
-/// A single number.
+/// A single number of the table `meta`, which every file has.
 pub(super) fn kept(connection: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
     use rusqlite::OptionalExtension as _;
     connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional()
 }
 
-/// Keeps a single number.
+/// Keeps a single number there.
 pub(super) fn keep(connection: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
-    let sql =
-        "INSERT INTO meta(name, value) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET value = excluded.value";
+    let sql = "INSERT INTO meta(name, value) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET value = excluded.value";
     connection.execute(sql, rusqlite::params![name, value]).map(drop)
 }
 
@@ -330,9 +324,7 @@ mod tests {
     const ONE: Schema = Schema {
         what: "a test",
         kind: 77,
-        steps: &[
-            "CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID; CREATE TABLE a(b);",
-        ],
+        steps: &["CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID; CREATE TABLE a(b);"],
     };
     const TWO: Schema = Schema {
         what: "a test",

@@ -6,12 +6,19 @@
 //! key is kept here as well.
 
 pub mod database;
+pub mod events;
 pub mod files;
 pub mod index;
+pub mod keeper;
 pub mod marks;
 pub mod part;
+pub mod parts;
+pub mod query;
 pub mod snapshot;
+#[cfg(test)]
+pub(crate) mod staging;
 pub mod totals;
+pub mod trace;
 pub mod uses;
 pub mod veil;
 
@@ -24,7 +31,9 @@ use rustix::fs::{FlockOperation, flock};
 use zeroize::Zeroizing;
 
 pub use index::Index;
+pub use keeper::Keeper;
 pub use snapshot::{Part, Snapshot};
+pub use veil::{Name, Veil};
 
 /// Bytes of a drawn fingerprint key: as many as SHA-256 gives (RFC 2104 section 3).
 const KEY_BYTES: usize = 32;

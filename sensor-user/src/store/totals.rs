@@ -36,11 +36,6 @@ pub struct Totals {
 }
 
 /// The columns of a table that holds sums. Times are milliseconds since the part began.
-pub(super) const DEFINE: &str = "count INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-    request_bytes INTEGER NOT NULL, response_bytes INTEGER NOT NULL, ok INTEGER NOT NULL,
-    redirected INTEGER NOT NULL, refused INTEGER NOT NULL, failed INTEGER NOT NULL, errors INTEGER NOT NULL";
-
-/// Their names.
 pub(super) const NAMES: &str =
     "count, first, last, request_bytes, response_bytes, ok, redirected, refused, failed, errors";
 

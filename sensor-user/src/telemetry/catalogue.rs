@@ -210,8 +210,13 @@ catalogue! {
     }
     "Store and stream" {
         STORE_BYTES: Gauge "tokenscope_store_bytes" [] "Bytes of the store on disk.";
-        STORE_ROWS: Gauge "tokenscope_store_rows" ["table"] "Rows of the store, by table.";
-        RECORDS_SHED: Counter "tokenscope_records_shed_total" ["reason"] "Uses of tokens that were not recorded, by reason.";
+        STORE_ROWS: Gauge "tokenscope_store_rows" ["table"] "Rows of the store, by table: events of alerts and incidents; uses of tokens in the part that is written to.";
+        RECORDS_SHED: Counter "tokenscope_records_shed_total" ["reason"] "Exchanges that were not counted among the uses of tokens, by reason: busy, disk_full, failed.";
+        RECORDS_STORED: Counter "tokenscope_records_stored_total" [] "Exchanges whose uses of tokens were stored.";
+        RECORDS_BLURRED: Counter "tokenscope_records_blurred_total" [] "Exchanges of strangers that were stored without their address or token, because those were too many.";
+        RECORDS_GATHERED: Gauge "tokenscope_records_gathered" [] "Uses of tokens that are gathered and not stored yet.";
+        STORE_LAG: Gauge "tokenscope_store_lag_events" [] "Events in the spool that the store does not have yet.";
+        STORE_GIVEN_UP: Counter "tokenscope_store_given_up_total" ["kind"] "What the store gave up before its time, by kind: uses_part, event, file.";
         STREAM_CLIENTS: Gauge "tokenscope_stream_clients" [] "Readers of the control socket's streams.";
         STREAM_MISSED: Counter "tokenscope_stream_missed_total" [] "Events that readers were too slow for; each was told so.";
     }

@@ -88,16 +88,14 @@ fn variables(
         if all.iter().any(|(name, _)| name == known.name) {
             continue;
         }
-        match known.default {
-            Some(default) => all.push((known.name.to_owned(), Text::Plain(default.to_owned()))),
-            None => {
-                let message = format!("preset {} needs `variables.{}`", preset.name, known.name);
-                let value = if known.secret { "env:NAME" } else { "..." };
-                let hint = format!("add `variables: {{{}: {value}}}`", known.name);
-                s.report(Problem::error(s.span_of("variables"), message).hint(hint));
-                all.push((known.name.to_owned(), Text::Plain("missing".to_owned())));
-            }
+        let value = known.default.unwrap_or("missing");
+        if known.default.is_none() {
+            let message = format!("preset {} needs `variables.{}`", preset.name, known.name);
+            let value = if known.secret { "env:NAME" } else { "..." };
+            let hint = format!("add `variables: {{{}: {value}}}`", known.name);
+            s.report(Problem::error(s.span_of("variables"), message).hint(hint));
         }
+        all.push((known.name.to_owned(), Text::Plain(value.to_owned())));
     }
     all
 }
@@ -377,12 +375,11 @@ mod tests {
             if preset.url.is_none() {
                 text += "url: https://receiver.example\n";
             }
-            if !needs.is_empty() {
-                text += "variables:\n";
-            }
-            for known in needs {
-                text += &format!("  {}: {}\n", known.name, if known.secret { "env:KEY" } else { "x" });
-            }
+            let needs: Vec<String> = needs
+                .iter()
+                .map(|known| format!("{}: {}", known.name, if known.secret { "env:KEY" } else { "x" }))
+                .collect();
+            text += &["variables: {", &needs.join(", "), "}\n"].concat();
             let (settings, problems) = settings(&text);
             assert_eq!(problems, Vec::<String>::new(), "{text}");
             let settings = settings.unwrap();

@@ -70,7 +70,8 @@ fn read_options(s: &mut Section<'_, '_>) -> Vec<(String, String)> {
         let Some(value) = s.optional::<String>(&key.text, "") else { continue };
         match check_option(&key.text, &value) {
             Ok(()) => options.push((key.text.clone(), value)),
-            Err(why) => s.report(Problem::error(key.span, why)),
+            // Nobody knows what was meant to be there.
+            Err(why) => s.report(Problem { secret: true, ..Problem::error(key.span, why) }),
         }
     }
     options

@@ -21,6 +21,10 @@ pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<Se
     };
     let doc = "How messages are told apart on a stream: octet-counting or newline.";
     let framing = s.word("framing", Framing::Octets, doc);
+    let doc = "Whether each delivery by TCP or TLS has a connection of its own, and counts once the receiver has closed it: \
+               then it has read everything. Otherwise what it had not read when it died is lost, but for the last \
+               delivery.";
+    let confirm = s.word("confirm", false, doc);
     let doc = "The facility: kern, user, mail, daemon, auth, syslog, lpr, news, uucp, cron, authpriv, ftp, or local0 to \
                local7.";
     let Facility(facility) = s.word("facility", Facility(16), doc);
@@ -35,7 +39,7 @@ pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<Se
     let doc = "Bytes of a message at most; text beyond is cut, and the structured data says so. Left out: 2048 by UDP, \
                8192 otherwise.";
     let max_bytes = usize::try_from(s.number("max_bytes", usual, 480..=65_507, doc)).unwrap_or(2048);
-    Some(Settings { to: to?, framing, form: Form { facility, app, element, format, max_bytes } })
+    Some(Settings { to: to?, framing, confirm, form: Form { facility, app, element, format, max_bytes } })
 }
 
 impl Word for To {

@@ -13,7 +13,7 @@ pub enum Says {
     Status,
     /// Elasticsearch and OpenSearch: an item for each event.
     Bulk,
-    /// Splunk: `code`, 0 if all is well.
+    /// Splunk: `code`, 0 if all is well; what only speaks its protocol may say nothing.
     Splunk,
     /// ClickHouse: an exception's number in the head, or its text in the body, even of a 200.
     ClickHouse,
@@ -43,8 +43,8 @@ impl Says {
             Self::Status | Self::ClickHouse | Self::Misp => Verdict::taken(answer.tell()),
             Self::Bulk => bulk(answer, events),
             Self::Splunk => match answer.json().and_then(|said| said.get("code")?.as_u64()) {
-                Some(0) => Verdict::taken(answer.tell()),
-                _ => Verdict::later(format!("{}, which is no success", answer.tell())),
+                None | Some(0) => Verdict::taken(answer.tell()),
+                Some(_) => Verdict::later(format!("{}, which is no success", answer.tell())),
             },
             Self::Chat => chat(answer),
         }
@@ -92,8 +92,13 @@ fn clickhouse(answer: &Answer) -> Verdict {
     });
     let exception = numbered.or_else(|| told.filter(|_: &u32| body.contains("Exception")));
     match exception {
-        Some(code) if DATA.contains(&code) => Verdict::Refused(answer.tell()),
+        // A column that is missing is not the event's fault.
+        Some(code) if DATA.contains(&code) && !body.contains("Unknown field") => {
+            Verdict::Refused(answer.tell())
+        }
         Some(_) if answer.judge().is_none() || answer.status < 500 => Verdict::later(answer.tell().as_str()),
+        // An exception may be what is missing.
+        None if !answer.whole && answer.judge().is_none() => Verdict::later("the answer is cut"),
         _ => answer.judge().unwrap_or_else(|| Verdict::taken(answer.tell())),
     }
 }
@@ -155,6 +160,10 @@ mod tests {
             "Code: 60. DB::Exception: Table default.x does not exist. (UNKNOWN_TABLE)"
         )));
         assert!(later(&judge(200, "Code: 241. DB::Exception: Memory limit exceeded")));
+        assert!(later(&judge(
+            500,
+            "Code: 117, e.displayText() = DB::Exception: Unknown field found while parsing"
+        )));
         let mut numbered = answer(200, "");
         numbered.headers.insert("X-ClickHouse-Exception-Code", "117".parse().unwrap());
         assert!(matches!(Says::ClickHouse.judge(&numbered, 1), Verdict::Refused(_)));

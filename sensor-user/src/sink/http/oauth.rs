@@ -61,7 +61,9 @@ impl OAuth2 {
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT, "application/json")
             .body(body);
-        let answer = ask(client, request.build().map_err(reason)?, now_ms).await;
+        let answer =
+            ask(client, request.build().map_err(reason)?, now_ms, std::slice::from_ref(&self.client_secret))
+                .await;
         let answer = answer.map_err(|why| Words::new(&format!("no access token: {why}")))?;
         let said = answer.json().unwrap_or_default();
         if answer.status != 200 {

@@ -110,7 +110,7 @@ impl Shape {
                 Ok(())
             }
             Self::Form => {
-                let plain = |c: char| c.is_ascii_alphanumeric() || "-._~*+%".contains(c);
+                let plain = |c: char| c.is_ascii_alphanumeric() || "-._~*+%/".contains(c);
                 let pair = |pair: &str| {
                     pair.split_once('=').is_some_and(|(name, value)| {
                         !name.is_empty() && name.chars().chain(value.chars()).all(plain)

@@ -9,7 +9,7 @@
 use std::io;
 use std::sync::Arc;
 
-use minijinja::value::{Object, Value};
+use minijinja::value::{Kwargs, Object, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
 use super::facts::Facts;
@@ -57,11 +57,18 @@ impl Forms {
         } else {
             UndefinedBehavior::Chainable
         });
-        env.add_filter("cut", cut);
-        env.add_filter("plain", plain);
-        env.add_filter("slack", slack);
-        env.add_filter("uuid", uuid);
-        env.add_test("ip", |text: &str| text.parse::<std::net::IpAddr>().is_ok());
+        env.add_filter("cut", move |value: &Value, most: usize| {
+            Ok::<_, Error>(cut(&text(value, strict)?, most))
+        });
+        env.add_filter("plain", move |value: &Value| Ok::<_, Error>(plain(&text(value, strict)?)));
+        env.add_filter("slack", move |value: &Value| Ok::<_, Error>(slack(&text(value, strict)?)));
+        env.add_filter("uuid", move |value: &Value| Ok::<_, Error>(uuid(&text(value, strict)?)));
+        env.add_test("ip", |value: &Value| {
+            value.as_str().is_some_and(|text| text.parse::<std::net::IpAddr>().is_ok())
+        });
+        if strict {
+            env.add_filter("tojson", tojson);
+        }
         let vars = Value::from_pairs(vars);
         Self { env, vars, node, batch }
     }
@@ -150,6 +157,24 @@ impl io::Write for Bounded {
     }
 }
 
+/// A value as text; what is not there is an error, or nothing.
+fn text(value: &Value, strict: bool) -> Result<String, Error> {
+    match value.as_str() {
+        Some(text) => Ok(text.to_owned()),
+        None if value.is_undefined() && strict => Err(ErrorKind::UndefinedError.into()),
+        None if value.is_undefined() || value.is_none() => Ok(String::new()),
+        None => Ok(value.to_string()),
+    }
+}
+
+/// As ever, but what is not there is no `null`.
+fn tojson(value: &Value, indent: Option<Value>, more: Kwargs) -> Result<Value, Error> {
+    if value.is_undefined() {
+        return Err(ErrorKind::UndefinedError.into());
+    }
+    minijinja::filters::tojson(value, indent, more)
+}
+
 /// At most so many characters; an ellipsis stands for the rest.
 fn cut(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
@@ -164,7 +189,7 @@ fn plain(text: &str) -> String {
     let mut last = ' ';
     for c in text.chars() {
         let c = if c.is_control() { ' ' } else { c };
-        if matches!((last, c), ('{', '{') | ('$' | '@', '{') | ('}', '}')) {
+        if matches!((last, c), ('{' | '$' | '@', '{') | ('}', '}')) {
             out.push(' ');
         }
         out.push(c);
@@ -227,7 +252,8 @@ mod tests {
 
     #[test]
     fn later_a_missing_detail_is_empty() {
-        let text = forms(false).render("[{{ event.a.b.c }}]{{ event.a.b|tojson }}", &sample::all());
+        let source = "[{{ event.a.b.c }}]{{ event.a.b|tojson }}{{ event.a|cut(3) }}{{ status|plain }}";
+        let text = forms(false).render(source, &[Arc::new(sample::bare())]);
         assert_eq!(text.unwrap(), "[]null");
     }
 

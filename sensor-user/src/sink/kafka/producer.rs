@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::FutureProducer;
 
 use crate::sink::Words;
@@ -287,9 +287,13 @@ impl ClientContext for Reporter {
         tracing::debug!("kafka: {facility}: {}", Words::new(text));
     }
 
-    fn error(&self, _error: KafkaError, reason: &str) {
+    fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!("kafka: {}", Words::new(reason));
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Words::new(reason));
+        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // That all are down says less than why the last one is.
+        if newest.is_none() || error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *newest = Some(Words::new(reason));
+        }
     }
 
     fn stats_raw(&self, _statistics: &[u8]) {}

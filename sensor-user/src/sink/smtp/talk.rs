@@ -235,10 +235,11 @@ fn stuffed(mail: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(mail.len() + mail.len() / 64 + 8);
     let mail = mail.strip_suffix(b"\n").unwrap_or(mail);
     for line in mail.split(|byte| *byte == b'\n') {
-        if line.starts_with(b".") {
+        let mut bytes = line.iter().copied().filter(|byte| *byte != b'\r').peekable();
+        if bytes.peek() == Some(&b'.') {
             out.push(b'.');
         }
-        out.extend(line.iter().filter(|byte| **byte != b'\r'));
+        out.extend(bytes);
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b".\r\n");

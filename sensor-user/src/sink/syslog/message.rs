@@ -276,11 +276,13 @@ mod tests {
                 let message = form.message(&told, &node);
                 prop_assert!(message.len() <= max_bytes, "{} > {max_bytes}", message.len());
                 prop_assert!(!message.contains(['\n', '\r', '\0']));
-                let Some((head, elements, _)) = read(&message) else { return Err(TestCaseError::fail(message)) };
+                let Some((head, elements, text)) = read(&message) else { return Err(TestCaseError::fail(message)) };
                 prop_assert_eq!(head.len(), 6);
                 let cut = elements[0].1.iter().any(|(name, _)| name == "truncated");
                 let whole = Form { max_bytes: usize::MAX, ..form }.message(&told, &node);
-                prop_assert_eq!(cut, whole.len() > max_bytes, "{} {}", whole.len(), max_bytes);
+                let whole = read(&whole).unwrap().2;
+                prop_assert!(whole.starts_with(&text));
+                prop_assert_eq!(cut, whole.len() > text.len(), "{} {}", whole, text);
             }
         }
     }
