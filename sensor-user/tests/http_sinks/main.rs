@@ -11,6 +11,7 @@
 
 mod cluster;
 mod contracts;
+mod docs;
 mod hostile;
 mod process;
 mod receiver;
