@@ -6,7 +6,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     missing_docs,
-    reason = "a test may fail where it stands; its helpers are not documentation"
+    reason = "a test may fail where it stands; what it shares is not documentation"
 )]
 
 mod cluster;
