@@ -317,6 +317,7 @@ fn an_event_that_alone_is_at_fault_is_found() {
             seen: tell,
             batch: Batch { events: 1, bytes: 1 << 20 },
             patience: [Duration::ZERO; 4],
+            held: Cursor::default(),
         };
         let spool = Spool::in_memory();
         events.iter().for_each(|_| assert!(append(&spool, Low) > 0));
