@@ -36,6 +36,7 @@ use crate::token::hash::NoRandomness;
 pub(crate) use delivery::node;
 pub use live::run;
 pub use replay::replay;
+pub use settings::veil;
 pub use services::Board;
 
 /// What the runtime needs to know besides the configuration.

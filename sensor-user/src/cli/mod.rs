@@ -13,12 +13,14 @@ mod doctor;
 mod man;
 mod observe;
 mod pseudonym;
+mod query;
 mod replay;
 mod rules;
 mod run;
 mod sinks;
 mod tail;
 mod terminal;
+mod trace;
 mod user_rules;
 
 use std::ffi::OsString;
@@ -120,6 +122,8 @@ enum Command {
     Replay(replay::Arguments),
     Tail(tail::Arguments),
     Observe(observe::Arguments),
+    Trace(trace::Arguments),
+    Query(query::Arguments),
     Rules(rules::Arguments),
     Alerts(alerts::Arguments),
     Sinks(sinks::Arguments),
@@ -273,6 +277,8 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, environment: Environ
         Command::Replay(arguments) => replay::replay(&context, &arguments),
         Command::Tail(arguments) => tail::tail(&context, &arguments),
         Command::Observe(arguments) => observe::observe(&context, &arguments),
+        Command::Trace(arguments) => trace::trace(&context, &arguments),
+        Command::Query(arguments) => query::query(&context, &arguments),
         Command::Rules(arguments) => rules::rules(&context, &arguments),
         Command::Alerts(arguments) => alerts::alerts(&context, &arguments),
         Command::Sinks(arguments) => sinks::sinks(&context, &arguments),

@@ -87,6 +87,18 @@ impl DatabaseError {
     }
 }
 
+impl DatabaseError {
+    /// Whether there is no room left.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Sqlite { cause, .. } => is_full(cause),
+            Self::Io { cause, .. } => cause.kind() == io::ErrorKind::StorageFull,
+            Self::Wrong { .. } => false,
+        }
+    }
+}
+
 /// Whether a file is damaged.
 #[must_use]
 pub fn is_damage(error: &rusqlite::Error) -> bool {
