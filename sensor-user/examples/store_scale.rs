@@ -75,7 +75,8 @@ fn fill(dir: &Path, wanted: u64) {
     let bounds = Bounds { max_bytes: 16 << 30, uses_for: 14 * day, alerts_for: 365 * day };
     let mut keeper = Keeper::open(dir, bounds).unwrap();
     let (veil, mut gathering) = (veil(), Gathering::default());
-    let routes: Vec<Arc<str>> = (0..ROUTES).map(|n| format!("GET /api/v1/resource-{n}/{{id}}").into()).collect();
+    let routes: Vec<Arc<str>> =
+        (0..ROUTES).map(|n| format!("GET /api/v1/resource-{n}/{{id}}").into()).collect();
     let tokens: Vec<Arc<Token>> = (0..TOKENS).map(token).collect();
     let (began, mut in_store) = (Instant::now(), Duration::ZERO);
     let mut exchanges = 0_u64;
@@ -96,12 +97,18 @@ fn fill(dir: &Path, wanted: u64) {
         };
         let route = &routes[usize::try_from(drawn / 1000 % ROUTES).unwrap()];
         let service = 8080 + u16::try_from(drawn % 12).unwrap();
-        gathering.add(&made::seen(at, Some(&tokens[usize::try_from(number).unwrap()]), from, route, service), &veil);
+        gathering.add(
+            &made::seen(at, Some(&tokens[usize::try_from(number).unwrap()]), from, route, service),
+            &veil,
+        );
         exchanges += 1;
         if gathering.len() >= 50_000 || n + 1 == all {
             let gathered = gathering.take().unwrap();
-            let names: Vec<String> =
-                gathered.services.iter().map(|(service, _)| format!("shop/svc-{}", service.address.port())).collect();
+            let names: Vec<String> = gathered
+                .services
+                .iter()
+                .map(|(service, _)| format!("shop/svc-{}", service.address.port()))
+                .collect();
             let now = sensor_user::capture::Time((made::DAY_S * 1000 + at) * 1_000_000);
             let start = Instant::now();
             keeper.keep_uses(&gathered, &names, &veil, now);
@@ -136,12 +143,21 @@ fn ask(dir: &Path, traces: u64) {
         ("jti", Box::new(|n| What::Id(format!("{:016x}", mix((4000 + mix(n) % (TOKENS - 4000)) ^ 7))))),
         ("principal", Box::new(person)),
         ("address", Box::new(|n| What::Address(address(mix(n) % ADDRESSES).into()))),
-        ("network /24", Box::new(|n| What::Address(format!("{}/24", address(mix(n) % ADDRESSES)).parse().unwrap()))),
+        (
+            "network /24",
+            Box::new(|n| What::Address(format!("{}/24", address(mix(n) % ADDRESSES)).parse().unwrap())),
+        ),
         ("service account's token", Box::new(|n| What::Token(token(mix(n) % 4000).fingerprint.to_string()))),
         ("service account", Box::new(|_| What::Principal { subject: "service-batch".into(), issuer: None })),
         ("gateway's address", Box::new(|_| What::Address(address(ADDRESSES).into()))),
     ];
-    for window in [Window::EVER, Window { from_ms: (made::DAY_S + 9 * 86_400 + 1000) * 1000, until_ms: (made::DAY_S + 10 * 86_400) * 1000 }] {
+    for window in [
+        Window::EVER,
+        Window {
+            from_ms: (made::DAY_S + 9 * 86_400 + 1000) * 1000,
+            until_ms: (made::DAY_S + 10 * 86_400) * 1000,
+        },
+    ] {
         println!("{}", if window == Window::EVER { "ever" } else { "a day" });
         for (name, what) in &kinds {
             let mut times: Vec<(f64, u64)> = (0..traces)

@@ -36,8 +36,8 @@ use crate::token::hash::NoRandomness;
 pub(crate) use delivery::node;
 pub use live::run;
 pub use replay::replay;
-pub use settings::veil;
 pub use services::Board;
+pub use settings::veil;
 
 /// What the runtime needs to know besides the configuration.
 pub struct Options {

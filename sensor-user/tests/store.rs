@@ -43,7 +43,8 @@ fn keep(keeper: &mut Keeper, exchanges: &[Seen]) {
     exchanges.iter().for_each(|seen| gathering.add(seen, &veil()));
     let now = exchanges.last().unwrap().at;
     let gathered = gathering.take().unwrap();
-    let names: Vec<String> = gathered.services.iter().map(|(service, _)| service.address.to_string()).collect();
+    let names: Vec<String> =
+        gathered.services.iter().map(|(service, _)| service.address.to_string()).collect();
     keeper.keep_uses(&gathered, &names, &veil(), now);
     keeper.tend(now);
 }
@@ -99,7 +100,10 @@ fn a_raw_token_is_traced_from_standard_input_only() {
         let said = text(&output.stdout);
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
         assert!(said.starts_with(&format!("token {name}  (verified)\n")), "{said}");
-        assert!(said.contains("60 requests") && said.contains("addresses (2)") && said.contains("alice"), "{said}");
+        assert!(
+            said.contains("60 requests") && said.contains("addresses (2)") && said.contains("alice"),
+            "{said}"
+        );
     }
     let output = tokenscope(state.path(), &["trace", RAW], "");
     assert_eq!(output.status.code(), Some(2));
@@ -136,7 +140,12 @@ fn queries_are_answered_in_three_forms() {
     let state = state();
     let sql = "SELECT address, sum(count) AS n FROM uses GROUP BY 1 ORDER BY 1";
     let compact = tokenscope(state.path(), &["query", sql], "");
-    assert_eq!(text(&compact.stdout), "address   n\n10.0.3.7  30\n10.0.3.8  30\n", "{}", text(&compact.stderr));
+    assert_eq!(
+        text(&compact.stdout),
+        "address   n\n10.0.3.7  30\n10.0.3.8  30\n",
+        "{}",
+        text(&compact.stderr)
+    );
     let json = tokenscope(state.path(), &["query", sql, "-o", "json"], "");
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(json[1]["n"], 30);
@@ -146,7 +155,7 @@ fn queries_are_answered_in_three_forms() {
     assert!(text(&cut.stderr).contains("limit of rows"));
     let schema = tokenscope(state.path(), &["query", "--schema"], "");
     assert!(text(&schema.stdout).contains("principal"));
-    for wrong in ["DROP TABLE events", "SELECT nothing", "ATTACH '/etc/passwd' AS x"] {
+    for wrong in ["DROP TABLE events", "SELECT nonsense", "ATTACH '/etc/passwd' AS x"] {
         let output = tokenscope(state.path(), &["query", wrong], "");
         assert_eq!(output.status.code(), Some(2), "{wrong}");
     }
@@ -162,7 +171,10 @@ fn asking_does_not_disturb_the_writer() {
     let mut keeper = Keeper::open(state.path(), bounds()).unwrap();
     let route: Arc<str> = "GET /".into();
     for minute in 0..5 {
-        keep(&mut keeper, &[made::seen(7_200_000 + minute * 60_000, None, [10, 0, 3, 99].into(), &route, 8080)]);
+        keep(
+            &mut keeper,
+            &[made::seen(7_200_000 + minute * 60_000, None, [10, 0, 3, 99].into(), &route, 8080)],
+        );
         let output = tokenscope(state.path(), &["trace", "10.0.3.99", "-o", "json"], "");
         let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(answer["count"], minute + 1);
@@ -176,7 +188,8 @@ fn asking_does_not_disturb_the_writer() {
 fn a_full_disk_costs_detail_and_no_alert() {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().display().to_string();
-    let script = "mount -t tmpfs -o size=8m tmpfs \"$STORE_DISK\" && exec \"$0\" --ignored --exact inside_a_full_disk";
+    let script =
+        "mount -t tmpfs -o size=8m tmpfs \"$STORE_DISK\" && exec \"$0\" --ignored --exact inside_a_full_disk";
     let output = Command::new("unshare")
         .args(["-m", "--", "sh", "-c", script])
         .arg(std::env::current_exe().unwrap())
@@ -184,7 +197,10 @@ fn a_full_disk_costs_detail_and_no_alert() {
         .output()
         .unwrap_or_else(|error| panic!("unshare (util-linux) is needed: {error}"));
     let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success() && said.contains("1 passed"), "root is needed to mount a small disk: {said}");
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "root is needed to mount a small disk: {said}"
+    );
 }
 
 #[test]
@@ -200,7 +216,13 @@ fn inside_a_full_disk() {
         let some: Vec<Seen> = (0..500_u64)
             .map(|n| {
                 let address = u32::try_from(minute * 500 + n).unwrap();
-                made::seen(minute * 7_200_000 + n, None, std::net::Ipv4Addr::from_bits(address).into(), &route, 8080)
+                made::seen(
+                    minute * 7_200_000 + n,
+                    None,
+                    std::net::Ipv4Addr::from_bits(address).into(),
+                    &route,
+                    8080,
+                )
             })
             .collect();
         keep(&mut keeper, &some);

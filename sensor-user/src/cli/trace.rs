@@ -14,7 +14,7 @@ use crate::store::trace::{MOST, Reader, TOP, TraceError, What, Window, text};
 use crate::token::hash::Namer;
 
 /// Longest token that is read, in bytes: no head holds a longer one.
-const MAX_TOKEN: u64 = 64 << 10;
+const MAX_TOKEN: usize = 64 << 10;
 
 /// Say where a token, its id, a principal or an address was used
 ///
@@ -112,9 +112,9 @@ fn raw_token() -> Result<Zeroizing<Vec<u8>>, Failure> {
         terminal::complain("paste the token, then end the input with Ctrl-D:\n");
     }
     // All of it at once: a vector that grows would leave copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_TOKEN as usize + 2));
-    stdin.lock().take(MAX_TOKEN + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_TOKEN {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_TOKEN + 2));
+    stdin.lock().take(MAX_TOKEN as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > MAX_TOKEN {
         return Err(Failure::Usage(format!("a token has {MAX_TOKEN} bytes at most")));
     }
     Ok(bytes)
@@ -122,14 +122,20 @@ fn raw_token() -> Result<Zeroizing<Vec<u8>>, Failure> {
 
 /// The fingerprint of a token, which may be as it stood in a header.
 fn name(config: &Config, raw: &[u8]) -> Result<String, Failure> {
-    let text = raw.trim_ascii();
-    let scheme = text.split_first_chunk::<7>().filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
-    let token = scheme.map_or(text, |(_, token)| token.trim_ascii());
-    if token.is_empty() || token.iter().any(u8::is_ascii_whitespace) {
+    let mut words = raw.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let is_scheme = |word: &&[u8]| word.eq_ignore_ascii_case(b"bearer");
+    let token = match (words.next(), words.next(), words.next()) {
+        (Some(token), None, None) if !is_scheme(&token) => Some(token),
+        (Some(scheme), Some(token), None) if is_scheme(&scheme) => Some(token),
+        _ => None,
+    };
+    let Some(token) = token else {
         return Err(Failure::Usage("standard input must hold one token and nothing else".into()));
-    }
+    };
     let key = config.tokens.fingerprint_key.as_ref().ok_or_else(|| {
-        Failure::Usage("there is no key of fingerprints: the sensor has not run here, or keeps no state".into())
+        Failure::Usage(
+            "there is no key of fingerprints: the sensor has not run here, or keeps no state".into(),
+        )
     })?;
     let namer = Namer::new(Some(key)).map_err(anyhow::Error::from)?;
     Ok(namer.name(token).to_string())
@@ -149,7 +155,9 @@ fn window(arguments: &Arguments) -> Result<Window, Failure> {
     let read = |flag: &str, text: &Option<String>, none: u64| match text {
         None => Ok(none),
         Some(text) => time(text, now()).ok_or_else(|| {
-            Failure::Usage(format!("{flag}: it is no time; say 10m, 2h, 30d, 2026-11-21 or 2026-11-21T18:00:00Z"))
+            Failure::Usage(format!(
+                "{flag}: it is no time; say 10m, 2h, 30d, 2026-11-21 or 2026-11-21T18:00:00Z"
+            ))
         }),
     };
     let from_ms = read("--since", &arguments.since, Window::EVER.from_ms)?;

@@ -64,7 +64,8 @@ impl History for Past {
         let mut kept = VecDeque::new();
         let (mut numbers, mut looked_at) = (page.sequences.clone(), 0);
         while kept.len() < page.limit && looked_at < MOST_READ && !numbers.is_empty() {
-            let chunk = reader.page(numbers.clone(), window, page.newest, CHUNK).map_err(|e| e.to_string())?;
+            let chunk =
+                reader.page(numbers.clone(), window, page.newest, CHUNK).map_err(|e| e.to_string())?;
             let Some(last) = chunk.last().map(|told| told.sequence) else { break };
             looked_at += chunk.len();
             numbers = if page.newest { numbers.start..last } else { last + 1..numbers.end };

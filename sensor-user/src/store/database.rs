@@ -4,6 +4,7 @@
 //! the sensor loses nothing that was stored, and a loss of power the newest seconds at most. Nothing here may open such
 //! a file by other means: closing it would take away the locks of every connection that this process has.
 
+use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -190,7 +191,8 @@ pub fn read(path: &Path, schema: &Schema) -> Result<Connection, DatabaseError> {
     let (_, found) = version(&connection).map_err(DatabaseError::of(path))?;
     let wanted = newest(schema);
     if found != wanted {
-        let problem = format!("is of version {found}, and this program reads version {wanted}: start the sensor once");
+        let problem =
+            format!("is of version {found}, and this program reads version {wanted}: start the sensor once");
         return Err(DatabaseError::Wrong { path: path.to_owned(), problem });
     }
     Ok(connection)
@@ -203,7 +205,8 @@ fn as_immutable(path: &Path) -> String {
         if byte.is_ascii_alphanumeric() || b"/._-".contains(byte) {
             name.push(char::from(*byte));
         } else {
-            name.push_str(&format!("%{byte:02x}"));
+            // Writing to a String cannot fail.
+            let _ = write!(name, "%{byte:02x}");
         }
     }
     name + "?immutable=1"
@@ -323,7 +326,8 @@ pub(super) fn kept(connection: &Connection, name: &str) -> rusqlite::Result<Opti
 
 /// Keeps a single number there.
 pub(super) fn keep(connection: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO meta(name, value) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET value = excluded.value";
+    let sql =
+        "INSERT INTO meta(name, value) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET value = excluded.value";
     connection.execute(sql, rusqlite::params![name, value]).map(drop)
 }
 
@@ -336,7 +340,9 @@ mod tests {
     const ONE: Schema = Schema {
         what: "a test",
         kind: 77,
-        steps: &["CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID; CREATE TABLE a(b);"],
+        steps: &[
+            "CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID; CREATE TABLE a(b);",
+        ],
     };
     const TWO: Schema = Schema {
         what: "a test",

@@ -222,7 +222,8 @@ pub fn page(
 
 /// One row as it was told.
 fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Told> {
-    let number = |place: usize| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(place)?).unwrap_or(0));
+    let number =
+        |place: usize| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(place)?).unwrap_or(0));
     let severity = match number(2)? {
         5 => Severity::Critical,
         4 => Severity::High,
