@@ -20,6 +20,7 @@ mod run;
 mod sinks;
 mod tail;
 mod terminal;
+mod top;
 mod trace;
 mod user_rules;
 
@@ -122,6 +123,7 @@ enum Command {
     Replay(replay::Arguments),
     Tail(tail::Arguments),
     Observe(observe::Arguments),
+    Top(top::Arguments),
     Trace(trace::Arguments),
     Query(query::Arguments),
     Rules(rules::Arguments),
@@ -277,6 +279,7 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, environment: Environ
         Command::Replay(arguments) => replay::replay(&context, &arguments),
         Command::Tail(arguments) => tail::tail(&context, &arguments),
         Command::Observe(arguments) => observe::observe(&context, &arguments),
+        Command::Top(arguments) => top::top(&context, &arguments),
         Command::Trace(arguments) => trace::trace(&context, &arguments),
         Command::Query(arguments) => query::query(&context, &arguments),
         Command::Rules(arguments) => rules::rules(&context, &arguments),
