@@ -37,7 +37,7 @@ fn file(dir: &tempfile::TempDir, text: &str) -> String {
     path.display().to_string()
 }
 
-const COMMANDS: [&[&str]; 19] = [
+const COMMANDS: [&[&str]; 25] = [
     &[],
     &["run"],
     &["replay"],
@@ -56,6 +56,8 @@ const COMMANDS: [&[&str]; 19] = [
     &["dlq", "list"],
     &["dlq", "replay"],
     &["dlq", "drop"],
+    &["trace"],
+    &["query"],
     &["pseudonym"],
     &["pseudonym", "resolve"],
     &["pseudonym", "of"],
