@@ -263,8 +263,8 @@ impl Tail {
     fn take(&mut self, record: Record) -> Result<(), Ended> {
         match record {
             Record::Event(told) => self.show(&told),
+            // A position follows: a gap may span numbers of other severities, which are still to come.
             Record::Gap(lost) => {
-                self.through = self.through.max(Some(lost.end.saturating_sub(1)));
                 let words = self.tally.gap(&lost);
                 terminal::complain(&words);
                 Ok(())
