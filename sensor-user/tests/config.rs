@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use proptest::prelude::*;
-use sensor_user::config::{Config, Environment, Format, Loaded, Report, Secrets, docs, load, parse, show};
+use sensor_user::config::{Config, Environment, Format, Loaded, Mask, Report, Secrets, docs, load, parse, show};
 use sensor_user::detect::{About, Needs, Severity, Threshold};
 use sensor_user::token::settings::StatusSource;
 
@@ -408,6 +408,28 @@ fn examples_in_comments_are_right() {
     let text = text.replace("  ports:\n", "").replace("trusted_proxies:\n", "trusted_proxies: []\n");
     let report = read(&text).map_or_else(|report| report, |loaded| loaded.warnings);
     assert_eq!(report.errors(), 0, "{}\n{text}", report.render(false));
+}
+
+#[test]
+fn what_is_masked_and_under_which_key_is_read() {
+    let environment = Environment::from([("KEY", "0123456789abcdef"), ("OWN", "fedcba9876543210")]);
+    let privacy = |text: &str| {
+        let text = format!("privacy: {{fingerprint_key: env:KEY, {text}}}\n");
+        read_with(&text, &environment).unwrap_or_else(|r| panic!("{}", r.render(false))).config
+    };
+    let shipped = privacy("");
+    assert_eq!(shipped.privacy.mask, [Mask::Email, Mask::Phone, Mask::Account]);
+    assert_eq!(shipped.pseudonym_key.unwrap().as_slice(), b"0123456789abcdef");
+    let own = privacy("pseudonym_key: env:OWN, mask: [phone], sensitive_names: [pin]");
+    assert_eq!((own.privacy.mask, own.privacy.sensitive_names), (vec![Mask::Phone], vec!["pin".to_owned()]));
+    assert_eq!(own.pseudonym_key.unwrap().as_slice(), b"fedcba9876543210");
+    assert_eq!(privacy("mask: []").privacy.mask, []);
+    let alone = read_with("privacy: {pseudonym_key: env:OWN, pseudonymise: true}\n", &environment);
+    assert!(alone.is_ok_and(|loaded| loaded.config.tokens.fingerprint_key.is_none()));
+    for (wrong, why) in [("mask: [mail]", "email, phone or account"), ("pseudonym_key: env:NONE", "not set")] {
+        let report = read_with(&format!("privacy: {{{wrong}}}\n"), &environment).unwrap_err().render(false);
+        assert!(report.contains(why), "{report}");
+    }
 }
 
 #[test]

@@ -81,8 +81,12 @@ impl Names {
                     length
                 }
                 Match::Start(length) => {
+                    // Another name may begin alike: only what was cut, or ends here, is this one.
                     let more = rest.get(length..)?;
-                    length + more.find(|c: char| c.is_whitespace() || c == '/').unwrap_or(more.len())
+                    if !more.is_empty() && !more.starts_with('…') {
+                        return None;
+                    }
+                    length + first_len(more)
                 }
             };
             Some((at + length, instead.as_str()))
@@ -100,9 +104,14 @@ impl Names {
     }
 }
 
+/// So many bytes of the text are the whole name, or its beginning.
 enum Match {
     Whole(usize),
     Start(usize),
+}
+
+fn first_len(text: &str) -> usize {
+    text.chars().next().map_or(0, char::len_utf8)
 }
 
 /// How many bytes of the text are the name, whatever its case. `name` is in small letters.
@@ -184,8 +193,10 @@ mod tests {
     fn a_cut_name_is_still_the_name() {
         let long = "n".repeat(200);
         let cut = format!("by {}… on /x", "n".repeat(64));
-        let shown = hidden(&[&long], &cut);
-        assert_eq!(shown, "by <0> on /x");
+        assert_eq!(hidden(&[&long], &cut), "by <0> on /x");
+        let other = format!("by {}m on /x", "n".repeat(64));
+        assert_eq!(hidden(&[&long], &other), other, "somebody else, whose name begins alike");
+        assert_eq!(hidden(&[&long], &"n".repeat(64)), "<0>");
     }
 
     #[test]
