@@ -37,7 +37,7 @@ fn file(dir: &tempfile::TempDir, text: &str) -> String {
     path.display().to_string()
 }
 
-const COMMANDS: [&[&str]; 19] = [
+const COMMANDS: [&[&str]; 22] = [
     &[],
     &["run"],
     &["replay"],
@@ -59,6 +59,9 @@ const COMMANDS: [&[&str]; 19] = [
     &["pseudonym"],
     &["pseudonym", "resolve"],
     &["pseudonym", "of"],
+    &["tail"],
+    &["observe"],
+    &["top"],
     &["completions"],
     &["man"],
 ];
