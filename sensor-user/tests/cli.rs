@@ -38,6 +38,7 @@ fn file(dir: &tempfile::TempDir, text: &str) -> String {
 }
 
 const COMMANDS: [&[&str]; 25] = [
+const COMMANDS: [&[&str]; 22] = [
     &[],
     &["run"],
     &["replay"],
@@ -61,6 +62,9 @@ const COMMANDS: [&[&str]; 25] = [
     &["pseudonym"],
     &["pseudonym", "resolve"],
     &["pseudonym", "of"],
+    &["tail"],
+    &["observe"],
+    &["top"],
     &["completions"],
     &["man"],
 ];
