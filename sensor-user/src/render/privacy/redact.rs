@@ -98,14 +98,14 @@ impl Sensitive {
             let inside = value.get(1..).unwrap_or_default();
             (from + 1, from + 1 + inside.find(quote).unwrap_or(inside.len()))
         };
-        let quotes = before.ends_with(['"', '\'']);
+        let of_json = before.ends_with(['"', '\'']);
         let name = name(before.trim_end_matches(['"', '\'', ' ']));
         match text.as_bytes().get(sign)? {
             b'=' if self.is(name) => Some(quote.map_or_else(
                 || (from, until(&['&', ';', ',', ' ', '"', '\'', '<', '>', ')', ']', '}', '|'])),
                 quoted,
             )),
-            b':' if quotes && self.is(name) => {
+            b':' if of_json && self.is(name) => {
                 Some(quote.map_or_else(|| (from, until(&[',', '}', ']', ' '])), quoted))
             }
             b':' if HEADERS.contains(&&*plain(name)) => Some((from, until(&['"', '\n', ')']))),
