@@ -137,7 +137,7 @@ fn a_secret_in_the_clear_over_a_network_is_worth_a_warning() {
 
 #[test]
 fn opening_needs_nobody_to_be_there() {
-    let node = Node { name: "n".into() };
+    let node = Node::named("n");
     let sinks = [
         "{type: kafka, brokers: [\"127.0.0.1:1\"], tls: {ca: nonexistent.pem}}",
         "{type: redis, url: \"rediss://127.0.0.1:1\", tls: {ca: nonexistent.pem}}",

@@ -18,3 +18,5 @@ mod port;
 mod sensor;
 #[path = "control/streams.rs"]
 mod streams;
+#[path = "control/top.rs"]
+mod top;

@@ -135,7 +135,7 @@ async fn a_key_keeps_what_belongs_together_in_one_partition() {
     let mut sink = open(&by_principal, &node()).unwrap();
     assert_done(&deliver(&mut sink, &events(1..=100)).await);
     let records = records(&brokers, 4, 100);
-    let partitions: BTreeSet<i32> = records.iter().map(|record| record.partition()).collect();
+    let partitions: BTreeSet<i32> = records.iter().map(OwnedMessage::partition).collect();
     assert_eq!((partitions.len(), records.len()), (1, 100));
     assert!(records.iter().all(|record| record.key() == Some(b"alice@idp")));
 }

@@ -81,7 +81,7 @@ fn objects(dir: &Path) -> BTreeMap<String, String> {
 }
 
 fn lines(events: &[Arc<Told>]) -> String {
-    events.iter().map(|event| format!("{}\n", event.json())).collect()
+    events.iter().flat_map(|event| [event.json(), "\n"]).collect()
 }
 
 #[tokio::test(flavor = "current_thread")]

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::Command;
 
 use receivers::{
-    Server, at_last, authority, deliver, free_port, free_udp_port, here, node, program, stranger, told, wait_for,
+    Server, at_last, authority, deliver, free_port, free_udp_port, here, node, program, stranger, told,
+    wait_for,
 };
 use sensor_user::detect::Severity;
 use sensor_user::render::Format;
@@ -128,7 +129,10 @@ async fn messages_arrive_whole_by_every_way() {
                 assert_eq!(line[..2], ["authpriv", word]);
                 assert_eq!(line[2], "2026-11-21T18:04:05.123Z");
                 assert_eq!(line[3..6], ["node-1", "tokenscope", "alg-none"]);
-                assert!(line[6].starts_with("[tokenscope@32473 id=\"") && line[6].contains("client=\"192.0.2.7\""));
+                assert!(
+                    line[6].starts_with("[tokenscope@32473 id=\"")
+                        && line[6].contains("client=\"192.0.2.7\"")
+                );
                 assert_eq!(number(line), event.sequence);
                 let text = line[7].trim_start_matches('\u{feff}');
                 let mut expected = String::new();
@@ -160,7 +164,12 @@ fn numbers(rsyslog: &Rsyslog, last: u64) -> Vec<u64> {
 }
 
 /// Sends 30 messages one by one, with two restarts of the receiver among them. How many came twice.
-async fn through_restarts(rsyslog: &mut Rsyslog, sink: &mut Box<dyn Sink>, first: u64, confirmed: bool) -> usize {
+async fn through_restarts(
+    rsyslog: &mut Rsyslog,
+    sink: &mut Box<dyn Sink>,
+    first: u64,
+    confirmed: bool,
+) -> usize {
     for now in first..first + 30 {
         if now % 10 == 5 {
             if !confirmed {

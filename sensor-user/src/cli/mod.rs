@@ -19,6 +19,7 @@ mod run;
 mod sinks;
 mod tail;
 mod terminal;
+mod top;
 mod user_rules;
 
 use std::ffi::OsString;
@@ -120,6 +121,7 @@ enum Command {
     Replay(replay::Arguments),
     Tail(tail::Arguments),
     Observe(observe::Arguments),
+    Top(top::Arguments),
     Rules(rules::Arguments),
     Alerts(alerts::Arguments),
     Sinks(sinks::Arguments),
@@ -273,6 +275,7 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, environment: Environ
         Command::Replay(arguments) => replay::replay(&context, &arguments),
         Command::Tail(arguments) => tail::tail(&context, &arguments),
         Command::Observe(arguments) => observe::observe(&context, &arguments),
+        Command::Top(arguments) => top::top(&context, &arguments),
         Command::Rules(arguments) => rules::rules(&context, &arguments),
         Command::Alerts(arguments) => alerts::alerts(&context, &arguments),
         Command::Sinks(arguments) => sinks::sinks(&context, &arguments),

@@ -1,6 +1,7 @@
 //! `tokenscope tail`: the alerts of the running sensor, those that were and those that come.
 
 use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +13,16 @@ use crate::cli::control::tally::Tally;
 use crate::cli::control::wishes::Wishes;
 use crate::cli::control::{Client, Reach, Unanswered, event_loop};
 use crate::cli::{Context, Failure, terminal};
-use crate::control::feed::MAX_LAST;
+use crate::config::Secrets;
+use crate::control::feed::{Feed, MAX_LAST, Start};
 use crate::control::{Filter, Record};
 use crate::render::{Format, Told};
+use crate::spool::Spool;
 
 /// Alerts that are shown of those that were, unless somebody says otherwise.
 const FEW: usize = 20;
+/// The spool's directory in `state.dir`.
+const SPOOL: &str = "spool";
 /// The first pause before connecting again, and the longest.
 const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -25,7 +30,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Show the running sensor's alerts, and follow them
 ///
 /// Alerts go to standard output, what happens to the connection to standard error. A gap in the numbers is told there
-/// too. When the sensor restarts, `-f` connects again and goes on behind the last alert that was shown.
+/// too. When the sensor restarts, `-f` connects again and goes on behind the last alert that was shown. While no sensor
+/// runs, the alerts that it has left in its state directory are shown.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -43,6 +49,9 @@ pub(super) struct Arguments {
     /// End when the connection does
     #[arg(long, requires = "follow")]
     no_reconnect: bool,
+    /// Where the sensor keeps its state, for when none runs [default: `state.dir` of the configuration]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["connect", "follow"])]
+    state_dir: Option<PathBuf>,
     #[command(flatten)]
     wishes: Wishes,
     #[command(flatten)]
@@ -55,6 +64,7 @@ pub(super) fn tail(context: &Context, arguments: &Arguments) -> Result<(), Failu
     }
     let filter = arguments.wishes.filter(super::now())?;
     let client = Client::new(context, &arguments.reach)?;
+    let offline = offline(context, arguments);
     let last = match arguments.lines {
         None if arguments.wishes.has_since() => None,
         lines => Some(lines.unwrap_or(FEW)),
@@ -77,9 +87,29 @@ pub(super) fn tail(context: &Context, arguments: &Arguments) -> Result<(), Failu
             Ok(())
         }
         Err(Ended::NobodyReads) => Ok(()),
+        Err(Ended::Unanswered(why)) if why.is_nobody() => match offline {
+            Some(dir) => tail.read_offline(&dir, &why),
+            None => Err(why.into()),
+        },
         Err(Ended::Unanswered(why)) => Err(why.into()),
         Err(Ended::Output(error)) => Err(error.into()),
     }
+}
+
+/// The spool that may be read while no sensor runs: there is one, and nobody asked for another sensor.
+fn offline(context: &Context, arguments: &Arguments) -> Option<PathBuf> {
+    if arguments.follow {
+        return None;
+    }
+    let state = match &arguments.state_dir {
+        Some(dir) => dir.clone(),
+        None if arguments.reach.is_named() => return None,
+        None => {
+            let loaded = context.load(context.config_path().as_deref(), Secrets::Optional);
+            loaded.ok()?.config.state.dir?
+        }
+    };
+    Some(state.join(SPOOL)).filter(|dir| dir.is_dir())
 }
 
 /// Why a stream is read no more.
@@ -191,6 +221,31 @@ impl Tail {
             self.take(record)?;
         }
         Ok(())
+    }
+
+    /// Shows what a sensor has left behind.
+    fn read_offline(&mut self, dir: &Path, why: &Unanswered) -> Result<(), Failure> {
+        let spool = Spool::open_read_only(dir);
+        let spool = spool.map_err(|error| {
+            let dir = dir.display();
+            Failure::Failed(anyhow::anyhow!("{why}; nor can the spool be read: {dir}: {error}"))
+        })?;
+        self.note(&format!("no sensor runs: these are the alerts in {}", dir.display()));
+        let start = self.last.map_or(Start::Oldest, Start::Last);
+        let mut feed = Feed::new(spool, None, self.filter.clone(), start);
+        loop {
+            let batch = feed.next();
+            for record in batch.records {
+                match self.take(record) {
+                    Ok(()) => {}
+                    Err(Ended::Output(error)) => return Err(error.into()),
+                    Err(_) => return Ok(()),
+                }
+            }
+            if !batch.more {
+                return Ok(());
+            }
+        }
     }
 
     fn query(&self) -> Vec<(&'static str, String)> {

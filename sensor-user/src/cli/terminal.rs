@@ -9,6 +9,11 @@ pub(super) fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
+/// Whether a person sits at both ends: keys come from standard input, pictures go to standard output.
+pub(super) fn is_interactive() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
+}
+
 /// Whether to colour standard output.
 pub(super) fn colour_stdout(color: Color) -> bool {
     decide(color, io::stdout().is_terminal())

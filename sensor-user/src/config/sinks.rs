@@ -98,17 +98,30 @@ pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<It
     let named = kind.show();
     let doc = "Its name in metrics and commands; the type if it is the only one of its type.";
     let name = s.optional::<Name>("name", doc).map_or(named, |name| name.0);
-    let picks = picks(s);
+    let doc = "Seconds that one delivery may take.";
+    let timeout = Duration::from_secs_f64(s.decimal("timeout_s", 10.0, 0.1..=300.0, doc));
+    let target = target(s, resolver, kind, timeout);
+    let picks = picks(s, target.as_ref().map_or(Severity::Low, least));
     let quiet = quiet(s);
     let doc = "Events in a minute at most; what is beyond waits. 0: no such limit.";
     let per_minute =
         u32::try_from(s.number("per_minute", 0, 0..=1_000_000, doc)).ok().filter(|most| *most > 0);
-    let doc = "Seconds that one delivery may take.";
-    let timeout = Duration::from_secs_f64(s.decimal("timeout_s", 10.0, 0.1..=300.0, doc));
     let doc = "Seconds after which an event that cannot be delivered becomes a dead letter. 0: it is tried for as long \
                as the spool keeps it.";
     let give_up_s = s.number("give_up_after_s", 0, 0..=31_536_000, doc);
-    let target = match kind {
+    let give_up_after = (give_up_s > 0).then(|| Duration::from_secs(give_up_s));
+    let settings = Settings { name, target: target?, picks, quiet, per_minute, timeout, give_up_after };
+    enabled.then(|| Item::Sink(Box::new(settings)))
+}
+
+/// Reads what is particular to a kind.
+fn target(
+    s: &mut Section<'_, '_>,
+    resolver: Resolver<'_>,
+    kind: Type,
+    timeout: Duration,
+) -> Option<Target> {
+    Some(match kind {
         Type::Stdout => return None,
         Type::File => Target::File(file::read(s, resolver)?),
         Type::Http => Target::Http(http::read(s, resolver)?),
@@ -120,10 +133,7 @@ pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<It
         Type::S3 => Target::S3(s3::read(s, resolver)?),
         Type::Syslog => Target::Syslog(syslog::read(s, resolver)?),
         Type::Smtp => Target::Smtp(smtp::read(s, resolver)?),
-    };
-    let give_up_after = (give_up_s > 0).then(|| Duration::from_secs(give_up_s));
-    let settings = Settings { name, target, picks, quiet, per_minute, timeout, give_up_after };
-    enabled.then(|| Item::Sink(Box::new(settings)))
+    })
 }
 
 /// A sink's name: it is a label of metrics and a file's name.
@@ -148,9 +158,21 @@ impl Word for Name {
     }
 }
 
-fn picks(s: &mut Section<'_, '_>) -> Picks {
-    let doc = "The least severity that goes there: low, medium, high or critical.";
-    let from = s.word("min_severity", Severity::Low, doc);
+/// What goes to a sink unless somebody says otherwise: what wakes people gets P0, what they watch P0 and P1, and what
+/// keeps or sorts by itself everything. docs/delivery.md has the table.
+fn least(target: &Target) -> Severity {
+    let Target::Http(http) = target else { return Severity::Low };
+    match http.preset.name {
+        "pagerduty" => Severity::Critical,
+        "slack" | "teams" | "jira" | "servicenow" => Severity::High,
+        _ => Severity::Low,
+    }
+}
+
+fn picks(s: &mut Section<'_, '_>, least: Severity) -> Picks {
+    let doc = "The least severity that goes there: low, medium, high or critical. Left out: critical for PagerDuty, high \
+               for Slack, Teams, Jira and ServiceNow, low for all others.";
+    let from = s.word("min_severity", least, doc);
     let doc = "The highest severity that goes there.";
     let to = s.word("max_severity", Severity::Critical, doc);
     if from > to {

@@ -40,7 +40,9 @@ impl Letters for Drawer {
     fn add(&self, sink: &str, told: &Told, reason: &Words, attempts: u32, now_ms: u64) {
         match self.dead.add(sink, told, reason.as_str(), attempts, now_ms) {
             Ok(0) => {}
-            Ok(count) => tracing::warn!("sink {sink}: the {count} oldest dead letters are given up for newer ones"),
+            Ok(count) => {
+                tracing::warn!("sink {sink}: the {count} oldest dead letters are given up for newer ones")
+            }
             Err(error) => {
                 let id = told.event_id();
                 tracing::error!("sink {sink}: {id} is refused, and cannot be kept as a dead letter: {error}");

@@ -7,7 +7,7 @@ use super::*;
 use crate::detect::Severity;
 use crate::render::Kind;
 use crate::sink::{Batch, Delivery, Hours, Outcome, Picks, Refusal, Target};
-use crate::spool::Draft;
+use crate::spool::{Cursor, Draft};
 
 /// What a sink saw of one delivery.
 type Seen = Vec<u64>;
@@ -18,6 +18,7 @@ struct Scripted {
     seen: mpsc::SyncSender<Seen>,
     batch: Batch,
     patience: [Duration; 4],
+    held: Cursor,
 }
 
 enum Answer {
@@ -57,6 +58,10 @@ impl Sink for Scripted {
 
     fn patience(&self, severity: Severity) -> Duration {
         self.patience[severity as usize]
+    }
+
+    fn holds(&mut self) -> Cursor {
+        self.held
     }
 }
 
@@ -138,6 +143,7 @@ impl Stage {
             seen: tell,
             batch: Batch { events: 4, bytes: 1 << 20 },
             patience: [Duration::ZERO; 4],
+            held: Cursor::default(),
         };
         let mut settings = settings();
         change(&mut settings, &mut sink);
@@ -213,6 +219,14 @@ fn what_is_refused_is_a_dead_letter_and_holds_nobody_up() {
     stage.end();
     assert_eq!(*stage.letters.letters.lock().unwrap(), [(2, "too odd".to_owned(), 1)]);
     assert_eq!((stage.count(|f| &f.delivered), stage.count(|f| &f.dead)), (2, 1));
+}
+
+#[test]
+fn what_a_sink_holds_does_not_come_again_unless_numbers_began_anew() {
+    let mut stage = Stage::new([], &[High, High, High], |_, sink| sink.held = Cursor([0, 0, 2, 0]));
+    assert_eq!(stage.next(), [3]);
+    let mut stage = Stage::new([], &[High, High, High], |_, sink| sink.held = Cursor([0, 0, 900, 0]));
+    assert_eq!(stage.next(), [1, 2, 3]);
 }
 
 #[test]

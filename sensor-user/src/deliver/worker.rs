@@ -87,9 +87,12 @@ pub(super) struct Outfit {
 impl Worker {
     pub(super) fn new(settings: &Settings, mut sink: Box<dyn Sink>, outfit: Outfit) -> Self {
         let mut cursor = outfit.spool.register(&settings.name, settings.picks.severities);
-        let held = sink.holds();
-        for (mine, held) in cursor.0.iter_mut().zip(held.0) {
-            *mine = (*mine).max(held);
+        let head = *outfit.spool.head().borrow();
+        for (mine, held) in cursor.0.iter_mut().zip(sink.holds().0) {
+            // A number that is not given yet is of an earlier life, before the spool was lost.
+            if held <= head {
+                *mine = (*mine).max(held);
+            }
         }
         let Outfit { spool, letters, figures, clock, orders } = outfit;
         Self {

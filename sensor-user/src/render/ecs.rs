@@ -36,6 +36,8 @@ struct EcsAlert<'a> {
     scene: Option<SceneFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<Named<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<&'a str>,
     tokenscope: Own<'a>,
 }
 
@@ -185,6 +187,7 @@ impl<'a> EcsAlert<'a> {
             user: told.principal().map(|id| Id { id }),
             scene: told.at("/evidences/0").map(|_| SceneFields::of(told)),
             host: told.node().map(|name| Named { name }),
+            tags: told.texts("/metadata/labels").collect(),
             tokenscope: Own::of(told),
         }
     }
@@ -302,6 +305,9 @@ fn incident(told: &Told) -> Value {
     });
     if let Some(name) = told.node() {
         whole["host"] = json!({"name": name});
+    }
+    if let Some(labels) = told.at("/metadata/labels") {
+        whole["tags"] = labels.clone();
     }
     whole
 }

@@ -53,6 +53,7 @@ pub fn line(told: &Told, out: &mut String) {
         Kind::Incident => fields.incident(told),
     }
     let tags = ["tokenscope", told.rule()].into_iter().chain(told.techniques());
+    let tags = tags.chain(told.texts("/metadata/labels"));
     let event = Falco {
         hostname: told.node(),
         output: output(told, &time, &fields.0),

@@ -294,7 +294,17 @@ impl Live {
         self.pipeline.finish(&mut self.out);
         self.hand_over();
         let Self {
-            source, mut pipeline, services, writer, records, delivery, control, history, losses, began, ..
+            source,
+            mut pipeline,
+            services,
+            writer,
+            records,
+            delivery,
+            control,
+            history,
+            losses,
+            began,
+            ..
         } = self;
         drop(source);
         history.finish(&mut pipeline);

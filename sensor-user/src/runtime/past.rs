@@ -15,7 +15,6 @@ use crate::store::query::{self, Limits, QueryError};
 use crate::store::trace::{Reader, TOP, TraceError, What, Window};
 use crate::store::veil::Veil;
 use crate::token::hash::Namer;
-use crate::token::settings::Secret;
 
 /// Events that are read of the store at once.
 const CHUNK: usize = 500;
@@ -27,7 +26,7 @@ const MOST_READ: usize = 50_000;
 pub(super) struct Past {
     dir: PathBuf,
     veil: Veil,
-    key: Option<Secret>,
+    key: Option<zeroize::Zeroizing<Vec<u8>>>,
 }
 
 impl Past {
@@ -46,9 +45,10 @@ impl Past {
             Traced::Named(text) => Ok(What::parse(text)),
             Traced::Token(token) => {
                 let no_key = || Refusal::unavailable("tokens have no lasting names here", "set `state.dir`");
-                let namer = Namer::new(Some(self.key.as_ref().ok_or_else(no_key)?));
+                let key = self.key.as_ref().ok_or_else(no_key)?;
+                let namer = Namer::new(Some(key));
                 let namer = namer.map_err(|error| Refusal::unavailable(error.to_string(), "try again"))?;
-                Ok(What::Token(namer.name(token).to_string()))
+                Ok(What::Token(namer.name(&token.0).to_string()))
             }
         }
     }
@@ -64,7 +64,8 @@ impl History for Past {
         let mut kept = VecDeque::new();
         let (mut numbers, mut looked_at) = (page.sequences.clone(), 0);
         while kept.len() < page.limit && looked_at < MOST_READ && !numbers.is_empty() {
-            let chunk = reader.page(numbers.clone(), window, page.newest, CHUNK).map_err(|e| e.to_string())?;
+            let chunk =
+                reader.page(numbers.clone(), window, page.newest, CHUNK).map_err(|e| e.to_string())?;
             let Some(last) = chunk.last().map(|told| told.sequence) else { break };
             looked_at += chunk.len();
             numbers = if page.newest { numbers.start..last } else { last + 1..numbers.end };

@@ -2,7 +2,6 @@
 //! spool before anybody sees them.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
@@ -150,7 +149,7 @@ impl Desk {
             // Also while events keep coming: what waits for room is written then, and what is too old goes.
             if Instant::now() >= next {
                 let ticked = self.spool.tick(clock::now_ms());
-                self.tell(ticked.map(|()| 0..0));
+                self.tell(ticked);
                 next = Instant::now() + TICK;
             }
             match events.recv_timeout(next.saturating_duration_since(Instant::now())) {
@@ -178,15 +177,16 @@ impl Desk {
         let mut tell: Vec<_> = batch.iter().map(|event| move |sequence| render(event, sequence)).collect();
         let both = batch.iter().zip(&mut tell);
         let mut drafts: Vec<Draft<'_>> = both.map(|(event, json)| draft(event, json)).collect();
-        let appended = self.spool.append(&mut drafts);
-        self.tell(appended);
+        if let Err(error) = self.spool.append(&mut drafts) {
+            self.tell(Err(error));
+        }
     }
 
     /// Says once that the spool cannot be written, and once that it can again.
-    fn tell(&mut self, result: Result<Range<u64>, NotDurable>) {
+    fn tell(&mut self, result: Result<(), NotDurable>) {
         match result {
-            Ok(_) if std::mem::take(&mut self.failing) => tracing::info!("the spool is written again"),
-            Ok(_) => {}
+            Ok(()) if std::mem::take(&mut self.failing) => tracing::info!("the spool is written again"),
+            Ok(()) => {}
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
                     tracing::error!("{error}");

@@ -133,13 +133,17 @@ impl Wire {
     }
 
     /// Says that nothing more comes, and waits until the other side has closed the connection: then it has read
-    /// everything, as a connection of which something was not read is not closed but reset.
+    /// everything, as a connection of which something was not read is not closed but reset. By TLS the end of TCP is
+    /// enough: servers that never say `close_notify` (rsyslog) are common, so somebody on the way can forge it.
     pub(super) async fn finish(mut self) -> Result<(), Broken> {
         self.stream.shutdown().await?;
         let mut scratch = [0; 512];
         for _ in 0..64 {
-            if self.stream.read(&mut scratch).await? == 0 {
-                return Ok(());
+            match self.stream.read(&mut scratch).await {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                Err(error) => return Err(error.into()),
             }
         }
         Err(Broken::Nonsense("the end"))

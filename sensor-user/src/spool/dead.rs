@@ -249,7 +249,9 @@ impl Dead {
             files::make_dir(&replay)?;
             let waiting = numbered(&replay)?;
             if waiting.iter().map(|file| file.bytes).sum::<u64>() > self.max_bytes {
-                return Err(io::Error::other("too many letters wait to be sent again already; start the sensor"));
+                return Err(io::Error::other(
+                    "too many letters wait to be sent again already; start the sensor",
+                ));
             }
             let mut number = waiting.last().map_or(0, |file| file.number);
             for batch in batches(lines) {
@@ -325,7 +327,11 @@ impl Dead {
             }
             keep(&dir, &taken)?;
             for (path, rest) in changed {
-                if rest.is_empty() { files::remove(&path)? } else { files::replace(&path, rest.as_bytes(), true)? }
+                if rest.is_empty() {
+                    files::remove(&path)?
+                } else {
+                    files::replace(&path, rest.as_bytes(), true)?
+                }
             }
             count += taken.len() as u64;
         }
@@ -374,7 +380,8 @@ fn text(path: &Path) -> io::Result<String> {
             file?.take(most).read_to_end(&mut bytes)?;
         }
     }
-    Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    Ok(String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 /// Waits until nobody else changes the letters of this sink.
@@ -469,7 +476,11 @@ mod tests {
         assert_eq!(all.iter().map(|(sink, _)| sink.as_str()).collect::<Vec<_>>(), ["mail", "siem"]);
         let (_, letter) = &all[1];
         assert_eq!((letter.at_ms, letter.attempts), (99, 3));
-        assert!(letter.reason.starts_with("400: \"bad\"") && !letter.reason.contains('\n'), "{}", letter.reason);
+        assert!(
+            letter.reason.starts_with("400: \"bad\"") && !letter.reason.contains('\n'),
+            "{}",
+            letter.reason
+        );
         assert_eq!(letter.event.json(), told(7, 10).json());
         assert_eq!((letter.event.kind, letter.event.severity), (Kind::Incident, Severity::High));
         assert_eq!(all[0].1.event.json(), "{\"half");
@@ -513,7 +524,8 @@ mod tests {
             sent.extend(replay.letters.iter().map(|letter| letter.event.sequence));
             dead.done(&replay).unwrap();
         }
-        let expected: Vec<u64> = [3, 4].into_iter().chain((1..=150).filter(|n| ![3, 4].contains(n))).collect();
+        let expected: Vec<u64> =
+            [3, 4].into_iter().chain((1..=150).filter(|n| ![3, 4].contains(n))).collect();
         assert_eq!(sent, expected);
         assert!(numbers(&dead, &of("siem", &[])).is_empty());
         assert_eq!(numbers(&dead, &Filter::default()), [3]);

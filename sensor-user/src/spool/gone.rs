@@ -59,8 +59,8 @@ pub(super) struct Lost {
 
 impl Gone {
     /// Adds events of a list. Numbers that are in it already stay as they are.
-    pub(super) fn add(&mut self, list: usize, run: Run) {
-        let Some(runs) = self.runs.get_mut(list) else { return };
+    pub(super) fn add(&mut self, lane: usize, run: Run) {
+        let Some(runs) = self.runs.get_mut(lane) else { return };
         if run.first > run.last || run.events == 0 {
             return;
         }
@@ -82,33 +82,33 @@ impl Gone {
     }
 
     /// Adds one event.
-    pub(super) fn add_one(&mut self, list: usize, number: u64) {
-        self.add(list, Run { first: number, last: number, events: 1 });
+    pub(super) fn add_one(&mut self, lane: usize, number: u64) {
+        self.add(lane, Run { first: number, last: number, events: 1 });
     }
 
     /// Makes sure that so many events behind `after` up to `last` are known to be gone; whether they were not.
-    pub(super) fn ensure(&mut self, list: usize, after: u64, last: u64, events: u64) -> bool {
+    pub(super) fn ensure(&mut self, lane: usize, after: u64, last: u64, events: u64) -> bool {
         let events = events.min(last.saturating_sub(after));
-        let known = self.events(list, after, last);
+        let known = self.events(lane, after, last);
         if known < events {
-            self.add(list, Run { first: after + 1, last, events });
+            self.add(lane, Run { first: after + 1, last, events });
         }
         known < events
     }
 
     /// How many events of a list behind `after` up to `last` are known to be gone.
-    fn events(&self, list: usize, after: u64, last: u64) -> u64 {
-        self.within(list, after, last).map(|run| run.events).sum()
+    fn events(&self, lane: usize, after: u64, last: u64) -> u64 {
+        self.within(lane, after, last).map(|run| run.events).sum()
     }
 
     /// The last number of a list.
-    pub(super) fn last(&self, list: usize) -> u64 {
-        self.runs.get(list).and_then(|runs| runs.last()).map_or(0, |run| run.last)
+    pub(super) fn last(&self, lane: usize) -> u64 {
+        self.runs.get(lane).and_then(|runs| runs.last()).map_or(0, |run| run.last)
     }
 
     /// What a list holds behind `after` up to `last`. Of an entry that is only partly in there, all that may be.
-    fn within(&self, list: usize, after: u64, last: u64) -> impl Iterator<Item = Run> {
-        let runs = self.runs.get(list).map(Vec::as_slice).unwrap_or_default();
+    fn within(&self, lane: usize, after: u64, last: u64) -> impl Iterator<Item = Run> {
+        let runs = self.runs.get(lane).map(Vec::as_slice).unwrap_or_default();
         let start = runs.partition_point(|run| run.last <= after);
         let runs = runs.get(start..).unwrap_or_default().iter();
         runs.take_while(move |run| run.first <= last).map(move |run| {
@@ -118,8 +118,8 @@ impl Gone {
     }
 
     /// What a reader of a lane has lost on its way from one number to another.
-    pub(super) fn collect(&self, list: usize, after: u64, last: u64, lost: &mut Lost) {
-        for run in self.within(list, after, last) {
+    pub(super) fn collect(&self, lane: usize, after: u64, last: u64, lost: &mut Lost) {
+        for run in self.within(lane, after, last) {
             lost.ranges.push(run.first..run.last + 1);
             lost.events += run.events;
         }
@@ -149,12 +149,12 @@ impl Gone {
             return None;
         }
         let (mut gone, mut at) = (Self::default(), MAGIC.len());
-        for list in 0..LISTS {
+        for lane in 0..LISTS {
             let runs = u32_at(body, at) as usize;
             at += 4;
             for _ in 0..runs.min(MAX_RUNS) {
                 let [first, last, events] = [0, 8, 16].map(|word| u64_at(body, at + word));
-                gone.add(list, Run { first, last, events });
+                gone.add(lane, Run { first, last, events });
                 at += 24;
             }
         }
@@ -246,9 +246,9 @@ mod tests {
 
     use super::*;
 
-    fn lost(gone: &Gone, list: usize, after: u64, last: u64) -> Lost {
+    fn lost(gone: &Gone, lane: usize, after: u64, last: u64) -> Lost {
         let mut lost = Lost::default();
-        gone.collect(list, after, last, &mut lost);
+        gone.collect(lane, after, last, &mut lost);
         lost.settle(&[]);
         lost
     }

@@ -191,12 +191,14 @@ impl Plan {
             let next = self.tracks.iter_mut().filter_map(|track| Some((track.sequence()?, track)));
             let next =
                 next.filter(|(sequence, _)| *sequence < self.until).min_by_key(|(sequence, _)| *sequence);
-            let Some((_, track)) = next else { return Ok(true) };
+            let Some((sequence, track)) = next else { return Ok(true) };
             if !taking.fits(track.size()) {
                 return Ok(false);
             }
-            if let Some(event) = track.take() {
-                taking.push(event);
+            let (lane, before) = (track.lane, sequence - 1);
+            match track.take() {
+                Some(event) => taking.push(event),
+                None => learned.damage.push((lane, before, sequence, 1)),
             }
             track.advance(dir, learned)?;
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::render::Told;
 use crate::spool::disk::{Disk, Head};
-use crate::spool::gone::{Gone, Run};
+use crate::spool::gone::Run;
 use crate::spool::record::{Entry, MAX_JSON};
 use crate::spool::segment::{self, START, Scanner, Segment};
 use crate::spool::shared::Shared;
@@ -34,7 +34,7 @@ pub(super) struct Writer {
     pub ordinal: [u64; LANES],
     /// Where it writes; nowhere, if everything stays in memory.
     pub disk: Option<Disk>,
-    /// The newest time that was seen.
+    /// The time of the newest event.
     clock_ms: u64,
     /// When it was opened.
     opened_ms: u64,
@@ -64,7 +64,7 @@ impl Writer {
     /// Gives the next number to what is told.
     fn number(&mut self, draft: &mut Draft<'_>) -> Entry {
         self.given += 1;
-        self.clock_ms = self.clock_ms.max(draft.time_ms);
+        self.clock_ms = draft.time_ms;
         let json = (draft.json)(self.given).into_boxed_str();
         let told = Told::new(self.given, draft.time_ms, draft.severity, draft.kind, json);
         let lane = lane(draft.severity);
@@ -159,7 +159,7 @@ impl Inner {
         });
         let first_trouble = failed.is_some() && writer.trouble.is_none();
         let mut head = writer.head(writer.is_shaky(failed.is_some()));
-        let due = writer.clock_ms >= writer.synced_ms.saturating_add(SECOND_MS);
+        let due = writer.clock_ms.abs_diff(writer.synced_ms) >= SECOND_MS;
         let mut failed = failed;
         if let Some(disk) = &mut writer.disk {
             // A head that cannot be written costs nothing unless the power fails before the next that can.
@@ -302,10 +302,9 @@ impl Inner {
         let mut shared = lock(&self.shared);
         shared.evict(at, runs);
         count(&mut shared, at, unread);
-        let gone = take_gone(&mut shared);
         drop(shared);
         // First what is gone, then the file. If the first fails, the next segment still tells what is missing.
-        keep_gone(disk, gone);
+        self.keep_gone(disk);
         let _ = files::remove(&path);
     }
 
@@ -330,9 +329,6 @@ impl Inner {
             }
         }
         writer.disk = Some(disk);
-        if result.is_ok() {
-            writer.trouble = None;
-        }
         result
     }
 
@@ -352,7 +348,6 @@ impl Inner {
 
     pub(super) fn tick(&self, now_ms: u64) -> Result<(), NotDurable> {
         let mut writer = lock(&self.writer);
-        writer.clock_ms = writer.clock_ms.max(now_ms);
         if writer.disk.is_none() {
             return Ok(());
         }
@@ -360,11 +355,8 @@ impl Inner {
         let mut head = writer.head(writer.is_shaky(result.is_err()));
         if let Some(disk) = &mut writer.disk {
             let _ = disk.keep_head(&mut head, false);
-            let mut shared = lock(&self.shared);
-            shared.tally.sync.merge(&std::mem::take(&mut disk.syncs));
-            let gone = take_gone(&mut shared);
-            drop(shared);
-            keep_gone(disk, gone);
+            lock(&self.shared).tally.sync.merge(&std::mem::take(&mut disk.syncs));
+            self.keep_gone(disk);
         }
         let next = writer.given + 1;
         result.map_err(|cause| {
@@ -378,9 +370,12 @@ impl Inner {
             self.start_over(writer)?;
         }
         self.catch_up(writer)?;
-        let due = now_ms >= writer.synced_ms.saturating_add(SECOND_MS);
-        let reserve = now_ms >= writer.reserved_ms.saturating_add(RESERVE_MS);
-        let sweep = now_ms >= writer.swept_ms.saturating_add(HOUR_MS);
+        // Only here, so that a disk that is full and not full in turns is told of once.
+        writer.trouble = None;
+        // Clocks may jump either way.
+        let due = now_ms.abs_diff(writer.synced_ms) >= SECOND_MS;
+        let reserve = now_ms.abs_diff(writer.reserved_ms) >= RESERVE_MS;
+        let sweep = now_ms.abs_diff(writer.swept_ms) >= HOUR_MS;
         let opened_ms = writer.opened_ms;
         let Some(disk) = &mut writer.disk else { return Ok(()) };
         if due && disk.settings.sync == Sync::Second {
@@ -436,6 +431,20 @@ impl Inner {
         Ok(())
     }
 
+    /// Keeps the list of what is gone, if it has changed. It is not synced: segments tell by themselves what is missing
+    /// between them.
+    fn keep_gone(&self, disk: &Disk) {
+        let mut shared = lock(&self.shared);
+        if !std::mem::take(&mut shared.gone_changed) {
+            return;
+        }
+        let gone = shared.gone.write();
+        drop(shared);
+        if files::replace(&disk.dir.join("gone"), &gone, false).is_err() {
+            lock(&self.shared).gone_changed = true;
+        }
+    }
+
     pub(super) fn close(&self) -> io::Result<()> {
         let mut writer = lock(&self.writer);
         if writer.disk.is_none() {
@@ -445,7 +454,7 @@ impl Inner {
         let mut head = writer.head(false);
         let Some(disk) = &mut writer.disk else { return Ok(()) };
         sync_all(disk)?;
-        keep_gone(disk, take_gone(&mut lock(&self.shared)));
+        self.keep_gone(disk);
         // Nothing is set apart any more: the next run goes on without a gap, whatever happens to the machine.
         disk.reserved = head.given;
         disk.keep_head(&mut head, true)
@@ -488,16 +497,4 @@ fn contents(disk: &Disk, lane: usize, segment: &Segment, seen: u64) -> (Vec<Run>
         return (vec![run], if segment.last > seen { segment.events } else { 0 });
     }
     (runs, unread)
-}
-
-/// The list of what is gone, if it has changed.
-fn take_gone(shared: &mut Shared) -> Option<Gone> {
-    std::mem::take(&mut shared.gone_changed).then(|| shared.gone.clone())
-}
-
-fn keep_gone(disk: &Disk, gone: Option<Gone>) {
-    if let Some(gone) = gone {
-        // It is not synced: segments tell by themselves what is missing between them.
-        let _ = files::replace(&disk.dir.join("gone"), &gone.write(), false);
-    }
 }

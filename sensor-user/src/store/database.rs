@@ -178,7 +178,8 @@ pub fn read(path: &Path, schema: &Schema) -> Result<Connection, DatabaseError> {
     let (_, found) = version(&connection).map_err(DatabaseError::of(path))?;
     let wanted = newest(schema);
     if found != wanted {
-        let problem = format!("is of version {found}, and this program reads version {wanted}: start the sensor once");
+        let problem =
+            format!("is of version {found}, and this program reads version {wanted}: start the sensor once");
         return Err(DatabaseError::Wrong { path: path.to_owned(), problem });
     }
     Ok(connection)
@@ -311,7 +312,8 @@ pub(super) fn kept(connection: &Connection, name: &str) -> rusqlite::Result<Opti
 
 /// Keeps a single number there.
 pub(super) fn keep(connection: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO meta(name, value) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET value = excluded.value";
+    let sql =
+        "INSERT INTO meta(name, value) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET value = excluded.value";
     connection.execute(sql, rusqlite::params![name, value]).map(drop)
 }
 
@@ -324,7 +326,9 @@ mod tests {
     const ONE: Schema = Schema {
         what: "a test",
         kind: 77,
-        steps: &["CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID; CREATE TABLE a(b);"],
+        steps: &[
+            "CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID; CREATE TABLE a(b);",
+        ],
     };
     const TWO: Schema = Schema {
         what: "a test",

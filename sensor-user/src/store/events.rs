@@ -59,7 +59,10 @@ impl Events {
     pub fn cursor(&self) -> rusqlite::Result<Option<Cursor>> {
         let mut cursor = Cursor::default();
         for (lane, place) in cursor.0.iter_mut().enumerate() {
-            let Some(number) = database::kept(&self.connection, LANE.get(lane).copied().unwrap_or_default())? else { return Ok(None) };
+            let Some(number) = database::kept(&self.connection, LANE.get(lane).copied().unwrap_or_default())?
+            else {
+                return Ok(None);
+            };
             *place = u64::try_from(number).unwrap_or_default();
         }
         Ok(Some(cursor))
@@ -102,7 +105,8 @@ impl Events {
     /// # Errors
     /// When that cannot be written.
     pub fn cut(&mut self) -> rusqlite::Result<usize> {
-        let sql = "DELETE FROM events WHERE row IN (SELECT row FROM events ORDER BY severity, time_ms LIMIT ?1)";
+        let sql =
+            "DELETE FROM events WHERE row IN (SELECT row FROM events ORDER BY severity, time_ms LIMIT ?1)";
         self.delete(sql, params![TOGETHER])
     }
 
@@ -218,7 +222,8 @@ pub fn page(
 
 /// One row as it was told.
 fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Told> {
-    let number = |place: usize| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(place)?).unwrap_or(0));
+    let number =
+        |place: usize| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(place)?).unwrap_or(0));
     let severity = match number(2)? {
         5 => Severity::Critical,
         4 => Severity::High,

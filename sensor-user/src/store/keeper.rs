@@ -377,7 +377,8 @@ mod tests {
         let names = vec!["shop".to_owned()];
         for flood in 0..20_u64 {
             for n in 0..5_000_u64 {
-                let client = std::net::Ipv4Addr::from_bits(u32::try_from(flood * 5000 + n).unwrap()).to_string();
+                let client =
+                    std::net::Ipv4Addr::from_bits(u32::try_from(flood * 5000 + n).unwrap()).to_string();
                 gathering.add(&seen(flood * 10, &[], &client, "GET /", 401), &veil);
             }
             gathering.add(&seen(flood * 10, &[&token(1, "alice")], "10.0.3.7", "GET /", 200), &veil);

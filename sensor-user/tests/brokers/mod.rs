@@ -21,7 +21,7 @@ use sensor_user::token::settings::Secret;
 pub const TIME_MS: u64 = 1_795_305_660_000;
 
 pub fn node() -> Node {
-    Node { name: "node-1".into() }
+    Node::named("node-1")
 }
 
 /// An event as the sensor tells it, cut down to what sinks ask of it.
@@ -271,7 +271,7 @@ impl Liar {
                 std::thread::spawn(move || {
                     let mut stream = stream.unwrap();
                     if polite {
-                        let _ = stream.read(&mut [0; 1 << 16]);
+                        let _ = stream.read(&mut vec![0; 1 << 16]);
                     }
                     lie(stream, &greeting, &then, &sent);
                 });
@@ -289,7 +289,7 @@ fn lie(mut stream: TcpStream, greeting: &[u8], then: &Then, sent: &AtomicUsize) 
         Then::Cut => {
             // What is unread when a socket closes makes a reset of it, which may overtake what was said.
             let _ = stream.set_read_timeout(Some(Duration::from_millis(100)));
-            let _ = stream.read(&mut [0; 1 << 16]);
+            let _ = stream.read(&mut vec![0; 1 << 16]);
         }
         Then::Hang => {
             let _ = stream.read_to_end(&mut Vec::new());

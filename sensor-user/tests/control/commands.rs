@@ -8,9 +8,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use rustix::process::{Pid, Signal, kill_process};
+use sensor_user::control::Settings;
+use sensor_user::spool::{self, Spool};
 use serde_json::Value;
 
-use crate::sensor::{DEADLINE, Sensor, until};
+use crate::sensor::{DEADLINE, Sensor, now, until};
 
 pub(crate) fn tokenscope(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tokenscope"));
@@ -33,7 +35,9 @@ impl Running {
         let (send, lines) = sync_channel(200_000);
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let _ = send.send(line);
+                if send.send(line).is_err() {
+                    return;
+                }
             }
         });
         Self { child, lines }
@@ -227,6 +231,28 @@ fn what_is_wrong_is_said_with_a_remedy() {
         assert!(said.starts_with("error: ") && said.contains(words), "{arguments:?}: {said}");
         assert!(output.stdout.is_empty());
     }
+}
+
+#[test]
+fn while_no_sensor_runs_what_it_has_left_is_shown() {
+    let state = tempfile::tempdir().unwrap();
+    let settings = spool::Settings { max_bytes: 64 << 20, max_age: DEADLINE, sync: spool::Sync::Never };
+    let spool = Spool::open(&state.path().join("spool"), settings, now().millis()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { socket: Some(dir.path().join("control.sock")), listen: None };
+    let mut sensor = Sensor::over(spool, dir, &settings);
+    sensor.append(50);
+    let tail = |socket: &Path| {
+        let mut command = tokenscope(&["tail", "-o", "ocsf", "--min-severity", "high", "--state-dir"]);
+        let output = command.arg(state.path()).arg("--socket").arg(socket).output().unwrap();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (_, asked, said) = tail(&sensor.socket());
+    assert_eq!(said, "");
+    sensor.stop();
+    let (status, read, said) = tail(&sensor.socket());
+    assert_eq!((status, read), (Some(0), asked), "the same alerts");
+    assert!(said.starts_with("no sensor runs: these are the alerts in "), "{said}");
 }
 
 #[test]

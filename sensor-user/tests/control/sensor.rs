@@ -76,15 +76,20 @@ impl Sensor {
     }
 
     pub(crate) fn with(dir: tempfile::TempDir, settings: &Settings, patience: Patience) -> Self {
-        let mut sensor = Self {
-            dir,
-            spool: Spool::in_memory(),
-            exchanges: broadcast::Sender::new(64),
-            running: None,
-            address: None,
-        };
+        let mut sensor = Self::around(Spool::in_memory(), dir);
         sensor.serve(settings, patience);
         sensor
+    }
+
+    /// A sensor with this spool.
+    pub(crate) fn over(spool: Spool, dir: tempfile::TempDir, settings: &Settings) -> Self {
+        let mut sensor = Self::around(spool, dir);
+        sensor.serve(settings, Patience::default());
+        sensor
+    }
+
+    fn around(spool: Spool, dir: tempfile::TempDir) -> Self {
+        Self { dir, spool, exchanges: broadcast::Sender::new(64), running: None, address: None }
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

@@ -46,6 +46,13 @@ pub(super) struct Reach {
     key: Option<PathBuf>,
 }
 
+impl Reach {
+    /// Whether somebody said which sensor they mean.
+    pub(super) const fn is_named(&self) -> bool {
+        self.socket.is_some() || self.connect.is_some()
+    }
+}
+
 /// Why the sensor did not answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unanswered {

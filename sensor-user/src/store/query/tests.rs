@@ -8,7 +8,15 @@ fn store() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let alice = token(1, "alice");
     let some: Vec<_> = (0..300)
-        .map(|n| seen(n * 1000, &[&alice], "10.0.3.7", &format!("GET /r{}", n % 3), if n % 10 == 0 { 403 } else { 200 }))
+        .map(|n| {
+            seen(
+                n * 1000,
+                &[&alice],
+                "10.0.3.7",
+                &format!("GET /r{}", n % 3),
+                if n % 10 == 0 { 403 } else { 200 },
+            )
+        })
         .collect();
     keep(dir.path(), &some, 50, &veil());
     dir
@@ -22,11 +30,20 @@ fn ask(dir: &tempfile::TempDir, sql: &str) -> Result<Answer, QueryError> {
 fn views_join_every_part() {
     let dir = store();
     assert!(parts::list(dir.path()).unwrap().len() >= 2);
-    let answer = ask(&dir, "SELECT principal, sum(count), sum(refused), min(first_ms) FROM uses GROUP BY 1").unwrap();
-    assert_eq!(answer.json().to_string(), format!(
-        r#"[{{"principal":"alice","sum(count)":300,"sum(refused)":30,"min(first_ms)":{}}}]"#, DAY_S * 1000));
+    let answer =
+        ask(&dir, "SELECT principal, sum(count), sum(refused), min(first_ms) FROM uses GROUP BY 1").unwrap();
+    assert_eq!(
+        answer.json().to_string(),
+        format!(
+            r#"[{{"principal":"alice","sum(count)":300,"sum(refused)":30,"min(first_ms)":{}}}]"#,
+            DAY_S * 1000
+        )
+    );
     let answer = ask(&dir, "SELECT token, jti, count, first FROM tokens").unwrap();
-    assert_eq!((answer.rows.len(), answer.rows[0][1].as_str(), answer.rows[0][2].as_u64()), (1, Some("id-1"), Some(300)));
+    assert_eq!(
+        (answer.rows.len(), answer.rows[0][1].as_str(), answer.rows[0][2].as_u64()),
+        (1, Some("id-1"), Some(300))
+    );
     assert_eq!(answer.rows[0][3], "2026-11-21T00:00:00.000Z");
     assert!(ask(&dir, "SELECT * FROM alerts").unwrap().rows.is_empty());
     assert!(ask(&dir, "SELECT * FROM incidents").unwrap().columns.contains(&"status".to_owned()));
@@ -39,7 +56,10 @@ fn a_store_without_uses_has_the_same_views() {
     for view in ["alerts", "incidents", "uses", "tokens"] {
         assert!(ask(&dir, &format!("SELECT * FROM {view}")).unwrap().rows.is_empty());
     }
-    assert!(matches!(query(&dir.path().join("no"), "SELECT 1", &Limits::default()), Err(QueryError::Nothing(_))));
+    assert!(matches!(
+        query(&dir.path().join("no"), "SELECT 1", &Limits::default()),
+        Err(QueryError::Nothing(_))
+    ));
 }
 
 #[test]
@@ -48,7 +68,8 @@ fn documented_columns_are_those_that_there_are() {
     for view in ["alerts", "incidents", "uses", "tokens"] {
         let start = VIEWS.find(&format!("{view} ")).unwrap();
         let text = &VIEWS[start..];
-        let end = text.match_indices('\n').map(|(at, _)| at + 1).find(|at| !text[*at..].starts_with(' ')).unwrap();
+        let end =
+            text.match_indices('\n').map(|(at, _)| at + 1).find(|at| !text[*at..].starts_with(' ')).unwrap();
         let documented = &text[..end];
         for column in ask(&dir, &format!("SELECT * FROM {view}")).unwrap().columns {
             assert!(documented.contains(&column), "{view} has {column}: {documented}");

@@ -148,7 +148,9 @@ proptest! {
 fn the_order_of_storing_does_not_matter() {
     let all = tokens();
     let some: Vec<Seen> = (0..400)
-        .map(|n| seen(n * 7, &[&all[n as usize % 30]], ADDRESSES[n as usize % 4], &format!("GET /r{}", n % 9), 200))
+        .map(|n| {
+            seen(n * 7, &[&all[n as usize % 30]], ADDRESSES[n as usize % 4], &format!("GET /r{}", n % 9), 200)
+        })
         .collect();
     let rows = |at_once: usize| {
         let dir = tempfile::tempdir().unwrap();
@@ -158,7 +160,10 @@ fn the_order_of_storing_does_not_matter() {
         answer.unwrap()
     };
     let first = rows(400);
-    assert_eq!(first.rows.len(), 400 - first.rows.iter().map(|row| row[9].as_u64().unwrap() - 1).sum::<u64>() as usize);
+    assert_eq!(
+        first.rows.len(),
+        400 - first.rows.iter().map(|row| row[9].as_u64().unwrap() - 1).sum::<u64>() as usize
+    );
     assert_eq!(rows(1), first);
     assert_eq!(rows(37), first);
 }
@@ -170,7 +175,9 @@ fn a_window_shows_what_was_in_it() {
         let each = move |n: u64| format!("GET /r{}", n % routes);
         let client = client.to_owned();
         let alice = Arc::clone(&alice);
-        (0..routes * 96).map(move |n| seen(n / routes * 3600 + 10, &[&alice], &client, &each(n), 200)).collect::<Vec<_>>()
+        (0..routes * 96)
+            .map(move |n| seen(n / routes * 3600 + 10, &[&alice], &client, &each(n), 200))
+            .collect::<Vec<_>>()
     };
     // Few rows, and many: the second is asked by facets where the window does not cut.
     let mut some = hourly("10.0.3.7", 1);
@@ -203,7 +210,12 @@ fn a_start_of_a_fingerprint_is_enough_if_it_is_the_only_one() {
     let mut twin = Token::clone(&token(1, "alice"));
     twin.fingerprint.0[15] ^= 1;
     let (one, twin) = (token(1, "alice"), Arc::new(twin));
-    keep(dir.path(), &[seen(1, &[&one], "10.0.3.7", "GET /", 200), seen(2, &[&twin], "10.0.3.7", "GET /", 200)], 9, &veil());
+    keep(
+        dir.path(),
+        &[seen(1, &[&one], "10.0.3.7", "GET /", 200), seen(2, &[&twin], "10.0.3.7", "GET /", 200)],
+        9,
+        &veil(),
+    );
     let reader = Reader::open(dir.path(), veil()).unwrap();
     let ask = |text: &str| reader.trace(&What::Token(text.into()), Window::EVER, 9);
     assert_eq!(ask(&name(&one)).unwrap().totals.0.count, 1);
@@ -226,7 +238,13 @@ fn alerts_about_it_are_shown_once_in_their_newest_state() {
         });
         let json = json.to_string().into_boxed_str();
         let severity = crate::detect::Severity::High;
-        Arc::new(crate::render::Told::new(sequence, sequence * 1000, severity, crate::render::Kind::Alert, json))
+        Arc::new(crate::render::Told::new(
+            sequence,
+            sequence * 1000,
+            severity,
+            crate::render::Kind::Alert,
+            json,
+        ))
     };
     let one = token(1, "alice");
     let mut keeper = Keeper::open(dir.path(), bounds()).unwrap();
@@ -262,7 +280,11 @@ fn nothing_that_privacy_hides_reaches_a_file() {
     for entry in walk(dir.path()) {
         let bytes = std::fs::read(&entry).unwrap();
         for secret in ["bob.ross", "203.0.113.77", "id-1"] {
-            assert!(memchr::memmem::find(&bytes, secret.as_bytes()).is_none(), "{secret} in {}", entry.display());
+            assert!(
+                memchr::memmem::find(&bytes, secret.as_bytes()).is_none(),
+                "{secret} in {}",
+                entry.display()
+            );
         }
         files += 1;
     }
@@ -289,10 +311,7 @@ fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
 fn a_masked_name_is_not_mistaken_for_another() {
     let dir = tempfile::tempdir().unwrap();
     let (anna, alice) = (token(1, "anna@shop.example"), token(2, "alice@shop.example"));
-    let some = [
-        seen(1, &[&anna], "10.0.3.7", "GET /a", 200),
-        seen(2, &[&alice], "10.0.3.7", "GET /b", 200),
-    ];
+    let some = [seen(1, &[&anna], "10.0.3.7", "GET /a", 200), seen(2, &[&alice], "10.0.3.7", "GET /b", 200)];
     keep(dir.path(), &some, 9, &veil());
     let reader = Reader::open(dir.path(), veil()).unwrap();
     let routes = |subject: &str| {
