@@ -45,7 +45,8 @@ impl Sensitive {
     /// The shipped names and these.
     #[must_use]
     pub fn with(more: &[String]) -> Self {
-        Self(more.iter().map(|name| plain(name).into()).filter(|name: &Box<str>| !name.is_empty()).collect())
+        let names = more.iter().map(|name| plain(name)).filter(|name| !name.is_empty());
+        Self(names.map(String::into_boxed_str).collect())
     }
 
     /// Whether a value of this name is a secret: if the name holds one of ours, as `client_secret` does.
