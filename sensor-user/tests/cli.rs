@@ -37,8 +37,7 @@ fn file(dir: &tempfile::TempDir, text: &str) -> String {
     path.display().to_string()
 }
 
-const COMMANDS: [&[&str]; 25] = [
-const COMMANDS: [&[&str]; 22] = [
+const COMMANDS: &[&[&str]] = &[
     &[],
     &["run"],
     &["replay"],
@@ -53,6 +52,9 @@ const COMMANDS: [&[&str]; 22] = [
     &["config", "check"],
     &["config", "show"],
     &["doctor"],
+    &["sinks"],
+    &["sinks", "list"],
+    &["sinks", "test"],
     &["dlq"],
     &["dlq", "list"],
     &["dlq", "replay"],
