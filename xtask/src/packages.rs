@@ -32,7 +32,6 @@ const WANTED: &[(&str, &str, &str)] = &[
     ("ethtool", "ethtool", "tests in network namespaces"),
     ("prometheus-alertmanager", "prometheus-alertmanager", "tests of sinks on Alertmanager"),
     ("clickhouse-server", "clickhouse-server", "tests of sinks on ClickHouse"),
-    ("openssl", "openssl", "tests of sinks over TLS"),
 ];
 
 /// Installs what is missing for a purpose (all of them if it is empty) where that is possible; says what is left out

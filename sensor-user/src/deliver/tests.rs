@@ -223,9 +223,9 @@ fn what_is_refused_is_a_dead_letter_and_holds_nobody_up() {
 
 #[test]
 fn what_a_sink_holds_does_not_come_again_unless_numbers_began_anew() {
-    let mut stage = Stage::new([], &[High, High, High], |_, sink| sink.held = Cursor([0, 0, 2, 0]));
+    let stage = Stage::new([], &[High, High, High], |_, sink| sink.held = Cursor([0, 0, 2, 0]));
     assert_eq!(stage.next(), [3]);
-    let mut stage = Stage::new([], &[High, High, High], |_, sink| sink.held = Cursor([0, 0, 900, 0]));
+    let stage = Stage::new([], &[High, High, High], |_, sink| sink.held = Cursor([0, 0, 900, 0]));
     assert_eq!(stage.next(), [1, 2, 3]);
 }
 
@@ -317,6 +317,7 @@ fn an_event_that_alone_is_at_fault_is_found() {
             seen: tell,
             batch: Batch { events: 1, bytes: 1 << 20 },
             patience: [Duration::ZERO; 4],
+            held: Cursor::default(),
         };
         let spool = Spool::in_memory();
         events.iter().for_each(|_| assert!(append(&spool, Low) > 0));

@@ -27,7 +27,7 @@ pub(crate) fn sink(keys: &str) -> Box<dyn Sink> {
         sensor_user::config::parse("test", &text, Path::new("/"), &environment, &[], Secrets::Needed);
     let loaded = loaded.unwrap_or_else(|report| panic!("{text}: {:?}", report.lines().collect::<Vec<_>>()));
     let settings = loaded.config.sinks.first().expect("a sink");
-    sink::open(&settings.target, &Node { name: "node-1".into() }).unwrap()
+    sink::open(&settings.target, &Node::named("node-1")).unwrap()
 }
 
 /// The sample of an alert as the event of this number, changed.
