@@ -37,7 +37,7 @@ fn file(dir: &tempfile::TempDir, text: &str) -> String {
     path.display().to_string()
 }
 
-const COMMANDS: [&[&str]; 22] = [
+const COMMANDS: &[&[&str]] = &[
     &[],
     &["run"],
     &["replay"],
@@ -52,10 +52,15 @@ const COMMANDS: [&[&str]; 22] = [
     &["config", "check"],
     &["config", "show"],
     &["doctor"],
+    &["sinks"],
+    &["sinks", "list"],
+    &["sinks", "test"],
     &["dlq"],
     &["dlq", "list"],
     &["dlq", "replay"],
     &["dlq", "drop"],
+    &["trace"],
+    &["query"],
     &["pseudonym"],
     &["pseudonym", "resolve"],
     &["pseudonym", "of"],

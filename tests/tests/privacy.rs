@@ -67,16 +67,13 @@ fn client(frame: &[u8]) -> Option<IpAddr> {
         at += 4;
     }
     let packet = frame.get(at + 2..)?;
-    let (source, tcp) = match packet.first()? >> 4 {
-        4 => {
-            let bytes: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
-            let header = usize::from(packet.first()? & 15) * 4;
-            (IpAddr::from(Ipv4Addr::from(bytes)), packet.get(header..)?)
-        }
-        _ => {
-            let bytes: [u8; 16] = packet.get(8..24)?.try_into().ok()?;
-            (IpAddr::from(Ipv6Addr::from(bytes)), packet.get(40..)?)
-        }
+    let (source, tcp) = if packet.first()? >> 4 == 4 {
+        let bytes: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+        let header = usize::from(packet.first()? & 15) * 4;
+        (IpAddr::from(Ipv4Addr::from(bytes)), packet.get(header..)?)
+    } else {
+        let bytes: [u8; 16] = packet.get(8..24)?.try_into().ok()?;
+        (IpAddr::from(Ipv6Addr::from(bytes)), packet.get(40..)?)
     };
     let payload = tcp.get(usize::from(tcp.get(12)? >> 4) * 4..)?;
     let asks = payload.starts_with(b"GET ") || payload.starts_with(b"POST ");

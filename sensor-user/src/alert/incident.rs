@@ -230,7 +230,9 @@ impl Incident {
         }
         let new = people.iter().filter(|name| !self.people.contains(name)).count();
         if self.people.len() + new <= MAX_PEOPLE {
-            people.iter().for_each(|name| note(&mut self.people, MAX_PEOPLE, name.clone()));
+            for name in people {
+                note(&mut self.people, MAX_PEOPLE, name.clone());
+            }
             self.routes.push(Arc::clone(route));
         }
     }

@@ -62,7 +62,7 @@ pub(super) fn pseudonym(context: &Context, arguments: &Arguments) -> Result<(), 
     let text = if json {
         format!("{:#}\n", lines.iter().map(|(shown, _)| shown.clone()).collect::<Value>())
     } else {
-        lines.iter().map(|(_, line)| format!("{line}\n")).collect()
+        lines.iter().flat_map(|(_, line)| [line.as_str(), "\n"]).collect()
     };
     terminal::answer(&text)?;
     if unresolved > 0 { Err(Failure::Told) } else { Ok(()) }

@@ -268,7 +268,7 @@ mod tests {
         }
         let text = render(&page);
         assert!(text.contains("tokenscope_config_last_reload_successful 1\n"), "{text}");
-        assert!(text.contains("tokenscope_sink_lag_events{sink=\"siem\"} 3\n"), "{text}");
+        assert!(text.contains("tokenscope_sink_lag_events{sink=\"siem\"} 1\n"), "{text}");
     }
 
     #[test]

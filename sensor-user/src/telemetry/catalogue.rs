@@ -135,8 +135,8 @@ catalogue! {
         KERNEL_EVENTS: Counter "tokenscope_kernel_events_total" ["event"] "What the kernel half counted, by event; `ring_full_*`, `unreadable`, `headers` and `no_storage` are losses.";
         RING_BYTES: Gauge "tokenscope_ring_bytes" [] "Size of the ring between kernel and user space.";
         RING_FOUND_BYTES: Gauge "tokenscope_ring_found_bytes" [] "Most bytes that one look found in the ring since the page before: its high-water mark.";
-        PROGRAM_RUNS: Counter "tokenscope_kernel_program_runs_total" ["program"] "Runs of each kernel program; 0 unless the sysctl kernel.bpf_stats_enabled is 1.";
-        PROGRAM_SECONDS: Counter "tokenscope_kernel_program_seconds_total" ["program"] "CPU time of each kernel program; 0 unless the sysctl kernel.bpf_stats_enabled is 1.";
+        PROGRAM_RUNS: Counter "tokenscope_kernel_program_runs_total" ["program"] "Runs of each kernel program; 0 unless the sysctl `kernel.bpf_stats_enabled` is 1.";
+        PROGRAM_SECONDS: Counter "tokenscope_kernel_program_seconds_total" ["program"] "CPU time of each kernel program; 0 unless the sysctl `kernel.bpf_stats_enabled` is 1.";
     }
     "Reassembly and HTTP" {
         FLOWS: Gauge "tokenscope_flows" [] "Connections known.";
@@ -211,12 +211,12 @@ catalogue! {
     "Store and stream" {
         STORE_BYTES: Gauge "tokenscope_store_bytes" [] "Bytes of the store on disk.";
         STORE_ROWS: Gauge "tokenscope_store_rows" ["table"] "Rows of the store, by table: events of alerts and incidents; uses of tokens in the part that is written to.";
-        RECORDS_SHED: Counter "tokenscope_records_shed_total" ["reason"] "Exchanges that were not counted among the uses of tokens, by reason: busy, disk_full, failed.";
+        RECORDS_SHED: Counter "tokenscope_records_shed_total" ["reason"] "Exchanges that were not counted among the uses of tokens, by reason: busy, `disk_full`, failed.";
         RECORDS_STORED: Counter "tokenscope_records_stored_total" [] "Exchanges whose uses of tokens were stored.";
         RECORDS_BLURRED: Counter "tokenscope_records_blurred_total" [] "Exchanges of strangers that were stored without their address or token, because those were too many.";
         RECORDS_GATHERED: Gauge "tokenscope_records_gathered" [] "Uses of tokens that are gathered and not stored yet.";
         STORE_LAG: Gauge "tokenscope_store_lag_events" [] "Events in the spool that the store does not have yet.";
-        STORE_GIVEN_UP: Counter "tokenscope_store_given_up_total" ["kind"] "What the store gave up before its time, by kind: uses_part, event, file.";
+        STORE_GIVEN_UP: Counter "tokenscope_store_given_up_total" ["kind"] "What the store gave up before its time, by kind: `uses_part`, event, file.";
         STREAM_CLIENTS: Gauge "tokenscope_stream_clients" [] "Readers of the control socket's streams.";
         STREAM_MISSED: Counter "tokenscope_stream_missed_total" [] "Events that readers were too slow for; each was told so.";
     }

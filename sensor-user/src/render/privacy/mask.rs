@@ -87,7 +87,7 @@ type Found = (usize, usize, String);
 
 /// Replaces whatever `find` finds from a place on, until it finds no more. Each find ends behind its beginning, so the
 /// work is bounded by the text.
-fn replace<'t>(text: Cow<'t, str>, find: impl Fn(&str, usize) -> Option<Found>) -> Cow<'t, str> {
+fn replace(text: Cow<'_, str>, find: impl Fn(&str, usize) -> Option<Found>) -> Cow<'_, str> {
     let mut out = String::new();
     let mut done = 0;
     while let Some((from, to, instead)) = find(&text, done).filter(|(from, to, _)| done <= *from && from < to)

@@ -45,7 +45,8 @@ impl Sensitive {
     /// The shipped names and these.
     #[must_use]
     pub fn with(more: &[String]) -> Self {
-        Self(more.iter().map(|name| plain(name).into()).filter(|name: &Box<str>| !name.is_empty()).collect())
+        let names = more.iter().map(|name| plain(name)).filter(|name| !name.is_empty());
+        Self(names.map(String::into_boxed_str).collect())
     }
 
     /// Whether a value of this name is a secret: if the name holds one of ours, as `client_secret` does.
@@ -98,14 +99,14 @@ impl Sensitive {
             let inside = value.get(1..).unwrap_or_default();
             (from + 1, from + 1 + inside.find(quote).unwrap_or(inside.len()))
         };
-        let quotes = before.ends_with(['"', '\'']);
+        let of_json = before.ends_with(['"', '\'']);
         let name = name(before.trim_end_matches(['"', '\'', ' ']));
         match text.as_bytes().get(sign)? {
             b'=' if self.is(name) => Some(quote.map_or_else(
                 || (from, until(&['&', ';', ',', ' ', '"', '\'', '<', '>', ')', ']', '}', '|'])),
                 quoted,
             )),
-            b':' if quotes && self.is(name) => {
+            b':' if of_json && self.is(name) => {
                 Some(quote.map_or_else(|| (from, until(&[',', '}', ']', ' '])), quoted))
             }
             b':' if HEADERS.contains(&&*plain(name)) => Some((from, until(&['"', '\n', ')']))),
