@@ -142,7 +142,7 @@ impl Observer<'_> {
             Format::Ecs => text = format!("{}\n", exchange::ecs(&event())),
             Format::Ocsf | Format::Falco | Format::Cef => text = format!("{json}\n"),
         }
-        self.out.write(&text)?;
+        Out::write(&text)?;
         self.tally.shown += 1;
         Ok(())
     }

@@ -148,7 +148,7 @@ impl Out {
     }
 
     /// Writes at once, so that pipes and people have it now.
-    pub(super) fn write(&self, text: &str) -> Result<(), Ended> {
+    pub(super) fn write(text: &str) -> Result<(), Ended> {
         let mut out = std::io::stdout().lock();
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| match error.kind() {
             ErrorKind::BrokenPipe => Ended::NobodyReads,
@@ -240,7 +240,7 @@ impl Tail {
         let start = self.last.map_or(Start::Oldest, Start::Last);
         let mut feed = Feed::new(spool, None, self.filter.clone(), start);
         loop {
-            let batch = feed.next();
+            let batch = feed.step();
             for record in batch.records {
                 match self.take(record) {
                     Ok(()) => {}
@@ -289,7 +289,7 @@ impl Tail {
         }
         let mut text = String::new();
         self.out.format.told(told, self.out.colour, &mut text);
-        self.out.write(&text)?;
+        Out::write(&text)?;
         self.through = Some(told.sequence);
         self.tally.shown += 1;
         Ok(())

@@ -86,11 +86,11 @@ async fn write(mut feed: Feed, manner: Manner, ears: &mut Ears, writer: &Writer)
 /// Reads a batch: aside, if that may block.
 async fn read(mut feed: Feed) -> Result<(Feed, super::feed::Batch), Gone> {
     if !feed.is_past() {
-        let batch = feed.next();
+        let batch = feed.step();
         return Ok((feed, batch));
     }
     let aside = tokio::task::spawn_blocking(move || {
-        let batch = feed.next();
+        let batch = feed.step();
         (feed, batch)
     });
     aside.await.map_err(|_panicked_or_stopped| Gone)

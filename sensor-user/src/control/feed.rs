@@ -104,7 +104,7 @@ impl Feed {
 
     /// What comes next. Empty and without more: nothing, until the spool's head moves. A history that cannot be read is
     /// a gap, and told in the log.
-    pub fn next(&mut self) -> Batch {
+    pub fn step(&mut self) -> Batch {
         match &self.state {
             State::Newest(count) => self.newest(*count),
             State::Past(range) => self.past(range.clone()),
@@ -260,7 +260,7 @@ mod tests {
     fn numbers(feed: &mut Feed) -> Vec<u64> {
         let mut all = Vec::new();
         loop {
-            let batch = feed.next();
+            let batch = feed.step();
             for record in &batch.records {
                 if let Record::Event(told) = record {
                     all.push(told.sequence);
@@ -383,7 +383,7 @@ mod tests {
     fn a_history_that_cannot_be_read_is_a_gap() {
         let spool = spool_of(30);
         let mut feed = Feed::within(spool, Some(Arc::new(Damaged)), Filter::default(), Start::After(5), 21);
-        assert!(matches!(&feed.next().records[..], [Record::Gap(lost)] if *lost == (6..21)));
+        assert!(matches!(&feed.step().records[..], [Record::Gap(lost)] if *lost == (6..21)));
         assert_eq!(numbers(&mut feed), range(21..=30));
     }
 }

@@ -21,7 +21,7 @@ const MAX_NAMES: usize = 100;
 /// Longest name, principal or pattern, in bytes: no principal that we show is longer.
 const MAX_NAME: usize = 512;
 /// The farthest back that a duration reaches: longer than anything is kept.
-const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
+const LONGEST: Duration = Duration::from_hours(3650 * 24);
 
 /// What is wanted. Empty lists and `None` want everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

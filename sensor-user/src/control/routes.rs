@@ -1,5 +1,7 @@
 //! What can be asked, and how: the routes, their parameters, and the bounds of each.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,12 +34,12 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 /// Questions about the past that are worked on at once: each may keep a core and a disk busy.
 const BUSY: usize = 2;
 /// Time for an answer about the past, waiting included.
-const ANSWER_TIME: Duration = Duration::from_secs(60);
+const ANSWER_TIME: Duration = Duration::from_mins(1);
 /// Exchanges that are told, and for how long, if nobody says otherwise.
 const FEW_EXCHANGES: u64 = 20;
 const SHORT_WATCH: Duration = Duration::from_secs(10);
 /// How often the state may be told to one reader.
-const INTERVALS: std::ops::RangeInclusive<u64> = 200..=60_000;
+const INTERVALS: RangeInclusive<u64> = 200..=60_000;
 
 /// The number of the newest event when a stream begins. Who went on behind a larger one speaks to a sensor that has
 /// begun to count anew.
@@ -127,13 +129,14 @@ fn unknown(name: &str, known: &str) -> Refusal {
     Refusal::wrong(format!("there is no parameter {name}"), format!("known here: {known}"))
 }
 
-fn number<T: FromStr + PartialOrd>(name: &str, value: &str, least: T, most: T) -> Result<T, Refusal>
-where
-    T: std::fmt::Display,
-{
-    let number = value.parse().ok().filter(|number| (&least..=&most).contains(&number));
-    number
-        .ok_or_else(|| Refusal::wrong(format!("{name}={value}"), format!("a number from {least} to {most}")))
+fn number<T: FromStr + PartialOrd + Display>(
+    name: &str,
+    value: &str,
+    bounds: &RangeInclusive<T>,
+) -> Result<T, Refusal> {
+    let number = value.parse().ok().filter(|number| bounds.contains(number));
+    let remedy = || format!("a number from {} to {}", bounds.start(), bounds.end());
+    number.ok_or_else(|| Refusal::wrong(format!("{name}={value}"), remedy()))
 }
 
 fn flag(name: &str, value: &str) -> Result<bool, Refusal> {
@@ -197,12 +200,12 @@ async fn told(State(desk): State<Arc<Desk>>, asked: Asked) -> Answer {
         match name.as_str() {
             "follow" => manner.follow = flag(&name, &value)?,
             "envelope" => manner.envelope = flag(&name, &value)?,
-            "limit" => manner.limit = Some(number(&name, &value, 0, u64::MAX)?),
+            "limit" => manner.limit = Some(number(&name, &value, &(0..=u64::MAX))?),
             "after" | "last" if start != Start::Oldest => {
                 return Err(Refusal::wrong("after and last are two beginnings", "give one of them, once"));
             }
-            "after" => start = Start::After(number(&name, &value, 0, u64::MAX)?),
-            "last" => start = Start::Last(number(&name, &value, 0, MAX_LAST)?),
+            "after" => start = Start::After(number(&name, &value, &(0..=u64::MAX))?),
+            "last" => start = Start::Last(number(&name, &value, &(0..=MAX_LAST))?),
             _ if wanted.take(&name, &value, now)? => {}
             _ => return Err(unknown(&name, KNOWN)),
         }
@@ -229,7 +232,7 @@ async fn exchanged(State(desk): State<Arc<Desk>>, asked: Asked) -> Answer {
     for (name, value) in pairs(asked)? {
         match name.as_str() {
             "follow" => follow = flag(&name, &value)?,
-            "limit" => limit = Some(number(&name, &value, 0, u64::MAX)?),
+            "limit" => limit = Some(number(&name, &value, &(0..=u64::MAX))?),
             "for" => {
                 let time = filter::duration(&value);
                 lasts = Some(time.ok_or_else(|| Refusal::wrong(format!("for={value}"), "10s, 5m or 1h"))?);
@@ -266,7 +269,7 @@ async fn top(State(desk): State<Arc<Desk>>, asked: Asked) -> Answer {
     let mut interval_ms = 1_000;
     for (name, value) in pairs(asked)? {
         match name.as_str() {
-            "interval_ms" => interval_ms = number(&name, &value, *INTERVALS.start(), *INTERVALS.end())?,
+            "interval_ms" => interval_ms = number(&name, &value, &INTERVALS)?,
             _ => return Err(unknown(&name, "interval_ms")),
         }
     }

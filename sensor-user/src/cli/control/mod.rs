@@ -4,6 +4,7 @@ pub(super) mod lines;
 pub(super) mod tally;
 pub(super) mod wishes;
 
+use std::fmt::Write as _;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -32,7 +33,7 @@ pub(super) struct Reach {
     /// Another host's sensor: <https://HOST:PORT> of its `control.listen`
     #[arg(long, global = true, value_name = "URL")]
     connect: Option<String>,
-    /// The token that it asks for: env:NAME or file:PATH
+    /// The token that it asks for: `env:NAME` or `file:PATH`
     #[arg(long, global = true, value_name = "SECRET", requires = "connect")]
     token: Option<String>,
     /// A PEM file of the CA that signed its certificate
@@ -211,9 +212,9 @@ fn encode(query: &[(&str, String)]) -> String {
         for byte in value.bytes() {
             match byte {
                 b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                    out.push(char::from(byte))
+                    out.push(char::from(byte));
                 }
-                _ => out.push_str(&format!("%{byte:02X}")),
+                _ => _ = write!(out, "%{byte:02X}"),
             }
         }
     }

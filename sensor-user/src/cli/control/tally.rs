@@ -18,8 +18,8 @@ impl Tally {
     pub(in crate::cli) fn gap(&mut self, lost: &Range<u64>) -> String {
         let count = lost.end.saturating_sub(lost.start);
         self.lost += count;
-        let last = lost.end.saturating_sub(1);
-        let which = if count == 1 { format!("{last} is") } else { format!("{} to {last} are", lost.start) };
+        let end = lost.end.saturating_sub(1);
+        let which = if count == 1 { format!("{end} is") } else { format!("{} to {end} are", lost.start) };
         format!("GAP: number {which} lost: given up before being read ({count})\n")
     }
 

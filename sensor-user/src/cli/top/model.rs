@@ -197,7 +197,7 @@ impl Model {
             };
             told.iter().filter_map(of).collect()
         };
-        all.sort_by(|a, b| (b.1, b.2).cmp(&(a.1, a.2)));
+        all.sort_by_key(|(_, risk, alerts)| std::cmp::Reverse((*risk, *alerts)));
         all
     }
 
