@@ -97,10 +97,11 @@ fn what_is_wrong_is_said_without_what_may_be_secret() {
         ("{type: kafka, brokers: [k], options: {ssl.key.password: hunter2}}", "is not to be set here"),
         ("{type: kafka, brokers: [k], options: {lingerms: 1}}", "lingerms"),
         ("{type: kafka, brokers: [k], user: me}", "need each other"),
+        ("{type: kafka, brokers: [k], encrypt: false, tls: {ca: x}}", "means nothing"),
         ("{type: kafka, brokers: [k], sasl: gssapi}", "must be one of"),
         ("{type: redis}", "`sinks.url` is missing"),
         ("{type: redis, url: \"redis://:hunter2@r\"}", "holds a user name or password"),
-        ("{type: redis, url: \"redis://r\", tls: {}}", "means nothing without TLS"),
+        ("{type: redis, url: \"redis://r\", tls: {ca: x}}", "means nothing without TLS"),
         ("{type: redis, url: \"redis://r\", user: me}", "`user` needs `password`"),
         ("{type: redis, url: \"redis://r\", password: hunter2}", "never written"),
         ("{type: nats}", "`servers` is missing"),
@@ -154,6 +155,7 @@ fn what_is_shown_reads_back() {
     let environment = Environment::from(SECRETS);
     let texts = [
         "sinks:\n  - {type: kafka, brokers: [\"[::1]:1\"], key: rule, options: {linger.ms: 7}}\n",
+        "sinks:\n  - {type: kafka, brokers: [k], encrypt: true}\n",
         "sinks:\n  - {type: redis, url: \"rediss://r/1\", password: \"env:PASSWORD\"}\n",
         "sinks:\n  - {type: nats, servers: [\"tls://n\"], creds: \"env:SECRET\"}\n",
         "sinks:\n  - {type: s3, bucket: b, encryption: AES256, proxy: \"http://p:1\"}\n",

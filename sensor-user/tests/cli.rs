@@ -37,7 +37,7 @@ fn file(dir: &tempfile::TempDir, text: &str) -> String {
     path.display().to_string()
 }
 
-const COMMANDS: [&[&str]; 19] = [
+const COMMANDS: &[&[&str]] = &[
     &[],
     &["run"],
     &["replay"],
@@ -52,13 +52,21 @@ const COMMANDS: [&[&str]; 19] = [
     &["config", "check"],
     &["config", "show"],
     &["doctor"],
+    &["sinks"],
+    &["sinks", "list"],
+    &["sinks", "test"],
     &["dlq"],
     &["dlq", "list"],
     &["dlq", "replay"],
     &["dlq", "drop"],
+    &["trace"],
+    &["query"],
     &["pseudonym"],
     &["pseudonym", "resolve"],
     &["pseudonym", "of"],
+    &["tail"],
+    &["observe"],
+    &["top"],
     &["completions"],
     &["man"],
 ];

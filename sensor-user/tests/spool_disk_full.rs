@@ -152,9 +152,11 @@ fn dead_letters_give_up_the_oldest_for_the_newest(dir: &Path) {
     assert_eq!(numbers, (given_up + 1..=3000).collect::<Vec<_>>());
 }
 
+type Case = (&'static str, fn(&Path));
+
 /// The child: each case has the disk for itself.
 fn child(dir: &Path) {
-    let cases: [(&str, fn(&Path)); 4] = [
+    let cases: [Case; 4] = [
         ("severe_events_push_out_less_severe_ones", severe_events_push_out_less_severe_ones),
         ("what_finds_no_room_is_shown_and_written_later", what_finds_no_room_is_shown_and_written_later),
         ("a_spool_opens_on_a_full_disk", a_spool_opens_on_a_full_disk),

@@ -13,6 +13,7 @@ mod doctor;
 mod man;
 mod observe;
 mod pseudonym;
+mod query;
 mod replay;
 mod rules;
 mod run;
@@ -20,6 +21,7 @@ mod sinks;
 mod tail;
 mod terminal;
 mod top;
+mod trace;
 mod user_rules;
 
 use std::ffi::OsString;
@@ -122,6 +124,8 @@ enum Command {
     Tail(tail::Arguments),
     Observe(observe::Arguments),
     Top(top::Arguments),
+    Trace(trace::Arguments),
+    Query(query::Arguments),
     Rules(rules::Arguments),
     Alerts(alerts::Arguments),
     Sinks(sinks::Arguments),
@@ -276,6 +280,8 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, environment: Environ
         Command::Tail(arguments) => tail::tail(&context, &arguments),
         Command::Observe(arguments) => observe::observe(&context, &arguments),
         Command::Top(arguments) => top::top(&context, &arguments),
+        Command::Trace(arguments) => trace::trace(&context, &arguments),
+        Command::Query(arguments) => query::query(&context, &arguments),
         Command::Rules(arguments) => rules::rules(&context, &arguments),
         Command::Alerts(arguments) => alerts::alerts(&context, &arguments),
         Command::Sinks(arguments) => sinks::sinks(&context, &arguments),

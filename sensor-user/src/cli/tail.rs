@@ -74,6 +74,7 @@ pub(super) fn tail(context: &Context, arguments: &Arguments) -> Result<(), Failu
         follow: arguments.follow,
         last,
         through: None,
+        connected: false,
         out: Out::new(context),
         tally: Tally::default(),
         quiet: context.global.quiet > 0,
@@ -162,6 +163,8 @@ struct Tail {
     last: Option<usize>,
     /// Everything up to this number was shown, or is not wanted.
     through: Option<u64>,
+    /// Whether the sensor has ever answered.
+    connected: bool,
     out: Out,
     tally: Tally,
     quiet: bool,
@@ -171,23 +174,26 @@ impl Tail {
     async fn run(&mut self, client: &Client, again: bool) -> Result<(), Ended> {
         let mut pause = PAUSE;
         let mut asked = Asked::new().map_err(Ended::Output)?;
+        // Whether it was said that the sensor is gone: once is enough until it is back.
+        let mut is_told = false;
         loop {
             let before = self.tally.clone();
             let result = tokio::select! {
                 result = self.read(client) => result,
                 () = asked.wait() => return Err(Ended::Asked),
             };
-            let was_there = self.tally != before || self.through.is_some();
-            match result {
-                Ok(()) if !self.follow => return Ok(()),
-                Ok(()) if !again => return Ok(()),
-                Ok(()) => self.note("the sensor has ended the stream; connecting again"),
-                Err(Ended::Unanswered(why)) if again && self.follow && was_there && why.may_pass() => {
-                    if self.tally.again == before.again {
-                        self.note(&format!("{why}; connecting again"));
-                    }
+            is_told &= self.tally == before;
+            let words = match result {
+                Ok(()) if !self.follow || !again => return Ok(()),
+                Ok(()) => "the sensor has ended the stream".to_owned(),
+                Err(Ended::Unanswered(why)) if again && self.follow && self.connected && why.may_pass() => {
+                    why.to_string()
                 }
                 Err(ended) => return Err(ended),
+            };
+            if !is_told {
+                self.note(&format!("{words}; connecting again"));
+                is_told = true;
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -206,17 +212,17 @@ impl Tail {
     /// Reads one stream to its end.
     async fn read(&mut self, client: &Client) -> Result<(), Ended> {
         let mut lines = Lines::open(client, "/v1/alerts", &self.query()).await?;
-        if let (Some(through), Some(head)) = (self.through, lines.head) {
+        if self.connected {
             self.tally.again += 1;
-            if head < through {
+            if lines.head < self.through {
                 self.note("the sensor counts anew: going on with the first alert it has");
                 self.through = Some(0);
                 lines = Lines::open(client, "/v1/alerts", &self.query()).await?;
-            } else if self.tally.again > 0 {
+            } else {
                 self.note("connected again");
             }
         }
-        self.through = self.through.or(Some(0));
+        self.connected = true;
         while let Some(record) = lines.next().await? {
             self.take(record)?;
         }
@@ -263,8 +269,8 @@ impl Tail {
     fn take(&mut self, record: Record) -> Result<(), Ended> {
         match record {
             Record::Event(told) => self.show(&told),
+            // A position follows: a gap may span numbers of other severities, which are still to come.
             Record::Gap(lost) => {
-                self.through = self.through.max(Some(lost.end.saturating_sub(1)));
                 let words = self.tally.gap(&lost);
                 terminal::complain(&words);
                 Ok(())

@@ -15,6 +15,9 @@ use crate::spool::{Cursor, LANES, Spool};
 const EVENTS: usize = 64;
 /// Bytes that are read at once, unless one event is larger.
 const BYTES: usize = 256 << 10;
+/// Numbers of the history that are asked for at once, however few of them are wanted: a history may refuse to look
+/// through more.
+const NUMBERS: u64 = 20_000;
 /// Most events that can be asked for as the newest: so many are kept while they are gathered, some 30 MiB.
 pub const MAX_LAST: usize = 10_000;
 
@@ -134,12 +137,27 @@ impl Feed {
 
     /// The newest of what the spool no longer has.
     fn older(&self, oldest: u64, missing: usize) -> Vec<Record> {
-        let Some(history) = self.history.as_ref().filter(|_| missing > 0) else { return Vec::new() };
-        let page = Page { sequences: 1..oldest, filter: &self.filter, newest: true, limit: missing };
-        match history.alerts(&page) {
-            Ok(events) => events.into_iter().take(missing).map(Record::Event).collect(),
-            Err(error) => vec![unreadable(&error, 1..oldest)],
+        let Some(history) = &self.history else { return Vec::new() };
+        let mut found: VecDeque<Record> = VecDeque::new();
+        let mut end = oldest;
+        while found.len() < missing && end > 1 {
+            let start = end.saturating_sub(NUMBERS).max(1);
+            let limit = missing - found.len();
+            let page = Page { sequences: start..end, filter: &self.filter, newest: true, limit };
+            match history.alerts(&page) {
+                Ok(events) => {
+                    for told in events.into_iter().rev().take(limit) {
+                        found.push_front(Record::Event(told));
+                    }
+                }
+                Err(error) => {
+                    found.push_front(unreadable(&error, 1..end));
+                    break;
+                }
+            }
+            end = start;
         }
+        found.into()
     }
 
     /// The last `count` wanted events with numbers behind the start and up to the end.
@@ -167,31 +185,34 @@ impl Feed {
     }
 
     fn past(&mut self, range: Range<u64>) -> Batch {
-        let present = Cursor([range.end.saturating_sub(1); LANES]);
-        self.state = State::Present(present);
-        let Some(history) = &self.history else { return Batch { records: Vec::new(), more: true } };
-        let page = Page { sequences: range.clone(), filter: &self.filter, newest: false, limit: EVENTS };
+        let Some(history) = self.history.as_ref().filter(|_| !range.is_empty()) else {
+            self.through = self.through.max(range.end.saturating_sub(1));
+            self.state = State::Present(Cursor([range.end.saturating_sub(1); LANES]));
+            return Batch { records: Vec::new(), more: true };
+        };
+        let end = range.end.min(range.start.saturating_add(NUMBERS));
+        let page = Page { sequences: range.start..end, filter: &self.filter, newest: false, limit: EVENTS };
         let mut events = match history.alerts(&page) {
             Ok(events) => events,
-            Err(error) => return Batch { records: vec![unreadable(&error, range)], more: true },
+            Err(error) => {
+                let records = vec![unreadable(&error, range.clone())];
+                self.state = State::Past(range.end..range.end);
+                return Batch { records, more: true };
+            }
         };
         events.truncate(EVENTS);
-        if let Some(last) = events.last().map(|told| told.sequence).filter(|_| events.len() == EVENTS)
-            && last >= range.start
-        {
-            self.state = State::Past(last.saturating_add(1)..range.end);
-            self.through = last;
-        } else {
-            self.through = self.through.max(range.end.saturating_sub(1));
-        }
+        // A full page may not be all that is wanted of these numbers.
+        let last = events.last().map(|told| told.sequence).filter(|_| events.len() == EVENTS);
+        let next = last.map_or(end, |last| last.saturating_add(1).clamp(range.start.saturating_add(1), end));
+        self.state = State::Past(next..range.end);
+        self.through = self.through.max(next.saturating_sub(1));
         Batch { records: events.into_iter().map(Record::Event).collect(), more: true }
     }
 
     fn present(&mut self, cursor: Cursor) -> Batch {
-        let head = *self.spool.head().borrow();
-        let read = self.spool.read(&cursor, self.filter.lanes(), EVENTS, BYTES);
+        let lanes = self.filter.lanes();
+        let read = self.spool.read(&cursor, lanes, EVENTS, BYTES);
         let more = !read.events.is_empty() || !read.lost.is_empty();
-        let last = read.events.last().map(|told| told.sequence);
         let mut lost = read.lost;
         lost.sort_by_key(|range| range.start);
         let mut lost = lost.into_iter().peekable();
@@ -206,8 +227,9 @@ impl Feed {
         }
         records.extend(lost.map(Record::Gap));
         self.state = State::Present(read.next);
-        // Without another event there is none up to the head that was seen before reading.
-        self.through = self.through.max(last.unwrap_or(if more { 0 } else { head }));
+        // The cursor says how far everything was given: not to the head, if the disk cannot be read now.
+        let passed = read.next.0.iter().zip(lanes).filter(|(_, wanted)| *wanted).map(|(next, _)| *next);
+        self.through = self.through.max(passed.min().unwrap_or(0));
         if more && !matches!(records.last(), Some(Record::Event(_))) {
             records.push(Record::Position(self.through));
         }
@@ -331,6 +353,21 @@ mod tests {
         assert_eq!(numbers(&mut feed(Start::After(190))), behind);
         let newest: Vec<_> = [198, 200].into_iter().chain(201..=300).collect();
         assert_eq!(numbers(&mut feed(Start::Last(102))), newest);
+    }
+
+    #[test]
+    fn a_long_history_is_read_in_pieces() {
+        let spool = spool_of(50_000);
+        let feed = |start, oldest| {
+            let history: Arc<dyn History> = Arc::new(Even);
+            let wanted = Filter { rules: vec!["rule-2".into()], ..Filter::default() };
+            Feed::within(spool.clone(), Some(history), wanted, start, oldest)
+        };
+        // This history does not filter: every even number comes.
+        assert_eq!(numbers(&mut feed(Start::After(0), 49_991)).len(), 24_995);
+        let newest = numbers(&mut feed(Start::Last(MAX_LAST + 1), 50_001));
+        let expected: Vec<_> = (30_001..=50_000).filter(|n| n % 2 == 0).collect();
+        assert_eq!(newest, expected);
     }
 
     /// A history that cannot be read.

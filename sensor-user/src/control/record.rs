@@ -44,14 +44,14 @@ impl Record {
                 let severity = told.severity.as_str();
                 let _ = write!(
                     out,
-                    "{{\"sequence\":{},\"time\":{},\"severity\":\"{severity}\",\"kind\":\"{kind}\"{EVENT}{}}}",
-                    told.sequence,
-                    told.time_ms,
-                    told.json()
+                    "{{\"sequence\":{},\"time\":{},\"severity\":\"{severity}\",\"kind\":\"{kind}\"{EVENT}",
+                    told.sequence, told.time_ms,
                 );
+                push(told.json(), out);
+                out.push('}');
             }
-            Self::Event(told) => out.push_str(told.json()),
-            Self::Plain(json) => out.push_str(json),
+            Self::Event(told) => push(told.json(), out),
+            Self::Plain(json) => push(json, out),
             Self::Gap(lost) => {
                 let _ = write!(
                     out,
@@ -82,6 +82,15 @@ impl Record {
         }
         let is_object = serde_json::from_str::<Value>(line).is_ok_and(|value| value.is_object());
         is_object.then(|| Self::Plain(line.into()))
+    }
+}
+
+/// A line break within JSON can only be a blank between its words: as a space it means the same, and ends no line.
+fn push(json: &str, out: &mut String) {
+    if memchr::memchr2(b'\n', b'\r', json.as_bytes()).is_some() {
+        out.extend(json.chars().map(|c| if matches!(c, '\n' | '\r') { ' ' } else { c }));
+    } else {
+        out.push_str(json);
     }
 }
 
@@ -148,6 +157,8 @@ mod tests {
 
     #[test]
     fn every_record_reads_back() {
+        let pretty = Told::new(7, 9, Severity::High, Kind::Incident, "{\n\"a\": 1\r\n}".into());
+        assert!(matches!(there_and_back(&Record::Event(Arc::new(pretty))), Record::Event(_)));
         let told = Told::new(7, 9, Severity::High, Kind::Incident, r#"{"a":",\"event\":{}}"}"#.into());
         let Record::Event(back) = there_and_back(&Record::Event(Arc::new(told))) else { panic!() };
         assert_eq!(

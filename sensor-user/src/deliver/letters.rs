@@ -41,7 +41,7 @@ impl Letters for Drawer {
         match self.dead.add(sink, told, reason.as_str(), attempts, now_ms) {
             Ok(0) => {}
             Ok(count) => {
-                tracing::warn!("sink {sink}: the {count} oldest dead letters are given up for newer ones")
+                tracing::warn!("sink {sink}: the {count} oldest dead letters are given up for newer ones");
             }
             Err(error) => {
                 let id = told.event_id();

@@ -15,7 +15,7 @@ const MAX_AGENT: usize = 256;
 /// Longest method shown. The longest registered one has 17 letters (`UPDATEREDIRECTREF`, RFC 4437).
 const MAX_METHOD: usize = 32;
 
-/// What a request says of itself, as it may be shown: printable, bounded, masked.
+/// What a request says of itself: printable, bounded, without its query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Words {
     /// The method.
@@ -67,7 +67,7 @@ fn names(case: &Case<'_>) -> Vec<Box<str>> {
     names
 }
 
-/// What a request says of itself, as it may be shown.
+/// Reads what a request says of itself.
 #[must_use]
 pub fn words(request: &RequestHead) -> Words {
     let header = |name, max| request.value(name).map(|v| text::printable(v, max).into_boxed_str());

@@ -49,8 +49,8 @@ const EVENTS: usize = 256;
 /// Bytes of events that are read at once.
 const EVENT_BYTES: usize = 4 << 20;
 
-/// Exchanges that a slow watcher may be behind: a second at a busy host's rate.
-const WATCHERS: usize = 8192;
+/// How long to wait before a store that cannot be opened is tried again, in time of the data.
+const TRY_AGAIN: Duration = Duration::from_mins(1);
 
 /// Workloads that are remembered by name, and for how long in time of the data.
 const PLACES: usize = 1024;
@@ -107,11 +107,12 @@ impl Records {
     pub(super) fn start(plan: Plan) -> Result<Self, RuntimeError> {
         let (queue, batches) = sync_channel(QUEUE);
         let (back, spare) = sync_channel(QUEUE);
-        let (watchers, _) = broadcast::channel(WATCHERS);
+        let (watchers, _) = broadcast::channel(crate::control::EXCHANGES);
         let (under_way, shared) = (Arc::<AtomicUsize>::default(), Arc::<Shared>::default());
         let stores = plan.dir.is_some();
         let clerk = Clerk {
             keeper: None,
+            again: None,
             gathering: Gathering::default(),
             head: plan.spool.head(),
             cursor: Cursor::default(),
@@ -191,6 +192,8 @@ impl Records {
 struct Clerk {
     plan: Plan,
     keeper: Option<Keeper>,
+    /// When to try again to open the store.
+    again: Option<Time>,
     gathering: Gathering,
     head: watch::Receiver<u64>,
     cursor: Cursor,
@@ -204,8 +207,8 @@ struct Clerk {
 
 impl Clerk {
     fn run(mut self, batches: &Receiver<Batch>, back: &SyncSender<Vec<Seen>>) {
-        self.open();
         let mut now = Time::default();
+        self.open(now);
         loop {
             match batches.recv_timeout(LOOK) {
                 Ok(mut batch) => {
@@ -229,8 +232,10 @@ impl Clerk {
         }
     }
 
-    fn open(&mut self) {
+    fn open(&mut self, now: Time) {
         let Some(dir) = &self.plan.dir else { return };
+        let is_first = self.again.is_none();
+        self.again = Some(now.plus(TRY_AGAIN));
         match Keeper::open(dir, self.plan.bounds) {
             Ok(keeper) => {
                 // The store knows best how far it is; one that was begun anew takes what the spool still has, and so
@@ -242,11 +247,12 @@ impl Clerk {
                 self.plan.spool.keep_cursor(READER, &self.cursor);
                 self.keeper = Some(keeper);
             }
-            Err(error) => {
+            Err(error) if is_first => {
                 tracing::error!(
                     "nothing is kept to be searched: {error}; see `state.dir` and `store.enabled`"
                 );
             }
+            Err(_) => {}
         }
     }
 
@@ -306,6 +312,9 @@ impl Clerk {
     fn tend(&mut self, now: Time) {
         if self.gathering.is_due(now) {
             self.store(now);
+        }
+        if self.keeper.is_none() && self.again.is_some_and(|again| now >= again) {
+            self.open(now);
         }
         if let Some(keeper) = &mut self.keeper {
             keeper.tend(now);

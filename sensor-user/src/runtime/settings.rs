@@ -104,7 +104,8 @@ pub(super) fn privacy(config: &Config) -> Privacy {
 }
 
 /// What may be stored. Without a key there is nothing that outlives this process, so that any will do.
-pub(super) fn veil(config: &Config) -> Veil {
+#[must_use]
+pub fn veil(config: &Config) -> Veil {
     let key = config.tokens.fingerprint_key.as_ref().map_or(&[][..], |key| key.as_slice());
     Veil::new(key, privacy(config), config.privacy.pseudonymise)
 }

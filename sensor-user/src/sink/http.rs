@@ -233,9 +233,11 @@ impl Http {
 
     async fn all(&mut self, events: &[Arc<Told>]) -> Outcome {
         let once = self.settings.preset.once;
-        // A sample has no number and is always sent, so that there is an answer to show.
-        let wanted = |told: &Told| !once || told.sequence == 0 || activity(told) == "create";
+        let wanted = |told: &Told| !once || activity(told) == "create";
         let mut halves = Halves::new(events, &self.poison, wanted);
+        if !events.iter().any(|told| wanted(told)) {
+            return Outcome::done("nothing was sent: this receiver gets no news of what it has");
+        }
         while let Some(part) = halves.next() {
             let verdict = self.once(&part.events).await;
             if let Err(outcome) = halves.tell(&part, verdict) {

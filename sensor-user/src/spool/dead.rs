@@ -102,12 +102,11 @@ struct Line<'a> {
 fn line(told: &Told, reason: &str, attempts: u32, at_ms: u64) -> io::Result<String> {
     // A damaged event is kept as text.
     let quoted;
-    let event = match serde_json::from_str(told.json()) {
-        Ok(event) => event,
-        Err(_) => {
-            quoted = serde_json::to_string(told.json())?;
-            serde_json::from_str(&quoted)?
-        }
+    let event = if let Ok(event) = serde_json::from_str(told.json()) {
+        event
+    } else {
+        quoted = serde_json::to_string(told.json())?;
+        serde_json::from_str(&quoted)?
     };
     let kind = match told.kind {
         Kind::Alert => "alert",
@@ -328,9 +327,9 @@ impl Dead {
             keep(&dir, &taken)?;
             for (path, rest) in changed {
                 if rest.is_empty() {
-                    files::remove(&path)?
+                    files::remove(&path)?;
                 } else {
-                    files::replace(&path, rest.as_bytes(), true)?
+                    files::replace(&path, rest.as_bytes(), true)?;
                 }
             }
             count += taken.len() as u64;

@@ -87,6 +87,8 @@ pub(super) struct Disk {
     /// Whether the reserve has its room.
     pub reserve: bool,
     pub syncs: Histogram,
+    /// Whether directories are to be made again.
+    removed: bool,
     /// What `head` says.
     kept: Head,
     buffer: Vec<u8>,
@@ -97,7 +99,19 @@ impl Disk {
         let dir = dir.to_owned();
         let (active, syncs) = (Default::default(), Histogram::default());
         let (kept, buffer) = (Head::default(), Vec::new());
-        Self { dir, settings, active, head: None, boot, reserved: 0, reserve: false, syncs, kept, buffer }
+        Self {
+            dir,
+            settings,
+            active,
+            head: None,
+            boot,
+            reserved: 0,
+            reserve: false,
+            syncs,
+            removed: false,
+            kept,
+            buffer,
+        }
     }
 
     pub(super) fn lane_dir(&self, lane: usize) -> PathBuf {
@@ -240,11 +254,22 @@ impl Disk {
         if beyond || sync { slots.sync() } else { Ok(()) }
     }
 
-    /// Whether somebody has removed what is open.
+    /// Whether somebody has removed what is open, and it was not made again since.
     pub(super) fn was_removed(&self) -> bool {
         let unlinked = |file: &File| file.metadata().is_ok_and(|meta| meta.nlink() == 0);
-        self.active.iter().flatten().any(|active| unlinked(&active.file))
-            || (self.head.is_some() && !self.dir.join("head").exists())
+        let lacks_head = || self.dir.join("head").try_exists().is_ok_and(|exists| !exists);
+        self.removed
+            || self.active.iter().flatten().any(|active| unlinked(&active.file))
+            || (self.head.is_some() && lacks_head())
+    }
+
+    /// Lets go of all that is open, and makes the directories again.
+    pub(super) fn make_again(&mut self) -> io::Result<()> {
+        // Nothing may be written to files that have no name any more, even if this fails.
+        (self.active, self.head, self.reserve, self.removed) = (Default::default(), None, false, true);
+        self.make()?;
+        self.removed = false;
+        Ok(())
     }
 
     /// Takes room that is given back when the disk is full.

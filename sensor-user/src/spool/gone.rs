@@ -118,10 +118,10 @@ impl Gone {
     }
 
     /// What a reader of a lane has lost on its way from one number to another.
-    pub(super) fn collect(&self, lane: usize, after: u64, last: u64, lost: &mut Lost) {
+    pub(super) fn collect(&self, lane: usize, after: u64, last: u64, all: &mut Lost) {
         for run in self.within(lane, after, last) {
-            lost.ranges.push(run.first..run.last + 1);
-            lost.events += run.events;
+            all.ranges.push(run.first..run.last + 1);
+            all.events += run.events;
         }
     }
 

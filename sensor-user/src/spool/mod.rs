@@ -246,6 +246,10 @@ impl Spool {
     }
 
     /// Like [`cursor`](Self::cursor), for a reader that asks for these lanes only: the others need not wait for it.
+    #[allow(
+        clippy::must_use_candidate,
+        reason = "who keeps its place elsewhere registers only to be waited for"
+    )]
     pub fn register(&self, name: &str, wanted: [bool; LANES]) -> Cursor {
         let head = *self.0.head.borrow();
         lock(&self.0.cursors).register(name, wanted, head)

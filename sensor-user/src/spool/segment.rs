@@ -51,9 +51,10 @@ pub(super) fn preamble(lane: usize, first: u64) -> Vec<u8> {
 
 /// Whether a file is the segment that its name says.
 pub(super) fn is_sound(file: &File, lane: usize, first: u64) -> io::Result<bool> {
-    let mut start = [0; START as usize];
+    let expected = preamble(lane, first);
+    let mut start = vec![0; expected.len()];
     match file.read_exact_at(&mut start, 0) {
-        Ok(()) => Ok(start.as_slice() == preamble(lane, first)),
+        Ok(()) => Ok(start == expected),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error),
     }

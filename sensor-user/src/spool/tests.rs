@@ -392,6 +392,24 @@ fn a_directory_that_was_removed_is_made_again() {
 }
 
 #[test]
+fn a_directory_that_cannot_be_made_again_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("spool");
+    let spool = open(&path);
+    put(&spool, &[(1, 10)]).unwrap();
+    fs::remove_dir_all(&path).unwrap();
+    fs::write(&path, "in the way").unwrap();
+    assert!(spool.tick(2000).is_err());
+    assert!(put(&spool, &[(1, 10)]).is_err());
+    assert!(spool.tick(3000).is_err());
+    fs::remove_file(&path).unwrap();
+    spool.tick(4000).unwrap();
+    drop(spool);
+    let (events, lost, _) = drain(&open(&path), Cursor::default(), ALL, 10);
+    assert_eq!((numbers(&events), lost), (vec![1, 2], vec![]));
+}
+
+#[test]
 fn events_wait_in_memory_until_they_can_be_written() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());

@@ -420,8 +420,7 @@ impl Inner {
     /// Somebody has removed the directory or what is in it: what is in memory is written again.
     fn start_over(&self, writer: &mut Writer) -> io::Result<()> {
         let Some(disk) = &mut writer.disk else { return Ok(()) };
-        disk.make()?;
-        (disk.active, disk.head, disk.reserve) = (Default::default(), None, false);
+        disk.make_again()?;
         lock(&self.cursors).write_again();
         let acknowledged = self.acknowledged();
         let mut shared = lock(&self.shared);

@@ -4,6 +4,7 @@
 //! the sensor loses nothing that was stored, and a loss of power the newest seconds at most. Nothing here may open such
 //! a file by other means: closing it would take away the locks of every connection that this process has.
 
+use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -83,6 +84,18 @@ impl DatabaseError {
             Self::Wrong { .. } => true,
             Self::Sqlite { cause, .. } => is_damage(cause),
             Self::Io { .. } => false,
+        }
+    }
+}
+
+impl DatabaseError {
+    /// Whether there is no room left.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Sqlite { cause, .. } => is_full(cause),
+            Self::Io { cause, .. } => cause.kind() == io::ErrorKind::StorageFull,
+            Self::Wrong { .. } => false,
         }
     }
 }
@@ -192,7 +205,8 @@ fn as_immutable(path: &Path) -> String {
         if byte.is_ascii_alphanumeric() || b"/._-".contains(byte) {
             name.push(char::from(*byte));
         } else {
-            name.push_str(&format!("%{byte:02x}"));
+            // Writing to a String cannot fail.
+            let _ = write!(name, "%{byte:02x}");
         }
     }
     name + "?immutable=1"

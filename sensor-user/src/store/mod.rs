@@ -38,6 +38,9 @@ pub use veil::{Name, Veil};
 /// Bytes of a drawn fingerprint key: as many as SHA-256 gives (RFC 2104 section 3).
 const KEY_BYTES: usize = 32;
 
+/// The file of the drawn key.
+pub const KEY: &str = "fingerprint.key";
+
 /// A directory for state, in use by this process.
 #[derive(Debug)]
 pub struct Store {
@@ -112,7 +115,7 @@ impl Store {
     /// # Errors
     /// When it cannot be read or made; when it is not a key, it is set aside.
     pub fn fingerprint_key(&self) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-        let path = self.path("fingerprint.key");
+        let path = self.path(KEY);
         match files::read(&path, KEY_BYTES as u64) {
             Ok(Some(key)) if key.len() == KEY_BYTES => return Ok(Zeroizing::new(key)),
             Ok(Some(_)) => return Err(set_aside(&path, "is not a key of 32 bytes")),
@@ -148,6 +151,15 @@ impl Store {
     pub fn refuse(&self, problem: &'static str) -> StoreError {
         set_aside(&self.path(snapshot::FILE), problem)
     }
+}
+
+/// The drawn key of the store in this directory, for those who only read; none if none was drawn.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_key(dir: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    let key = files::read(&dir.join(KEY), KEY_BYTES as u64)?.map(Zeroizing::new);
+    Ok(key.filter(|key| key.len() == KEY_BYTES))
 }
 
 /// Renames a file that cannot be used, so that the next one does not overwrite it.

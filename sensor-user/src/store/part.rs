@@ -232,6 +232,14 @@ impl Part {
         self.start_ms
     }
 
+    /// Bytes of the file once its log is folded in.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let pragma = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        let pages = pragma("page_count").unwrap_or(0).saturating_mul(pragma("page_size").unwrap_or(0));
+        u64::try_from(pages).unwrap_or(0)
+    }
+
     /// Rows of uses in it, and how many of them nobody vouched for.
     #[must_use]
     pub const fn rows(&self) -> (u64, u64) {

@@ -122,18 +122,17 @@ impl Parts {
     /// When it cannot be opened or made.
     pub fn at(&mut self, now: Time) -> Result<&mut Part, DatabaseError> {
         let part = match self.open.take() {
-            Some(part) if !self.is_over(part.path(), part.start_ms(), now) => part,
+            Some(part) if !self.is_over(part.bytes(), part.start_ms(), now) => part,
             ended => self.next(ended, now)?,
         };
         Ok(self.open.insert(part))
     }
 
     /// Whether the next part should begin. It must have another name.
-    fn is_over(&self, path: &Path, start_ms: u64, now: Time) -> bool {
+    fn is_over(&self, bytes: u64, start_ms: u64, now: Time) -> bool {
         let now = now.millis();
         let late = now >= start_ms.saturating_add(self.bounds.part_ms());
-        let large = || database::bytes(path) >= self.bounds.part_bytes();
-        now / 1000 > start_ms / 1000 && (late || large())
+        now / 1000 > start_ms / 1000 && (late || bytes >= self.bounds.part_bytes())
     }
 
     fn next(&self, ended: Option<Part>, now: Time) -> Result<Part, DatabaseError> {
@@ -148,7 +147,7 @@ impl Parts {
         // After a restart the newest part goes on; when it was large, the next begins in the middle of a day.
         let newest = all.iter().rfind(|place| place.start_ms <= now.millis());
         let start_ms = match newest {
-            Some(place) if !self.is_over(&place.path, place.start_ms, now) => place.start_ms,
+            Some(place) if !self.is_over(database::bytes(&place.path), place.start_ms, now) => place.start_ms,
             Some(place) if place.start_ms >= day => now.millis() / 1000 * 1000,
             _ => day,
         };

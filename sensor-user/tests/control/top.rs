@@ -66,8 +66,23 @@ impl Terminal {
         text
     }
 
+    /// Waits until these words are shown. Only what changes is written, so the size changes again and again: then
+    /// everything is.
     fn shows(&self, words: &str) {
-        until(&format!("{words:?} is shown"), || self.text().contains(words));
+        let mut looks = 0_u16;
+        until(&format!("{words:?} is shown"), || {
+            looks += 1;
+            if looks % 40 == 0 {
+                self.resize(80 + looks / 40 % 2, 24);
+            }
+            self.text().contains(words)
+        });
+    }
+
+    fn resize(&self, columns: u16, rows: u16) {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&self.slave, size).unwrap();
+        kill_process(Pid::from_child(&self.child), Signal::WINCH).unwrap();
     }
 
     fn press(&mut self, keys: &str) {
@@ -116,8 +131,7 @@ fn it_shows_what_there_is_and_what_comes_and_gives_the_terminal_back() {
     terminal.shows("HELD");
     terminal.press("p/zebra");
     terminal.shows("zebra");
-    tcsetwinsize(&terminal.slave, Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
-    kill_process(Pid::from_child(&terminal.child), Signal::WINCH).unwrap();
+    terminal.resize(120, 40);
     terminal.press("\rq");
     assert_eq!(terminal.end(&before), Some(0));
 }

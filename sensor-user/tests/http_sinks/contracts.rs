@@ -327,7 +327,7 @@ async fn sns_and_falco_have_their_envelopes() {
     assert_eq!(message["class_uid"], 2004);
     let body = sent("preset: falco", || ok("")).await.json();
     assert_eq!((&body["priority"], &body["source"]), (&json!("Error"), &json!("tokenscope")));
-    assert_eq!(body["output_fields"]["tokenscope.address"], "192.0.2.7");
+    assert_eq!(body["output_fields"]["fd.cip"], "192.0.2.7");
 }
 
 /// HMAC-SHA256 by its definition (RFC 2104), so as not to test one library by itself.

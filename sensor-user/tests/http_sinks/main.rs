@@ -6,11 +6,12 @@
     clippy::panic,
     clippy::indexing_slicing,
     missing_docs,
-    reason = "a test may fail where it stands; its helpers are not documentation"
+    reason = "a test may fail where it stands; what it shares is not documentation"
 )]
 
 mod cluster;
 mod contracts;
+mod docs;
 mod hostile;
 mod process;
 mod receiver;

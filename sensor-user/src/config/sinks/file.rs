@@ -83,3 +83,52 @@ impl Word for Packing {
         PACKINGS.iter().find(|(_, packing)| packing == self).map_or("none", |(name, _)| name).to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::env::Environment;
+    use crate::config::section::Reader;
+    use crate::config::{Secrets, yaml};
+
+    /// The settings of a text, and what is wrong with it.
+    fn settings(text: &str) -> (Option<Settings>, Vec<String>) {
+        let environment = Environment::from([("PASSWORD", "hunter2")]);
+        let (nothing, mut problems) = (BTreeMap::new(), Vec::new());
+        let node = yaml::parse(text, 0, &mut problems);
+        let mut reader = Reader::new(&nothing);
+        let resolver =
+            Resolver { environment: &environment, secrets: Secrets::Needed, base: Path::new("/base") };
+        let (settings, _) = reader.document(node.as_ref(), |s| read(s, resolver));
+        problems.append(&mut reader.problems);
+        (settings, problems.into_iter().map(|problem| problem.message).collect())
+    }
+
+    fn wrong(text: &str, with: &str) {
+        let (_, problems) = settings(text);
+        assert!(problems.iter().any(|problem| problem.contains(with)), "{text}: {problems:?}");
+    }
+
+    #[test]
+    fn a_path_is_enough() {
+        let (settings, problems) = settings("path: alerts-%Y-%m-%d.jsonl");
+        assert_eq!(problems, Vec::<String>::new());
+        let settings = settings.unwrap();
+        assert_eq!(settings.path.as_written(), Path::new("/base/alerts-%Y-%m-%d.jsonl"));
+        assert_eq!((settings.max_bytes, settings.keep, settings.sync), (Some(100 << 20), 10, false));
+        assert_eq!(settings.zone, TimeZone::UTC);
+    }
+
+    #[test]
+    fn what_is_wrong_is_found_when_it_is_read() {
+        wrong("keep: 3", "`path` is missing");
+        wrong("path: /x/a-%d", "needs `%m`");
+        wrong("path: /x/a\nformat: yaml", "more than one line");
+        wrong("path: /x/a\ncompress: gz", "must be one of none, gzip, zstd");
+        wrong("path: /x/a\nrotate: weekly", "must be one of never, hourly, daily");
+        wrong("path: /x/a\nkeep: 0", "from 1 to 10000");
+    }
+}

@@ -7,6 +7,7 @@ use crate::config::section::Section;
 use crate::config::sinks::{place, tls};
 use crate::config::tokens::Resolver;
 use crate::config::word::{Word, Wrong, choose, excerpt, quote};
+use crate::sink::client::TlsSettings;
 use crate::sink::kafka::producer::{Client, Compression, Mechanism, Sasl, check_option};
 use crate::sink::kafka::{Key, Settings};
 use crate::sink::wire::Place;
@@ -31,8 +32,13 @@ fn read_client(s: &mut Section<'_, '_>, resolver: Resolver<'_>, timeout: Duratio
     }
     let doc = "How batches are compressed: zstd, lz4, snappy, gzip or none.";
     let compression = s.word("compression", Compression::Zstd, doc);
-    let is_encrypted = s.is_set("tls");
+    let doc = "Whether connections are encrypted. Left out: if `tls` names something.";
+    let encrypt = s.optional::<bool>("encrypt", doc);
     let keys = tls::read(s, resolver);
+    let is_encrypted = encrypt.unwrap_or(keys != TlsSettings::default());
+    if !is_encrypted && keys != TlsSettings::default() {
+        s.report(Problem::error(s.span_of("tls"), "`tls` means nothing with `encrypt: false`"));
+    }
     let sasl = read_sasl(s, resolver);
     if s.is_set("sasl") && !is_encrypted {
         for broker in &brokers {

@@ -37,7 +37,9 @@ pub(super) fn url(text: &str, schemes: &[(&str, u16)], hint: &str) -> Result<(Ur
 pub(super) fn warn_of_listeners(s: &mut Section<'_, '_>, key: &str, place: &Place) {
     if !is_here(&place.host) {
         let message = format!("`{key}` goes to {place} in the clear");
-        s.report(Problem::warning(s.span_of(key), message).hint("use TLS, or a network that you trust"));
+        let problem = Problem::warning(s.span_of(key), message).hint("use TLS, or a network that you trust");
+        // Where a name is expected somebody may have written the secret.
+        s.report(Problem { secret: true, ..problem });
     }
 }
 

@@ -5,6 +5,7 @@ use crate::config::section::Section;
 use crate::config::sinks::{place, tls};
 use crate::config::tokens::Resolver;
 use crate::config::word::{Word, Wrong, excerpt, quote};
+use crate::sink::client::TlsSettings;
 use crate::sink::redis::Settings;
 use crate::sink::wire::Place;
 
@@ -22,12 +23,11 @@ pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<Se
                events are added without a script, and repeats are entries of their own.";
     let dedupe_s = s.number("dedupe_s", 86_400, 0..=2_592_000, doc);
     let keys = tls::read(s, resolver);
-    let is_set = s.is_set("tls");
     if user.is_some() && !s.is_set("password") {
         s.report(Problem::error(s.span_of("user"), "`user` needs `password`"));
     }
     let Url { encrypted, place, database } = url?;
-    if is_set && !encrypted {
+    if !encrypted && keys != TlsSettings::default() {
         let problem = Problem::error(s.span_of("tls"), "`tls` means nothing without TLS");
         s.report(problem.hint("write `url: rediss://...`"));
     }

@@ -134,7 +134,31 @@ impl Word for Mail {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
     use super::*;
+    use crate::config::env::Environment;
+    use crate::config::section::Reader;
+    use crate::config::{Secrets, yaml};
+
+    /// The settings of a text, and what is wrong with it.
+    fn settings(text: &str) -> (Option<Settings>, Vec<String>) {
+        let environment = Environment::from([("PASSWORD", "hunter2")]);
+        let (nothing, mut problems) = (BTreeMap::new(), Vec::new());
+        let node = yaml::parse(text, 0, &mut problems);
+        let mut reader = Reader::new(&nothing);
+        let resolver =
+            Resolver { environment: &environment, secrets: Secrets::Needed, base: Path::new("/base") };
+        let (settings, _) = reader.document(node.as_ref(), |s| read(s, resolver));
+        problems.append(&mut reader.problems);
+        (settings, problems.into_iter().map(|problem| problem.message).collect())
+    }
+
+    fn wrong(text: &str, with: &str) {
+        let (_, problems) = settings(text);
+        assert!(problems.iter().any(|problem| problem.contains(with)), "{text}: {problems:?}");
+    }
 
     #[test]
     fn servers_are_encrypted_one_way_or_the_other() {
@@ -156,5 +180,30 @@ mod tests {
         {
             assert!(Mail::parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    const LEAST: &str = "server: smtp://mail.example\nfrom: a@b.example\nto: [c@d.example]\n";
+
+    #[test]
+    fn little_is_enough_and_no_password_is_shown() {
+        let (settings_of, problems) = settings(&format!("{LEAST}user: me\npassword: env:PASSWORD\n"));
+        assert_eq!(problems, Vec::<String>::new());
+        let settings_of = settings_of.unwrap();
+        assert_eq!(settings_of.security, Security::StartTls);
+        assert_eq!(settings_of.digest, Some(Duration::from_hours(1)));
+        assert_eq!(settings_of.login.as_ref().unwrap().password.0.as_slice(), b"hunter2");
+        assert!(!format!("{settings_of:?}").contains("hunter2"));
+        let (none, _) = settings(&format!("{LEAST}digest_s: 0\nstarttls: false\ninsecure: true"));
+        assert_eq!(none.map(|s| (s.security, s.digest)), Some((Security::None, None)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_found_when_it_is_read() {
+        wrong(&format!("{LEAST}starttls: false"), "in the clear");
+        wrong(&format!("{LEAST}user: me"), "need each other");
+        wrong(&format!("{LEAST}password: hunter3"), "is not env:NAME");
+        wrong("server: smtp://mail\nfrom: a@b.example", "`to` names nobody");
+        wrong("server: smtp://mail\nfrom: a\nto: [c@d.example]", "no address of e-mail");
+        wrong("from: a@b.example\nto: [c@d.example]", "`server` is missing");
     }
 }

@@ -171,7 +171,31 @@ impl Word for Element {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
     use super::*;
+    use crate::config::env::Environment;
+    use crate::config::section::Reader;
+    use crate::config::{Secrets, yaml};
+
+    /// The settings of a text, and what is wrong with it.
+    fn settings(text: &str) -> (Option<Settings>, Vec<String>) {
+        let environment = Environment::from([("PASSWORD", "hunter2")]);
+        let (nothing, mut problems) = (BTreeMap::new(), Vec::new());
+        let node = yaml::parse(text, 0, &mut problems);
+        let mut reader = Reader::new(&nothing);
+        let resolver =
+            Resolver { environment: &environment, secrets: Secrets::Needed, base: Path::new("/base") };
+        let (settings, _) = reader.document(node.as_ref(), |s| read(s, resolver));
+        problems.append(&mut reader.problems);
+        (settings, problems.into_iter().map(|problem| problem.message).collect())
+    }
+
+    fn wrong(text: &str, with: &str) {
+        let (_, problems) = settings(text);
+        assert!(problems.iter().any(|problem| problem.contains(with)), "{text}: {problems:?}");
+    }
 
     #[test]
     fn receivers_are_written_as_urls() {
@@ -192,5 +216,31 @@ mod tests {
         for bad in ["tokenscope", "@1", "x@", "x@y", "a b@1", "a]@1", "a\"@1", "a=b@1", "x@1@2"] {
             assert!(Element::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_receiver_is_enough() {
+        for (to, max_bytes) in [("udp://logs", 2048), ("tls://logs", 8192)] {
+            let (settings, problems) = settings(&format!("to: {to}"));
+            assert_eq!(problems, Vec::<String>::new());
+            let settings = settings.unwrap();
+            assert_eq!((settings.form.max_bytes, settings.form.facility), (max_bytes, 16));
+            assert_eq!(settings.form.element.as_deref(), Some("tokenscope@32473"));
+        }
+        let (settings, _) = settings("to: tls://logs\ntls: {ca: ca.pem}\nstructured_data: off");
+        let settings = settings.unwrap();
+        assert!(
+            matches!(&settings.to, To::Tls(_, tls) if tls.ca.as_deref() == Some(Path::new("/base/ca.pem")))
+        );
+        assert_eq!(settings.form.element, None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_found_when_it_is_read() {
+        wrong("facility: local0", "`to` is missing");
+        wrong("to: udp://logs\nfacility: local8", "must be one of kern");
+        wrong("to: udp://logs\nformat: yaml", "more than one line");
+        wrong("to: udp://logs\napp_name: a b", "printable");
+        wrong("to: udp://logs\nmax_bytes: 100", "from 480");
     }
 }

@@ -11,7 +11,7 @@ use crate::capture::Time;
 use crate::render::{Format, Kind, Told, shown};
 
 /// Names of facts, as docs/sinks.md explains them.
-pub(super) const NAMES: [&str; 32] = [
+pub(super) const NAMES: [&str; 33] = [
     "activity",
     "address",
     "brief",
@@ -23,6 +23,7 @@ pub(super) const NAMES: [&str; 32] = [
     "ecs",
     "event",
     "event_id",
+    "falco",
     "id",
     "incident",
     "json",
@@ -76,6 +77,7 @@ impl Facts {
             "ecs" => self.ecs.get_or_init(|| ecs(told)).clone(),
             "event" => self.event.get_or_init(|| Value::from(Serde(told.value()))).clone(),
             "event_id" => Value::from(told.event_id()),
+            "falco" => Value::from(line(told, Format::Falco)),
             "id" => Value::from(told.id()),
             "incident" => maybe(told.text("/metadata/correlation_uid")),
             "json" => Value::from(told.json()),

@@ -126,9 +126,10 @@ impl Talk {
     }
 
     async fn log_in(&mut self, login: &Login) -> Result<(), Trouble> {
+        // Old servers write an equals sign.
         let ways =
-            self.offers.iter().filter(|offer| offer.starts_with("AUTH ") || offer.starts_with("AUTH="));
-        let ways: Vec<&str> = ways.flat_map(|offer| offer[5..].split(' ')).collect();
+            self.offers.iter().filter_map(|offer| offer.strip_prefix("AUTH")?.strip_prefix([' ', '=']));
+        let ways: Vec<&str> = ways.flat_map(|ways| ways.split(' ')).collect();
         let password = &login.password.0;
         let coded = |bytes: &[u8]| Zeroizing::new(STANDARD.encode(bytes));
         let reply = if ways.contains(&"PLAIN") {

@@ -39,8 +39,8 @@ pub(super) struct Collected {
     facets: [BTreeMap<String, (Totals, Option<String>)>; 5],
     claimed: [BTreeMap<String, (Totals, Option<String>)>; 5],
     /// The highest number of different values that a part has of a facet, and whether counts are not exact.
-    different: [u64; 5],
-    about: [bool; 5],
+    spread: [(u64, bool); 5],
+    claimed_spread: [(u64, bool); 5],
     verified: Option<bool>,
     remarks: BTreeSet<&'static str>,
 }
@@ -51,28 +51,32 @@ impl Collected {
         let mut claimed = self.claims.count;
         if self.totals.count == 0 && claimed > 0 {
             // Where nothing is verified, claims are all there is.
-            (self.totals, self.facets, claimed) = (self.claims, self.claimed, 0);
+            (self.totals, self.facets, self.spread) = (self.claims, self.claimed, self.claimed_spread);
+            claimed = 0;
             self.verified = Some(false);
         }
         let [services, routes, addresses, tokens, principals] = self.facets;
-        let [d_services, d_routes, d_addresses, d_tokens, d_principals] = self.different;
-        let [a_services, a_routes, a_addresses, a_tokens, a_principals] = self.about;
+        let [of_services, of_routes, of_addresses, of_tokens, of_principals] = self.spread;
         Trace {
             verified: self.verified,
             totals: Sum(self.totals),
             claimed,
-            services: list(services, d_services, a_services, top),
-            routes: list(routes, d_routes, a_routes, top),
-            addresses: list(addresses, d_addresses, a_addresses, top),
-            tokens: list(tokens, d_tokens, a_tokens, top),
-            principals: list(principals, d_principals, a_principals, top),
+            services: list(services, of_services, top),
+            routes: list(routes, of_routes, top),
+            addresses: list(addresses, of_addresses, top),
+            tokens: list(tokens, of_tokens, top),
+            principals: list(principals, of_principals, top),
             remarks: self.remarks.into_iter().collect(),
             ..Trace::default()
         }
     }
 }
 
-fn list(all: BTreeMap<String, (Totals, Option<String>)>, different: u64, about: bool, top: usize) -> List {
+fn list(
+    all: BTreeMap<String, (Totals, Option<String>)>,
+    (different, about): (u64, bool),
+    top: usize,
+) -> List {
     let found = (all.len() as u64).max(different);
     let item = |(name, (totals, note))| Item { name, note, totals: Sum(totals) };
     let mut items: Vec<Item> = all.into_iter().map(item).collect();
@@ -308,9 +312,8 @@ impl Ask<'_> {
                 let (value, totals): (i64, Totals) = row?;
                 self.name(facet, value, &totals, who.claim, all)?;
             }
-            if let (Some(most), Some(about)) =
-                (all.different.get_mut(facet as usize), all.about.get_mut(facet as usize))
-            {
+            let spreads = if who.claim { &mut all.claimed_spread } else { &mut all.spread };
+            if let Some((most, about)) = spreads.get_mut(facet as usize) {
                 *most = (*most).max(u64::try_from(different).unwrap_or(0));
                 *about |= different > MOST_VALUES;
             }
