@@ -148,9 +148,6 @@ impl Stage {
         let mut settings = settings();
         change(&mut settings, &mut sink);
         let spool = Spool::in_memory();
-        for severity in events {
-            append(&spool, *severity);
-        }
         let (letters, figures) = (Arc::new(Drawer::default()), Arc::new(Figures::default()));
         let (orders, heard) = watch::channel(Orders::default());
         let minute = if settings.quiet.is_some() { 5 } else { 600 };
@@ -162,6 +159,10 @@ impl Stage {
             orders: heard,
         };
         let worker = Worker::new(&settings, Box::new(sink), outfit);
+        // A sink that is new begins with what comes next.
+        for severity in events {
+            append(&spool, *severity);
+        }
         let thread = std::thread::spawn(move || {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -320,7 +321,6 @@ fn an_event_that_alone_is_at_fault_is_found() {
             held: Cursor::default(),
         };
         let spool = Spool::in_memory();
-        events.iter().for_each(|_| assert!(append(&spool, Low) > 0));
         let letters = Arc::new(Drawer::default());
         let (orders, heard) = watch::channel(Orders::default());
         let outfit = Outfit {
@@ -331,6 +331,7 @@ fn an_event_that_alone_is_at_fault_is_found() {
             orders: heard,
         };
         let mut worker = Worker::new(&settings(), Box::new(sink), outfit);
+        events.iter().for_each(|_| assert!(append(&spool, Low) > 0));
         worker.doubt();
         let run = async {
             orders.send_modify(|orders| orders.until = Some(Instant::now() + Duration::from_secs(5)));
