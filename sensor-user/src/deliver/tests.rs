@@ -148,6 +148,8 @@ impl Stage {
         let mut settings = settings();
         change(&mut settings, &mut sink);
         let spool = Spool::in_memory();
+        // It is known to the spool already: a new reader begins with what comes next.
+        let _ = spool.cursor(&settings.name);
         for severity in events {
             append(&spool, *severity);
         }
@@ -320,6 +322,7 @@ fn an_event_that_alone_is_at_fault_is_found() {
             held: Cursor::default(),
         };
         let spool = Spool::in_memory();
+        let _ = spool.cursor(&settings().name);
         events.iter().for_each(|_| assert!(append(&spool, Low) > 0));
         let letters = Arc::new(Drawer::default());
         let (orders, heard) = watch::channel(Orders::default());
