@@ -148,6 +148,11 @@ impl Stage {
         let mut settings = settings();
         change(&mut settings, &mut sink);
         let spool = Spool::in_memory();
+        // It is known to the spool already: a new reader begins with what comes next.
+        let _ = spool.cursor(&settings.name);
+        for severity in events {
+            append(&spool, *severity);
+        }
         let (letters, figures) = (Arc::new(Drawer::default()), Arc::new(Figures::default()));
         let (orders, heard) = watch::channel(Orders::default());
         let minute = if settings.quiet.is_some() { 5 } else { 600 };
@@ -159,10 +164,6 @@ impl Stage {
             orders: heard,
         };
         let worker = Worker::new(&settings, Box::new(sink), outfit);
-        // A sink that is new begins with what comes next.
-        for severity in events {
-            append(&spool, *severity);
-        }
         let thread = std::thread::spawn(move || {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -321,6 +322,8 @@ fn an_event_that_alone_is_at_fault_is_found() {
             held: Cursor::default(),
         };
         let spool = Spool::in_memory();
+        let _ = spool.cursor(&settings().name);
+        events.iter().for_each(|_| assert!(append(&spool, Low) > 0));
         let letters = Arc::new(Drawer::default());
         let (orders, heard) = watch::channel(Orders::default());
         let outfit = Outfit {
@@ -331,7 +334,6 @@ fn an_event_that_alone_is_at_fault_is_found() {
             orders: heard,
         };
         let mut worker = Worker::new(&settings(), Box::new(sink), outfit);
-        events.iter().for_each(|_| assert!(append(&spool, Low) > 0));
         worker.doubt();
         let run = async {
             orders.send_modify(|orders| orders.until = Some(Instant::now() + Duration::from_secs(5)));
