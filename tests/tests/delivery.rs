@@ -213,7 +213,11 @@ fn a_reload_changes_the_sinks() -> Result<()> {
     // Sinks turn over on a thread of their own: an alert in between may go either way, but not nowhere.
     let mut told = 1;
     let found = wait_for("the new file", || {
-        attack(service, &mint, &format!("/{}/1", "abcdefghijklmnopqrstuvwxyz".get(told..=told).unwrap_or("z")))?;
+        attack(
+            service,
+            &mint,
+            &format!("/{}/1", "abcdefghijklmnopqrstuvwxyz".get(told..=told).unwrap_or("z")),
+        )?;
         sensor.next_alert()?;
         told += 1;
         Ok(Some(lines(&new)?).filter(|lines| !lines.is_empty()))

@@ -84,7 +84,9 @@ pub(super) fn query(context: &Context, arguments: &Arguments) -> Result<(), Fail
     }
     if answer.left_out > 0 {
         let parts = answer.left_out;
-        terminal::complain(&format!("warning: the oldest {parts} parts of the history were left out\n"));
+        terminal::complain(&format!(
+            "warning: {parts} parts of the history were left out, the oldest or damaged\n"
+        ));
     }
     Ok(())
 }

@@ -15,6 +15,9 @@ use crate::store::database::{self, DatabaseError, Schema};
 /// The store's own file.
 pub const FILE: &str = "store.db";
 
+/// Pages of the log from which on it is folded in: 1 MiB, so that little of a small disk is spent on it.
+const LOG_PAGES: i64 = 256;
+
 /// Events that are deleted at once, so that the log stays small.
 const TOGETHER: u32 = 500;
 
@@ -49,6 +52,8 @@ impl Events {
     /// As [`database::open`].
     pub fn open(dir: &Path) -> Result<(Self, bool), DatabaseError> {
         let (connection, is_new) = database::open(&dir.join(FILE), &SCHEMA)?;
+        let set = connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES);
+        set.map_err(DatabaseError::of(&dir.join(FILE)))?;
         Ok((Self { connection }, is_new))
     }
 

@@ -86,7 +86,7 @@ pub struct Answer {
     pub rows: Vec<Vec<Value>>,
     /// Why there are no more rows, if there may be more.
     pub cut: Option<&'static str>,
-    /// Parts of the history, the oldest, that were left out.
+    /// Parts of the history that were left out: the oldest, and those that are damaged.
     pub left_out: usize,
 }
 
@@ -116,7 +116,7 @@ fn open(dir: &Path) -> Result<(Connection, usize), QueryError> {
     let failed = || DatabaseError::of(&path);
     connection.pragma_update(None, "temp_store", "MEMORY").map_err(failed())?;
     let all = parts::list(dir)?;
-    let left_out = all.len().saturating_sub(MOST_PARTS);
+    let mut left_out = all.len().saturating_sub(MOST_PARTS);
     let mut starts = Vec::new();
     for place in all.into_iter().skip(left_out) {
         let name = place.path.to_string_lossy().into_owned();
@@ -125,6 +125,7 @@ fn open(dir: &Path) -> Result<(Connection, usize), QueryError> {
             Ok(_) => starts.push(place.start_ms),
             // It was deleted meanwhile: too old.
             Err(_) if !place.path.exists() => {}
+            Err(cause) if database::is_damage(&cause) => left_out += 1,
             Err(cause) => return Err(DatabaseError::of(&place.path)(cause).into()),
         }
     }

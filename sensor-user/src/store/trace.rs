@@ -262,6 +262,8 @@ fn range(text: &str) -> Result<(Fingerprint, Fingerprint), TraceError> {
 pub struct Reader {
     events: Connection,
     parts: Vec<(parts::Place, Connection)>,
+    /// Whether parts were left out, because they cannot be used.
+    damaged: bool,
     veil: Veil,
 }
 
@@ -276,16 +278,17 @@ impl Reader {
             return Err(TraceError::Nothing(dir.to_owned()));
         }
         let events = database::read(&path, &events::SCHEMA)?;
-        let mut parts = Vec::new();
+        let (mut parts, mut damaged) = (Vec::new(), false);
         for place in parts::list(dir)? {
             match database::read(&place.path, &part::SCHEMA) {
                 Ok(connection) => parts.push((place, connection)),
                 // It was deleted meanwhile: too old.
                 Err(_) if !place.path.exists() => {}
+                Err(error) if error.is_damage() => damaged = true,
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Self { events, parts, veil })
+        Ok(Self { events, parts, damaged, veil })
     }
 
     /// Events behind this number in this time, oldest first, at most so many.
@@ -329,6 +332,9 @@ impl Reader {
             What::Principal { subject, .. } => ("principal", self.shown(subject)),
             What::Address(net) => ("address", shown_net(net)),
         };
+        if self.damaged {
+            trace.remarks.push(DAMAGED);
+        }
         self.add_alerts(&mut trace, &what, window, top)?;
         Ok(trace)
     }
@@ -450,6 +456,9 @@ impl Reader {
 
 /// What there is to say of alerts that were found by a name that is masked.
 const MASKED: &str = "alerts are found by the masked name, which others may share";
+
+/// What there is to say when a part of the history cannot be used.
+const DAMAGED: &str = "a part of the history cannot be used and was left out: the sensor's log says more";
 
 /// Whether a name is one that the store shows in place of another.
 fn is_shown(subject: &str) -> bool {

@@ -1,5 +1,7 @@
 //! Exchanges made up for tests and measurements of the store.
 
+#![allow(unreachable_pub, reason = "shared with an example")]
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

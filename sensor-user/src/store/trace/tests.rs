@@ -322,3 +322,20 @@ fn a_masked_name_is_not_mistaken_for_another() {
     assert_eq!(routes("amy@shop.example"), []);
     assert_eq!(routes("a…@shop.example").len(), 2, "asked by the mask, it stands for both");
 }
+
+#[test]
+fn a_damaged_part_is_left_out_and_told_of() {
+    let (dir, alice) = (tempfile::tempdir().unwrap(), token(1, "alice"));
+    let some: Vec<Seen> = (0..6).map(|n| seen(n * 86_400, &[&alice], "10.0.3.7", "GET /", 200)).collect();
+    keep(dir.path(), &some, 1, &veil());
+    let parts = crate::store::parts::list(dir.path()).unwrap();
+    assert_eq!(parts.len(), 3);
+    std::fs::write(&parts[1].path, "this is not a database, and has not been one for a while").unwrap();
+    let reader = Reader::open(dir.path(), veil()).unwrap();
+    let trace = reader.trace(&What::parse("alice"), Window::EVER, 9).unwrap();
+    assert_eq!((trace.totals.0.count, trace.remarks.contains(&DAMAGED)), (4, true));
+    let count = "SELECT sum(count) FROM uses";
+    let answer =
+        crate::store::query::query(dir.path(), count, &crate::store::query::Limits::default()).unwrap();
+    assert_eq!((answer.rows[0][0].as_u64(), answer.left_out), (Some(4), 1));
+}
