@@ -74,7 +74,7 @@ const COMMANDS: &[&[&str]] = &[
 #[test]
 fn every_help_has_an_example() {
     for command in COMMANDS {
-        let output = run(&[command, &["--help"]].concat());
+        let output = run(&[*command, &["--help"]].concat());
         assert_eq!(output.status.code(), Some(0), "{command:?}");
         let help = stdout(&output);
         let example = format!("tokenscope {}", command.join(" "));

@@ -426,7 +426,7 @@ fn what_is_masked_and_under_which_key_is_read() {
     assert_eq!(privacy("mask: []").privacy.mask, []);
     let alone = read_with("privacy: {pseudonym_key: env:OWN, pseudonymise: true}\n", &environment);
     assert!(alone.is_ok_and(|loaded| loaded.config.tokens.fingerprint_key.is_none()));
-    for (wrong, why) in [("mask: [mail]", "email, phone or account"), ("pseudonym_key: env:NONE", "not set")] {
+    for (wrong, why) in [("mask: [mail]", "email, phone, account"), ("pseudonym_key: env:NONE", "not set")] {
         let report = read_with(&format!("privacy: {{{wrong}}}\n"), &environment).unwrap_err().render(false);
         assert!(report.contains(why), "{report}");
     }

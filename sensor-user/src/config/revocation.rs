@@ -78,7 +78,9 @@ impl Word for Redis {
             return Err(wrong.hint("write it into `redis_password: env:NAME`"));
         }
         if url.scheme() != "redis" {
-            return Err(wrong("which is not redis://").hint("write redis://HOST:6379"));
+            // `me:secret@host` is a URL of the scheme `me`: nothing of it is repeated.
+            let wrong = Wrong { secret: true, ..Wrong::new("is not redis://") };
+            return Err(wrong.hint("write redis://HOST:6379"));
         }
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong("without a host"))?;
         let database = match url.path().trim_start_matches('/') {

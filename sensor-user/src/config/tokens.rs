@@ -344,7 +344,8 @@ impl Word for Jwks {
 fn check_url(text: &str) -> Result<(), Wrong> {
     let wrong = |why: &str| Wrong::new(format!("is {}, {why}", excerpt(text)));
     let Ok(url) = reqwest::Url::parse(text) else {
-        return Err(wrong("which is no URL").hint("write https://... or file:PATH"));
+        let wrong = Wrong { secret: text.contains('@'), ..wrong("which is no URL") };
+        return Err(wrong.hint("write https://... or file:PATH"));
     };
     if !url.username().is_empty() || url.password().is_some() {
         return Err(Wrong { secret: true, ..Wrong::new("holds a user name or password") });
@@ -353,6 +354,8 @@ fn check_url(text: &str) -> Result<(), Wrong> {
         ("https", Some(_)) => Ok(()),
         ("http", Some(host)) if is_loopback(host) => Ok(()),
         ("http", _) => Err(wrong("which is not encrypted: http is for loopback only").hint("use https")),
+        // `me:secret@host` is a URL of the scheme `me`: nothing of it is repeated.
+        _ if text.contains('@') => Err(Wrong { secret: true, ..Wrong::new("is not https") }),
         _ => Err(wrong("which is not https").hint("write https://... or file:PATH")),
     }
 }

@@ -19,15 +19,17 @@ pub(super) fn url(text: &str, schemes: &[(&str, u16)], hint: &str) -> Result<(Ur
         let wrong = Wrong { secret: true, ..Wrong::new("holds a user name or password") };
         return Err(wrong.hint("write them into keys of their own, secrets as env:NAME"));
     }
-    let wrong = |why: &str| Wrong::new(format!("is {}, {why}", excerpt(text))).hint(hint.clone());
     let Some((_, usual)) = schemes.iter().find(|(scheme, _)| *scheme == url.scheme()) else {
         let names: Vec<String> = schemes.iter().map(|(scheme, _)| format!("{scheme}://")).collect();
-        return Err(wrong(&format!("which is not {}", names.join(" or "))));
+        // `me:secret@host` is a URL of the scheme `me`: nothing of it is repeated.
+        let wrong = Wrong { secret: true, ..Wrong::new(format!("is not {}", names.join(" or "))) };
+        return Err(wrong.hint(hint));
     };
     if url.query().is_some() || url.fragment().is_some() {
         return Err(Wrong { secret: true, ..Wrong::new("has a query, which means nothing here") });
     }
-    let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong("without a host"))?;
+    let nowhere = || Wrong::new(format!("is {}, without a host", excerpt(text))).hint(hint.clone());
+    let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(nowhere)?;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let place = Place { host, port: url.port().unwrap_or(*usual) };
     Ok((url, place))

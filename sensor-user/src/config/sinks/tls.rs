@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::config::problem::Problem;
 use crate::config::section::Section;
 use crate::config::tokens::Resolver;
-use crate::config::word::{Word, Wrong, excerpt, quote};
+use crate::config::word::{Word, Wrong, quote};
 use crate::sink::client::{ClientSettings, Proxy, TlsSettings};
 
 /// Reads the section `tls`.
@@ -127,8 +127,8 @@ impl Word for At {
             return Err(wrong.hint("write them into `proxy_user` and `proxy_password: env:NAME`"));
         }
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-            let wrong = Wrong::new(format!("is {}, which is neither http nor https", excerpt(text)));
-            return Err(wrong.hint(hint));
+            // `me:secret@host` is a URL of the scheme `me`: nothing of it is repeated.
+            return Err(Wrong { secret: true, ..Wrong::new("is neither http nor https") }.hint(hint));
         }
         Ok(Self(Proxy::At { url: text.to_owned(), user: None, password: None }))
     }
