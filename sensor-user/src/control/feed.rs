@@ -77,6 +77,11 @@ impl Feed {
         start: Start,
         oldest: u64,
     ) -> Self {
+        // Half of all numbers are more than there will ever be, and leave room to count on.
+        let start = match start {
+            Start::After(number) => Start::After(number.min(u64::MAX / 2)),
+            start => start,
+        };
         let (state, through) = match start {
             Start::Last(count) => (State::Newest(count.min(MAX_LAST)), 0),
             Start::After(number) if number.saturating_add(1) < oldest && history.is_some() => {

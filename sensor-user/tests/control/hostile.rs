@@ -124,7 +124,7 @@ fn a_thousand_that_say_nothing_or_only_half_delay_others_and_no_more() {
             None,
         );
         let socket = socket.unwrap();
-        let address = rustix::net::SocketAddrUnix::new(&sensor.socket()).unwrap();
+        let address = rustix::net::SocketAddrUnix::new(sensor.socket()).unwrap();
         if rustix::net::connect(&socket, &address).is_ok() {
             let mut stream = UnixStream::from(socket);
             if number % 2 == 0 {

@@ -57,7 +57,8 @@ fn without_a_way_to_know_who_asks_there_is_no_port() {
 fn certificates(dir: &Path) {
     let openssl = |arguments: &[&str]| {
         let output = Command::new("openssl").args(arguments).current_dir(dir).stdin(Stdio::null()).output();
-        let output = output.expect("openssl is missing: apt-get install openssl");
+        let output =
+            output.unwrap_or_else(|error| panic!("openssl is missing: apt-get install openssl: {error}"));
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     for name in ["ca", "other-ca", "server", "client", "other"] {
@@ -132,7 +133,7 @@ fn the_commands_show_the_token() {
         tokenscope(&["tail", "-o", "ocsf", "--connect", &url, "--token", &token]).output().unwrap()
     };
     let output = tail("token");
-    assert_eq!((output.status.code(), output.stdout.iter().filter(|b| **b == b'\n').count()), (Some(0), 2));
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stdout).lines().count()), (Some(0), 2));
     let output = tail("wrong");
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(1) && said.contains("control.token"), "{said}");

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
 
 /// Longest that anything here may take.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Sensor {
     pub(crate) dir: tempfile::TempDir,

@@ -87,6 +87,7 @@ fn whoever_reads_too_slowly_is_told_what_it_has_missed() {
 
 #[test]
 fn exchanges_are_told_to_whoever_is_there_and_what_is_missed_is_counted() {
+    const MANY: u64 = 50_000;
     let sensor = Sensor::start();
     let mut lines = sensor.follow("/v1/exchanges?follow=true&address=10.0.0.3");
     until("it follows", || sensor.exchanges.receiver_count() == 1);
@@ -100,7 +101,6 @@ fn exchanges_are_told_to_whoever_is_there_and_what_is_missed_is_counted() {
     until("it is gone", || sensor.exchanges.receiver_count() == 0);
 
     // It does not read: what its socket and the ring do not hold is missed, and counted.
-    const MANY: u64 = 50_000;
     let mut lines = sensor.follow("/v1/exchanges?follow=true");
     until("it follows", || sensor.exchanges.receiver_count() == 1);
     sensor.publish(MANY);

@@ -72,7 +72,7 @@ impl Terminal {
         let mut looks = 0_u16;
         until(&format!("{words:?} is shown"), || {
             looks += 1;
-            if looks % 40 == 0 {
+            if looks.is_multiple_of(40) {
                 self.resize(80 + looks / 40 % 2, 24);
             }
             self.text().contains(words)

@@ -204,13 +204,10 @@ fn sinks(state: &State, look: Look) -> Vec<Line<'static>> {
             (false, true) => ("behind", Color::Yellow),
             (false, false) => ("ok", Color::Green),
         };
-        let rest = format!(
-            " {name:<12.12} {} waiting, {}s old, {} sent, {} dead",
-            short(lag),
-            short(age),
-            short(number("/events/delivered")),
-            short(number("/dead_letters").max(number("/events/dead")))
-        );
+        let dead = short(number("/dead_letters").max(number("/events/dead")));
+        let sent = short(number("/events/delivered"));
+        // What matters least is last: at 80 columns it is cut.
+        let rest = format!(" {name:<10.10} {} late {}s, {dead} dead, {sent} sent", short(lag), short(age));
         Line::from(vec![Span::styled(format!("{word:<6}"), look.paint(color)), Span::raw(rest)])
     };
     // Those in trouble first: there may be more than rows.
@@ -235,7 +232,7 @@ fn riskiest(model: &Model, look: Look) -> Vec<Line<'static>> {
             _ => Color::Reset,
         };
         let risk = Span::styled(format!("{risk:>4}"), look.paint(color));
-        Line::from(vec![risk, Span::raw(format!("  {:<24}  {alerts} alerts", printable(&name)))])
+        Line::from(vec![risk, Span::raw(format!("  {:<20}  {alerts} alerts", printable(&name)))])
     };
     all.into_iter().take(usize::from(ROWS)).map(one).collect()
 }
@@ -282,6 +279,8 @@ fn footer(model: &Model) -> Line<'static> {
 
 /// A number in at most six characters: 950, 12.3k, 4.56M.
 fn short(number: f64) -> String {
+    // The sum of nothing is -0.
+    let number = number + 0.0;
     let units = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
     match units.into_iter().find(|(unit, _)| number >= *unit) {
         Some((unit, letter)) => format!("{:.1}{letter}", number / unit),
@@ -314,7 +313,7 @@ mod tests {
             "5 records",
             "p50  2.0 ms   p99 16.0 ms",
             "fails  siem",
-            "3 waiting, 2s old, 40 sent, 1 dead",
+            "3 late 2s, 1 dead",
             " 100  alice@idp",
             "18:04:05 HIGH     token-in-url",
             "q quit   p hold",
@@ -371,7 +370,7 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let shown = [0.0, 0.5, 99.0, 950.0, 12_345.0, 4_560_000.0, 7.8e12].map(short);
+        let shown = [-0.0, 0.5, 99.0, 950.0, 12_345.0, 4_560_000.0, 7.8e12].map(short);
         assert_eq!(shown, ["0", "0.5", "99", "950", "12.3k", "4.6M", "7.8T"]);
     }
 }
