@@ -15,19 +15,19 @@ use crate::token::Fingerprint;
 const MOST_ROWS: i64 = 2000;
 
 /// Values of a facet that are read of a part. The most frequent of all are among the most frequent of a part.
-const MOST_VALUES: i64 = 1000;
+const MOST_VALUES: i64 = 250;
 
 /// Tokens with one `jti`, and principals of one name, that are read of a part.
 const MOST_ALIKE: i64 = 64;
 
 /// Addresses of a network that are summed, and of these how many are looked at more closely: the busiest.
 const MOST_ADDRESSES: i64 = 10_000;
-const CLOSELY: usize = 20;
+const CLOSELY: usize = 8;
 
 pub(super) const WHOLE_HOURS: &str = "the window is cut at whole hours";
 pub(super) const WHOLE_PARTS: &str =
     "too busy to be cut at the window: counts are of whole parts of the history, each of some days";
-pub(super) const BUSIEST: &str = "lists are those of the 20 busiest addresses of each part of the history";
+pub(super) const BUSIEST: &str = "lists are those of the 8 busiest addresses of each part of the history";
 pub(super) const TOO_WIDE: &str = "the network has more than 10,000 addresses that were seen: narrow it";
 
 /// What was found in all parts, by the names that are shown.
