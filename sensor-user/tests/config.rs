@@ -11,7 +11,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use proptest::prelude::*;
-use sensor_user::config::{Config, Environment, Format, Loaded, Mask, Report, Secrets, docs, load, parse, show};
+use sensor_user::config::{
+    Config, Environment, Format, Loaded, Mask, Report, Secrets, docs, load, parse, show,
+};
 use sensor_user::detect::{About, Needs, Severity, Threshold};
 use sensor_user::token::settings::StatusSource;
 

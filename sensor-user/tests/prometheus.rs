@@ -284,7 +284,10 @@ fn a_sensor_is_ready_once_it_has_gone_round() {
     let board = Arc::new(Board::default());
     let sensor = sensor(&board);
     let ask = |target: &str| get(sensor, target).unwrap();
-    assert_eq!((ask("/readyz"), ask("/healthz"), ask("/metrics")), ("not ready\n".into(), "ok\n".into(), "".into()));
+    assert_eq!(
+        (ask("/readyz"), ask("/healthz"), ask("/metrics")),
+        ("not ready\n".into(), "ok\n".into(), "".into())
+    );
     board.show(every_metric(1));
     assert_eq!((ask("/readyz"), ask("/healthz")), ("ready\n".into(), "ok\n".into()));
     assert!(ask("/metrics").contains("\ntokenscope_build_info{version=\"a\"} 1\n"));

@@ -115,12 +115,7 @@ pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<It
 }
 
 /// Reads what is particular to a kind.
-fn target(
-    s: &mut Section<'_, '_>,
-    resolver: Resolver<'_>,
-    kind: Type,
-    timeout: Duration,
-) -> Option<Target> {
+fn target(s: &mut Section<'_, '_>, resolver: Resolver<'_>, kind: Type, timeout: Duration) -> Option<Target> {
     Some(match kind {
         Type::Stdout => return None,
         Type::File => Target::File(file::read(s, resolver)?),
