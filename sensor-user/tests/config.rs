@@ -260,8 +260,10 @@ fn every_kind_of_error_has_its_words() {
             &["1:35: `rules.brute-force.per_minute` is `.nan`; it must be a number from 1 to 10000"],
         ),
         (
-            "sinks: [{type: kafka, topic: t}]\n",
-            &["1:16: `sinks.type` is `kafka`, which is not in this version (the only sink is stdout)"],
+            "sinks: [{type: kafak, topic: t}]\n",
+            &[
+                "1:16: `sinks.type` is `kafak`; it must be one of stdout, file, http, alertmanager, otlp, kafka, redis, nats, s3, syslog, smtp (did you mean `kafka`?)",
+            ],
         ),
         (
             "privacy: {pseudonymise: true}\n",

@@ -209,8 +209,12 @@ fn marks_silence_their_scope_until_they_are_taken_back() -> Result<()> {
         sensor::command()?.args(["alerts", "--state-dir"]).arg(dir.path()).args(["unmark", "1"]).output()?;
     ensure!(again.status.code() == Some(2), "{again:?}");
     scene.until("orders", Attack::AlgNone, says("alg-none"))?;
-    let silenced = scene.sensor.metric("tokenscope_findings_silenced_total", "alg-none")?;
-    ensure!(silenced >= 1.0, "{silenced} findings were silenced");
+    // The page is made anew once a second.
+    let deadline = Deadline::after(PATIENCE);
+    while scene.sensor.metric("tokenscope_findings_silenced_total", "alg-none")? < 1.0 {
+        ensure!(!deadline.is_over(), "no finding was silenced");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     scene.sensor.stop()?;
     Ok(())
 }

@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -20,28 +20,27 @@ fn receiver(listener: TcpListener) -> Receiver<Value> {
     let (tell, sent) = sync_channel(10_000);
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            while let Ok(head) = raw::head(&mut stream) {
-                let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
-                let length = head.split("content-length:").nth(1).and_then(|rest| rest.lines().next());
-                let mut body = vec![0; length.and_then(|text| text.trim().parse().ok()).unwrap_or(0)];
-                if stream.read_exact(&mut body).is_err() {
-                    break;
-                }
-                for event in serde_json::Deserializer::from_slice(&body).into_iter::<Value>().flatten() {
-                    let all = if let Value::Array(all) = event { all } else { vec![event] };
-                    for event in all {
-                        if tell.send(event).is_err() {
-                            return;
-                        }
-                    }
-                }
-                if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").is_err() {
-                    break;
-                }
-            }
+            let tell = tell.clone();
+            std::thread::spawn(move || while take(&mut stream, &tell).is_ok() {});
         }
     });
     sent
+}
+
+/// Takes one request.
+fn take(stream: &mut TcpStream, tell: &SyncSender<Value>) -> Result<()> {
+    let head = String::from_utf8_lossy(&raw::head(stream)?).to_ascii_lowercase();
+    let length = head.split("content-length:").nth(1).and_then(|rest| rest.lines().next());
+    let mut body = vec![0; length.context("no length")?.trim().parse()?];
+    stream.read_exact(&mut body)?;
+    for event in serde_json::Deserializer::from_slice(&body).into_iter::<Value>() {
+        match event? {
+            Value::Array(all) => all.into_iter().try_for_each(|event| tell.send(event))?,
+            event => tell.send(event)?,
+        }
+    }
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+    Ok(())
 }
 
 fn number(event: &Value) -> Option<u64> {

@@ -30,11 +30,19 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// List the configured sinks and what each gets
+    #[command(after_help = "\
+Examples:
+  tokenscope sinks list
+  tokenscope sinks list -o json | jq '.[].name'")]
     List,
     /// Send a sample that says so, and show the answer
     ///
     /// It goes straight to the sink, past the spool, quiet hours and what the sink picks. Nothing of a running sensor
     /// changes.
+    #[command(after_help = "\
+Examples:
+  tokenscope sinks test slack
+  tokenscope sinks test pager --severity critical --incident")]
     Test {
         /// The sink's name
         name: String,

@@ -255,7 +255,7 @@ fn the_less_severe_waits_through_quiet_hours() {
     });
     assert_eq!(stage.next(), [2, 4]);
     assert!(stage.end().is_empty());
-    assert_eq!(stage.spool.cursor("scripted").0, [0, 0, 4, 2]);
+    assert_eq!(stage.spool.cursor("scripted").0[..2], [0, 0], "they are still to come");
 }
 
 #[test]
