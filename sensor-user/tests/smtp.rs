@@ -1,5 +1,5 @@
 //! E-mail through a real Postfix: STARTTLS, TLS from the start and in the clear, with a login, into mail directories.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod receivers;
 

@@ -40,7 +40,9 @@ fn veil() -> Veil {
 
 fn keep(keeper: &mut Keeper, exchanges: &[Seen]) {
     let mut gathering = Gathering::default();
-    exchanges.iter().for_each(|seen| gathering.add(seen, &veil()));
+    for seen in exchanges {
+        gathering.add(seen, &veil());
+    }
     let now = exchanges.last().unwrap().at;
     let gathered = gathering.take().unwrap();
     let names: Vec<String> =

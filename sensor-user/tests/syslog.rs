@@ -71,11 +71,11 @@ impl Rsyslog {
         self.server.take().unwrap().stop();
     }
 
-    fn sink(&self, to: To, framing: Framing, format: Format) -> Box<dyn Sink> {
-        self.with(to, framing, format, false)
+    fn sink(to: To, framing: Framing, format: Format) -> Box<dyn Sink> {
+        Self::with(to, framing, format, false)
     }
 
-    fn with(&self, to: To, framing: Framing, format: Format, confirm: bool) -> Box<dyn Sink> {
+    fn with(to: To, framing: Framing, format: Format, confirm: bool) -> Box<dyn Sink> {
         let element = Some("tokenscope@32473".into());
         let form = Form { facility: 10, app: "tokenscope".into(), element, format, max_bytes: 8192 };
         open(&Settings { to, framing, confirm, form }, &node()).unwrap()
@@ -119,7 +119,7 @@ async fn messages_arrive_whole_by_every_way() {
     let mut sent = 0;
     for (to, framing) in ways {
         for format in [Format::Ocsf, Format::Cef, Format::Compact] {
-            let mut sink = rsyslog.sink(to.clone(), framing, format);
+            let mut sink = Rsyslog::sink(to.clone(), framing, format);
             let events: Vec<_> =
                 severities.iter().zip(1..).map(|((severity, _), n)| told(sent + n, *severity)).collect();
             assert!(matches!(deliver(&mut sink, &events).await, Outcome::Done { .. }));
@@ -146,7 +146,7 @@ async fn messages_arrive_whole_by_every_way() {
         }
     }
     // Somebody else's authority: not a word.
-    let mut deceived = rsyslog.sink(To::Tls(tls, stranger(rsyslog.path())), Framing::Octets, Format::Ocsf);
+    let mut deceived = Rsyslog::sink(To::Tls(tls, stranger(rsyslog.path())), Framing::Octets, Format::Ocsf);
     let outcome = deliver(&mut deceived, &[told(900, Severity::High)]).await;
     assert!(matches!(outcome, Outcome::Later { .. }), "{outcome:?}");
 }
@@ -195,12 +195,12 @@ async fn a_restart_of_the_receiver_loses_nothing() {
     let tls = rsyslog.trusted.clone();
     let ways = [To::Tcp(here(rsyslog.tcp)), To::Tls(here(rsyslog.tls), tls)];
     for (to, first) in ways.iter().zip([1_001, 2_001]) {
-        let mut sink = rsyslog.sink(to.clone(), Framing::Octets, Format::Compact);
+        let mut sink = Rsyslog::sink(to.clone(), Framing::Octets, Format::Compact);
         let twice = through_restarts(&mut rsyslog, &mut sink, first, false).await;
         assert!((3..=6).contains(&twice), "each restart repeats the last batch, at most twice: {twice}");
     }
     for (to, first) in ways.iter().zip([3_001, 4_001]) {
-        let mut sink = rsyslog.with(to.clone(), Framing::Octets, Format::Compact, true);
+        let mut sink = Rsyslog::with(to.clone(), Framing::Octets, Format::Compact, true);
         let twice = through_restarts(&mut rsyslog, &mut sink, first, true).await;
         assert!(twice <= 3, "only what was not confirmed comes again: {twice}");
     }

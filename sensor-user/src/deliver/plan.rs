@@ -156,8 +156,8 @@ mod tests {
             assert_eq!(plan.quiet_for(hour * 60).is_some(), is_quiet);
         }
         assert_eq!(plan.quiet_for(23 * 60), Some(Duration::from_hours(8)));
-        assert_eq!(hours(9, 17).has(12 * 60), true);
-        assert_eq!(hours(9, 17).has(17 * 60), false);
+        assert!(hours(9, 17).has(12 * 60));
+        assert!(!hours(9, 17).has(17 * 60));
     }
 
     #[test]

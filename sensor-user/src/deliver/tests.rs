@@ -1,5 +1,7 @@
 //! Delivery against sinks that do what a script says.
 
+#![allow(clippy::disallowed_methods, reason = "delivery is about real time")]
+
 use std::collections::VecDeque;
 use std::sync::{Mutex, mpsc};
 
@@ -175,7 +177,7 @@ impl Stage {
     }
 
     fn next(&self) -> Seen {
-        self.seen.recv_timeout(Duration::from_secs(60)).unwrap()
+        self.seen.recv_timeout(Duration::from_mins(1)).unwrap()
     }
 
     /// Ends the worker and gives what it still saw.
@@ -323,7 +325,9 @@ fn an_event_that_alone_is_at_fault_is_found() {
         };
         let spool = Spool::in_memory();
         let _ = spool.cursor(&settings().name);
-        events.iter().for_each(|_| assert!(append(&spool, Low) > 0));
+        for _ in events {
+            assert!(append(&spool, Low) > 0);
+        }
         let letters = Arc::new(Drawer::default());
         let (orders, heard) = watch::channel(Orders::default());
         let outfit = Outfit {

@@ -285,8 +285,8 @@ fn incident(told: &Told) -> Value {
         "end": time("/end_time"),
         "reason": told.title(),
     });
-    if let Some(sequence) = told.number("/metadata/sequence") {
-        event["sequence"] = sequence.into();
+    if let (Some(sequence), Some(members)) = (told.number("/metadata/sequence"), event.as_object_mut()) {
+        members.insert("sequence".into(), sequence.into());
     }
     let mut whole = json!({
         "@timestamp": shown::timestamp_ms(told.time_ms),
@@ -303,11 +303,12 @@ fn incident(told: &Told) -> Value {
         },
         "tokenscope": of_incident(told),
     });
+    let Some(members) = whole.as_object_mut() else { return whole };
     if let Some(name) = told.node() {
-        whole["host"] = json!({"name": name});
+        members.insert("host".into(), json!({"name": name}));
     }
     if let Some(labels) = told.at("/metadata/labels") {
-        whole["tags"] = labels.clone();
+        members.insert("tags".into(), labels.clone());
     }
     whole
 }

@@ -260,9 +260,9 @@ impl Clerk {
         if self.watchers.receiver_count() > 0 {
             for seen in exchanges {
                 let place = self.place(seen);
-                let exchanged = exchanged(seen, place, &self.plan.privacy);
+                let shown = exchanged(seen, place, &self.plan.privacy);
                 // Whoever watched may be gone by now.
-                let _ = self.watchers.send(Arc::new(Followed::new(exchanged)));
+                let _ = self.watchers.send(Arc::new(Followed::new(shown)));
             }
         }
         if self.keeper.is_none() {

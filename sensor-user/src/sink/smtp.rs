@@ -160,7 +160,9 @@ impl Mailer {
                 }
             };
             if let Some((_, but)) = self.taken.iter().find(|(id, _)| *id == mail.letter.id) {
-                but.iter().for_each(|but| refuse(&mail.events, but));
+                if let Some(reason) = but {
+                    refuse(&mail.events, reason);
+                }
                 continue;
             }
             if mail.events.len() > 1 {
@@ -177,7 +179,9 @@ impl Mailer {
             match open.mail(&from, &recipients, &mail.letter).await {
                 Ok(Mailed::Taken { answer: said, but }) => {
                     answer = said;
-                    but.iter().for_each(|but| refuse(&mail.events, but));
+                    if let Some(reason) = &but {
+                        refuse(&mail.events, reason);
+                    }
                     self.taken.push((mail.letter.id, but));
                 }
                 Ok(Mailed::Refused(reason)) => refuse(&mail.events, &reason),

@@ -265,7 +265,7 @@ mod tests {
         assert!(matches!(sink.deliver(&told(1)).await, Outcome::Done { .. }));
         let (mut connection, _) = listener.accept().await.unwrap();
         let talk = tokio::spawn(async move {
-            let said = connection.write_all(&[b'x'; 1 << 20]).await;
+            let said = connection.write_all(&vec![b'x'; 1 << 20]).await;
             std::future::pending::<()>().await;
             drop((said, connection));
         });

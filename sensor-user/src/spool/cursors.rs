@@ -209,9 +209,9 @@ mod tests {
         assert_eq!(cursors.acknowledged(0), 4);
         cursors.settle();
         assert_eq!(cursors.acknowledged(0), 30);
-        cursors.forget_old(0, Duration::from_secs(60));
+        cursors.forget_old(0, Duration::from_mins(1));
         assert!(dir.path().join("old.cursor").exists());
-        cursors.forget_old(u64::MAX, Duration::from_secs(60));
+        cursors.forget_old(u64::MAX, Duration::from_mins(1));
         assert!(!dir.path().join("old.cursor").exists());
         assert!(dir.path().join("new.cursor").exists());
     }

@@ -247,10 +247,10 @@ mod tests {
     use super::*;
 
     fn lost(gone: &Gone, lane: usize, after: u64, last: u64) -> Lost {
-        let mut lost = Lost::default();
-        gone.collect(lane, after, last, &mut lost);
-        lost.settle(&[]);
-        lost
+        let mut all = Lost::default();
+        gone.collect(lane, after, last, &mut all);
+        all.settle(&[]);
+        all
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
             gone.add_one(0, number);
         }
         assert_eq!(lost(&gone, 0, 0, 20), Lost { ranges: vec![3..6, 9..10], events: 4 });
-        assert_eq!(lost(&gone, 0, 3, 5), Lost { ranges: vec![4..6], events: 2 });
+        assert_eq!(lost(&gone, 0, 3, 5), Lost { ranges: std::iter::once(4..6).collect(), events: 2 });
         assert_eq!(lost(&gone, 1, 0, 20), Lost::default());
         gone.ensure(0, 2, 5, 3);
         assert_eq!(lost(&gone, 0, 0, 20).events, 4);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-/// Marks a file as ours: "TkSc".
+/// Marks a file as ours: "`TkSc`".
 const APPLICATION: i32 = 0x546b_5363;
 
 /// How long a writer waits for another connection.

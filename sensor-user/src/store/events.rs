@@ -280,7 +280,7 @@ mod tests {
     fn the_least_severe_and_oldest_go_first() {
         let dir = tempfile::tempdir().unwrap();
         let (mut events, _) = Events::open(dir.path()).unwrap();
-        let severity = |n: u64| if n % 2 == 0 { Severity::Critical } else { Severity::Low };
+        let severity = |n: u64| if n.is_multiple_of(2) { Severity::Critical } else { Severity::Low };
         let some: Vec<_> = (1..=2000).map(|number| event(number, number * 1000, severity(number))).collect();
         events.add(&some, &cursor(2000)).unwrap();
         let before = database::bytes(&dir.path().join(FILE));

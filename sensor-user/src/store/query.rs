@@ -168,7 +168,7 @@ fn may(context: AuthContext<'_>) -> Authorization {
 
 fn answer(connection: &Connection, sql: &str, limits: &Limits) -> rusqlite::Result<Answer> {
     let mut statement = connection.prepare(sql)?;
-    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut answer = Answer { columns, ..Answer::default() };
     let mut bytes = 0;
     let mut rows = statement.query([])?;

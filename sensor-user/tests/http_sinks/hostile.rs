@@ -36,7 +36,7 @@ async fn retry_after_is_heard_in_both_forms() {
     let seconds = said(|| answer(429, "retry-after: 17\r\n", "")).await;
     assert_eq!(later(&seconds).1, Some(Duration::from_secs(17)));
     let date = said(|| answer(503, "retry-after: Fri, 31 Dec 2199 23:59:59 GMT\r\n", "")).await;
-    assert_eq!(later(&date).1, Some(Duration::from_secs(3600)), "an hour at most");
+    assert_eq!(later(&date).1, Some(Duration::from_hours(1)), "an hour at most");
     let past = said(|| answer(503, "retry-after: Sun, 06 Nov 1994 08:49:37 GMT\r\n", "")).await;
     assert_eq!(later(&past).1, Some(Duration::ZERO));
     assert_eq!(later(&said(|| answer(503, "retry-after: soon\r\n", "")).await).1, None);
@@ -126,7 +126,7 @@ async fn compressed_answers_are_not_inflated() {
         use std::io::Write as _;
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         for _ in 0..64 {
-            encoder.write_all(&[b'0'; 1 << 20]).unwrap();
+            encoder.write_all(&vec![b'0'; 1 << 20]).unwrap();
         }
         encoder.finish().unwrap()
     };

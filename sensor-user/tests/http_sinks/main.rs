@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::large_futures,
     missing_docs,
     reason = "a test may fail where it stands; what it shares is not documentation"
 )]

@@ -26,7 +26,7 @@ pub fn token(fingerprint: u128, subject: &str, id: Option<String>) -> Arc<Token>
         key_url: None,
         issuer: Some("https://idp.example/".into()),
         subject: Some(subject.into()),
-        audiences: Default::default(),
+        audiences: smallvec::SmallVec::default(),
         id: id.map(Into::into),
         roles: Arc::default(),
         session: 0,

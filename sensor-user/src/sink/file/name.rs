@@ -204,9 +204,8 @@ impl Pattern {
         let number = rest.strip_suffix(packed)?;
         let number = match number.strip_prefix('.') {
             Some(digits) if !digits.starts_with(['0', '+']) => digits.parse().ok()?,
-            Some(_) => return None,
             None if number.is_empty() => 0,
-            None => return None,
+            _ => return None,
         };
         Some(Old { at, number, packed })
     }

@@ -88,11 +88,11 @@ fn event(line: &[u8], node: &str) -> Option<(usize, u64)> {
     let sequence =
         first(["/metadata/sequence", "/event/sequence", "/output_fields/tokenscope.sequence"])?.as_u64()?;
     let severity = first(["/severity_id", "/event/severity", "/output_fields/tokenscope.severity"])?;
-    let lane = match severity.as_str() {
+    let at = match severity.as_str() {
         Some(word) => ["Low", "Medium", "High", "Critical"].iter().position(|name| *name == word)?,
         None => usize::try_from(severity.as_u64()?.checked_sub(2)?).ok()?,
     };
-    (told_by == node && lane < LANES).then_some((lane, sequence))
+    (told_by == node && at < LANES).then_some((at, sequence))
 }
 
 #[cfg(test)]

@@ -154,35 +154,36 @@ async fn what_is_refused_for_good_is_refused_and_what_is_not_comes_again() {
     }
 }
 
+/// The first mail is taken, the connection ends after the second's last byte.
+async fn cut(listener: &TcpListener) -> Vec<String> {
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut stream = BufReader::new(stream);
+    let (mut mails, mut line) = (Vec::new(), String::new());
+    stream.write_all(b"220 server\r\n").await.unwrap();
+    while mails.len() < 2 {
+        line.clear();
+        stream.read_line(&mut line).await.unwrap();
+        stream.write_all(format!("{}\r\n", kind(line.trim_end()).unwrap()).as_bytes()).await.unwrap();
+        if line.trim_end() == "DATA" {
+            let mut mail = String::new();
+            while !mail.ends_with("\r\n.\r\n") {
+                stream.read_line(&mut mail).await.unwrap();
+            }
+            mails.push(mail);
+            if mails.len() < 2 {
+                stream.write_all(b"250 fine\r\n").await.unwrap();
+            }
+        }
+    }
+    mails
+}
+
 #[tokio::test(flavor = "current_thread")]
 async fn a_mail_of_which_nobody_knows_comes_again_under_the_same_id() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut sink = open(&settings(listener.local_addr().unwrap().port()), &Node::named("me")).unwrap();
     let events =
         [told(1, Severity::High), told(2, Severity::High), told(3, Severity::Low), told(4, Severity::Low)];
-    // The first mail is taken, the connection ends after the second's last byte.
-    async fn cut(listener: &TcpListener) -> Vec<String> {
-        let (stream, _) = listener.accept().await.unwrap();
-        let mut stream = BufReader::new(stream);
-        let (mut mails, mut line) = (Vec::new(), String::new());
-        stream.write_all(b"220 server\r\n").await.unwrap();
-        while mails.len() < 2 {
-            line.clear();
-            stream.read_line(&mut line).await.unwrap();
-            stream.write_all(format!("{}\r\n", kind(line.trim_end()).unwrap()).as_bytes()).await.unwrap();
-            if line.trim_end() == "DATA" {
-                let mut mail = String::new();
-                while !mail.ends_with("\r\n.\r\n") {
-                    stream.read_line(&mut mail).await.unwrap();
-                }
-                mails.push(mail);
-                if mails.len() < 2 {
-                    stream.write_all(b"250 fine\r\n").await.unwrap();
-                }
-            }
-        }
-        mails
-    }
     let (outcome, first) = tokio::join!(sink.deliver(&events), cut(&listener));
     assert!(matches!(outcome, Outcome::Later { .. }), "{outcome:?}");
     let (outcome, second) = tokio::join!(sink.deliver(&events), serve(&listener, kind));
@@ -209,8 +210,9 @@ async fn a_digest_comes_again_as_it_was() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn endless_and_nonsensical_replies_are_cut_off() {
+    let endless: &'static [u8] = vec![b'2'; 100_000].leak();
     let replies: [&'static [u8]; 6] =
-        [&[b'2'; 100_000], b"220-a\r\n250 b\r\n", b"HTTP/1.1 200 OK\r\n", b"22\r\n", b"220xhello\r\n", b""];
+        [endless, b"220-a\r\n250 b\r\n", b"HTTP/1.1 200 OK\r\n", b"22\r\n", b"220xhello\r\n", b""];
     for said in replies {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut sink = open(&settings(listener.local_addr().unwrap().port()), &Node::named("me")).unwrap();

@@ -247,11 +247,11 @@ impl Ask<'_> {
             Entity::Principal => "tokens t JOIN uses u ON u.token = t.id WHERE t.principal = ?1",
             Entity::Address => "uses u LEFT JOIN tokens t ON t.id = u.token WHERE u.address = ?1",
         };
-        let names: Vec<String> = NAMES.split(", ").map(|name| format!("u.{name}")).collect();
+        let columns: Vec<String> = NAMES.split(", ").map(|name| format!("u.{name}")).collect();
         let mut rows = self.part.prepare(&format!(
             "SELECT u.token, coalesce(t.principal, 0), u.address, u.route, u.service, u.beside, {}
              FROM {from} AND u.hour BETWEEN ?2 AND ?3 LIMIT ?4",
-            names.join(", ")
+            columns.join(", ")
         ))?;
         let hours = |ms: u64| hour(ms / 3_600_000, self.start_ms);
         // An exchange belongs to the hour in which it began, and to its window by its first and last use.

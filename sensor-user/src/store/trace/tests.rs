@@ -41,7 +41,10 @@ fn exchange() -> impl Strategy<Value = (u64, Option<usize>, Option<usize>, usize
     )
 }
 
-fn exchanges(drawn: Vec<(u64, Option<usize>, Option<usize>, usize, usize, u16)>) -> Vec<Seen> {
+/// Second, two tokens, client, route, status.
+type Drawn = (u64, Option<usize>, Option<usize>, usize, usize, u16);
+
+fn exchanges(drawn: Vec<Drawn>) -> Vec<Seen> {
     let all = tokens();
     let mut exchanges: Vec<Seen> = drawn
         .into_iter()
@@ -147,10 +150,9 @@ proptest! {
 #[test]
 fn the_order_of_storing_does_not_matter() {
     let all = tokens();
-    let some: Vec<Seen> = (0..400)
-        .map(|n| {
-            seen(n * 7, &[&all[n as usize % 30]], ADDRESSES[n as usize % 4], &format!("GET /r{}", n % 9), 200)
-        })
+    let some: Vec<Seen> = (0..400_u64)
+        .zip(0_usize..)
+        .map(|(n, at)| seen(n * 7, &[&all[at % 30]], ADDRESSES[at % 4], &format!("GET /r{}", n % 9), 200))
         .collect();
     let rows = |at_once: usize| {
         let dir = tempfile::tempdir().unwrap();
@@ -160,10 +162,8 @@ fn the_order_of_storing_does_not_matter() {
         answer.unwrap()
     };
     let first = rows(400);
-    assert_eq!(
-        first.rows.len(),
-        400 - first.rows.iter().map(|row| row[9].as_u64().unwrap() - 1).sum::<u64>() as usize
-    );
+    let more: u64 = first.rows.iter().map(|row| row[9].as_u64().unwrap() - 1).sum();
+    assert_eq!(first.rows.len() as u64, 400 - more);
     assert_eq!(rows(1), first);
     assert_eq!(rows(37), first);
 }
