@@ -11,6 +11,8 @@ mod place;
 mod redis;
 mod s3;
 mod smtp;
+#[cfg(test)]
+mod staging;
 mod syslog;
 mod tls;
 

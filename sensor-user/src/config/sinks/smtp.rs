@@ -134,30 +134,15 @@ impl Word for Mail {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::path::Path;
-
     use super::*;
-    use crate::config::env::Environment;
-    use crate::config::section::Reader;
-    use crate::config::{Secrets, yaml};
+    use crate::config::sinks::staging;
 
-    /// The settings of a text, and what is wrong with it.
     fn settings(text: &str) -> (Option<Settings>, Vec<String>) {
-        let environment = Environment::from([("PASSWORD", "hunter2")]);
-        let (nothing, mut problems) = (BTreeMap::new(), Vec::new());
-        let node = yaml::parse(text, 0, &mut problems);
-        let mut reader = Reader::new(&nothing);
-        let resolver =
-            Resolver { environment: &environment, secrets: Secrets::Needed, base: Path::new("/base") };
-        let (settings, _) = reader.document(node.as_ref(), |s| read(s, resolver));
-        problems.append(&mut reader.problems);
-        (settings, problems.into_iter().map(|problem| problem.message).collect())
+        staging::settings(text, read)
     }
 
     fn wrong(text: &str, with: &str) {
-        let (_, problems) = settings(text);
-        assert!(problems.iter().any(|problem| problem.contains(with)), "{text}: {problems:?}");
+        staging::wrong(text, with, read);
     }
 
     #[test]
