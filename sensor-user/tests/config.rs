@@ -280,7 +280,7 @@ fn every_kind_of_error_has_its_words() {
         (
             "revocation: {redis: 'http://h', pattern: gone, opaque_issuer: 'https://a/', per_second: 0}\n",
             &[
-                "1:21: `revocation.redis` is `http://h`, which is not redis:// (write redis://HOST:6379)",
+                "1:21: `revocation.redis` is not redis:// (write redis://HOST:6379)",
                 "1:42: `revocation.pattern` is `gone`; it must contain {jti} once",
                 "1:63: `revocation.opaque_issuer` is no issuer with `introspection`",
                 "1:89: `revocation.per_second` is `0`; it must be a number from 1 to 10000",
