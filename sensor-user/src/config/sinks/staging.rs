@@ -17,8 +17,7 @@ pub(super) fn settings<T>(
     let (nothing, mut problems) = (BTreeMap::new(), Vec::new());
     let node = yaml::parse(text, 0, &mut problems);
     let mut reader = Reader::new(&nothing);
-    let resolver =
-        Resolver { environment: &environment, secrets: Secrets::Needed, base: Path::new("/base") };
+    let resolver = Resolver { environment: &environment, secrets: Secrets::Needed, base: Path::new("/base") };
     let (settings, _) = reader.document(node.as_ref(), |s| read(s, resolver));
     problems.append(&mut reader.problems);
     (settings, problems.into_iter().map(|problem| problem.message).collect())
