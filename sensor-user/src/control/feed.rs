@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn an_empty_spool_gives_nothing_and_then_what_comes() {
-        let spool = Spool::in_memory();
+        let spool = Spool::in_memory(0);
         for start in [Start::Oldest, Start::After(0), Start::Last(5)] {
             let mut feed = Feed::new(spool.clone(), None, Filter::default(), start);
             let _ = numbers(&mut feed);

@@ -43,7 +43,7 @@ pub(super) fn append(spool: &Spool, rule: &str) -> u64 {
 
 /// A spool of so many alerts, each of its own rule.
 pub(super) fn spool_of(count: u64) -> Spool {
-    let spool = Spool::in_memory();
+    let spool = Spool::in_memory(0);
     for number in 1..=count {
         append(&spool, &format!("rule-{number}"));
     }

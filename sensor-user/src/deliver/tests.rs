@@ -149,7 +149,7 @@ impl Stage {
         };
         let mut settings = settings();
         change(&mut settings, &mut sink);
-        let spool = Spool::in_memory();
+        let spool = Spool::in_memory(0);
         // It is known to the spool already: a new reader begins with what comes next.
         let _ = spool.cursor(&settings.name);
         for severity in events {
@@ -323,7 +323,7 @@ fn an_event_that_alone_is_at_fault_is_found() {
             patience: [Duration::ZERO; 4],
             held: Cursor::default(),
         };
-        let spool = Spool::in_memory();
+        let spool = Spool::in_memory(0);
         let _ = spool.cursor(&settings().name);
         for _ in events {
             assert!(append(&spool, Low) > 0);

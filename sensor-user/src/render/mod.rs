@@ -1,4 +1,4 @@
-//! The forms that alerts and incidents take: OCSF, and what is made of it. Pure, but for [`stdout`].
+//! The forms that alerts and incidents take: OCSF, and what is made of it. Pure.
 //!
 //! The OCSF object is made of an event once ([`told`]). Every other form is made of that object and of nothing else, so
 //! that what is told live, replayed, followed and looked up later is the same to the byte.
@@ -12,7 +12,6 @@ pub mod incident;
 pub mod ocsf;
 pub mod privacy;
 pub mod shown;
-pub mod stdout;
 pub mod told;
 pub mod yaml;
 
@@ -22,27 +21,9 @@ pub mod yaml;
 pub(crate) mod validator;
 
 pub use privacy::Privacy;
-pub use stdout::Stdout;
 pub use told::{Kind, Node, Told};
 
-use std::io;
-
 use crate::alert::Event;
-
-/// Where alerts go.
-pub trait Sink {
-    /// Delivers one alert or incident, or news of one.
-    ///
-    /// # Errors
-    /// When the other end does not take it.
-    fn emit(&mut self, event: &Event) -> io::Result<()>;
-
-    /// Delivers what is buffered.
-    ///
-    /// # Errors
-    /// When the other end does not take it.
-    fn flush(&mut self) -> io::Result<()>;
-}
 
 /// The form of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

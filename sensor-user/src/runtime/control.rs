@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::SystemTime;
 
 use tokio::sync::{broadcast, watch};
 
@@ -13,6 +12,7 @@ use super::{RuntimeError, settings};
 use crate::capture::Time;
 use crate::config::Config;
 use crate::control::{History, Overview, Search, Server, Sources, Streams};
+use crate::deliver::clock;
 use crate::render::exchange::Followed;
 use crate::telemetry::{Metric, catalogue as of};
 
@@ -25,8 +25,7 @@ pub(super) struct Control {
 
 /// What time it is.
 pub(super) fn now() -> Time {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Time(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+    Time(clock::now_ms().saturating_mul(1_000_000))
 }
 
 impl Control {

@@ -1,7 +1,8 @@
 //! The way of alerts out of the process: the spool, the sinks, and what they need of the host.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::life::LAST_DELIVERIES;
@@ -30,6 +31,30 @@ pub(super) struct Delivery {
     pub(super) node: Node,
     /// Bytes on disk that the spool may take.
     pub(super) max_bytes: u64,
+    /// How often sinks were configured anew, held by who does it.
+    turns: Turns,
+}
+
+/// Configurations follow each other in the order in which they came, and one that has a successor is passed over.
+#[derive(Clone, Default)]
+struct Turns {
+    newest: Arc<AtomicU64>,
+    turn: Arc<Mutex<()>>,
+}
+
+impl Turns {
+    /// Takes a turn number. Whoever has it may call `go` from another thread.
+    fn next(&self) -> u64 {
+        self.newest.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Does it when no other turn is under way, unless there is a newer one.
+    fn go(&self, number: u64, what: impl FnOnce()) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.newest.load(Ordering::SeqCst) == number {
+            what();
+        }
+    }
 }
 
 impl Delivery {
@@ -47,7 +72,8 @@ impl Delivery {
         };
         let clock = Clock::of_host(zone(&config.time_zone));
         let sinks = Deliveries::new(spool.clone(), Arc::clone(&letters), clock, node.clone());
-        let delivery = Self { spool, sinks, letters, node, max_bytes: config.spool.max_bytes };
+        let delivery =
+            Self { spool, sinks, letters, node, max_bytes: config.spool.max_bytes, turns: Turns::default() };
         delivery.sinks.serve(&wanted(config, options), TURN).map_err(RuntimeError::Sinks)?;
         Ok(delivery)
     }
@@ -55,6 +81,7 @@ impl Delivery {
     /// Delivers as this configuration wants it from now on. Takes as long as sinks take to end, so it has a thread.
     pub(super) fn reconfigure(&self, config: &Config, options: &Options) {
         let (sinks, wanted) = (self.sinks.clone(), wanted(config, options));
+        let (turns, number) = (self.turns.clone(), self.turns.next());
         let serve = move || match sinks.serve(&wanted, TURN) {
             Ok(()) => sinks.reopen(),
             Err(errors) => {
@@ -63,6 +90,7 @@ impl Delivery {
                 }
             }
         };
+        let serve = move || turns.go(number, serve);
         if let Err(error) = std::thread::Builder::new().name("sinks".into()).spawn(serve) {
             tracing::error!("sinks stay as they are: cannot start a thread: {error}");
         }
@@ -78,21 +106,26 @@ impl Delivery {
 }
 
 /// The spool on disk; in memory, if there is no place for it.
+///
+/// A run in memory numbers its events from its first millisecond since the epoch: far above those of runs with a disk,
+/// and above those of any earlier run in memory that had fewer than a thousand events a second.
 fn open(dir: Option<&Path>, config: &Config) -> Spool {
+    let now_ms = clock::now_ms();
     let Some(dir) = dir else {
         if !config.sinks.is_empty() {
             tracing::warn!(
                 "alerts wait for their sinks in memory only: set `state.dir`, so that none is lost"
             );
         }
-        return Spool::in_memory();
+        return Spool::in_memory(now_ms);
     };
-    Spool::open(&dir.join(spool::DIR), config.spool.clone(), clock::now_ms()).unwrap_or_else(|error| {
+    Spool::open(&dir.join(spool::DIR), config.spool.clone(), now_ms).unwrap_or_else(|error| {
         tracing::error!(
-            "no spool in {}: {error}; alerts wait in memory only, and those of earlier runs are not delivered",
+            "no spool in {}: {error}; alerts wait in memory only, with numbers of their own, and those of earlier \
+             runs are not delivered",
             dir.display()
         );
-        Spool::in_memory()
+        Spool::in_memory(now_ms)
     })
 }
 
@@ -117,4 +150,18 @@ pub(crate) fn node(config: &Config) -> Node {
     let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
     let name = config.node.clone().unwrap_or_else(host);
     Node { name: name.into(), labels: config.labels.clone().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_that_has_a_successor_is_passed_over() {
+        let (turns, done) = (Turns::default(), Mutex::new(Vec::new()));
+        let (first, second) = (turns.next(), turns.next());
+        turns.go(second, || done.lock().unwrap().push(2));
+        turns.go(first, || done.lock().unwrap().push(1));
+        assert_eq!(*done.lock().unwrap(), [2]);
+    }
 }

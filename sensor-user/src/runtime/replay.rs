@@ -1,7 +1,8 @@
 //! Replay: the pipeline over capture files, in one thread and in step.
 
-use std::io::{self, BufWriter, Write as _};
+use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::figures::{self, Losses};
@@ -12,7 +13,8 @@ use crate::capture::pcap::PcapSource;
 use crate::capture::{Input, Progress as Polled, Source as _};
 use crate::config::{Config, Zone};
 use crate::pipeline::{Output, Pipeline};
-use crate::render::{Sink as _, Stdout};
+use crate::render::{Privacy, Told};
+use crate::sink::stdout::Stdout;
 use crate::telemetry::{Progress, Totals};
 use crate::token::verifier::InStep;
 
@@ -39,7 +41,7 @@ pub fn replay(
     let keys = super::services::fetch_once(&config.tokens)?;
     let verifier = Box::new(InStep::new(&config.tokens));
     let mut pipeline = Pipeline::new(settings::of(&config), verifier)?;
-    pipeline.adopt(std::sync::Arc::clone(&options.rules));
+    pipeline.adopt(Arc::clone(&options.rules));
     let mut out = Output::default();
     pipeline.on_keys(keys, &mut out);
     pipeline.know(super::knowledge::read_once(&config));
@@ -64,7 +66,6 @@ pub fn replay(
     pipeline.finish(&mut out);
     pipeline.close(&mut out);
     writer.write(&mut out, progress)?;
-    writer.flush()?;
     Ok(figures::totals(&pipeline, &losses, writer.tally.0, began.elapsed()))
 }
 
@@ -77,35 +78,26 @@ fn show(progress: &Progress, source: &PcapSource, index: usize, files: usize) {
 }
 
 struct Writer {
-    sink: Option<Stdout<BufWriter<io::Stdout>>>,
+    stdout: Option<Stdout<io::Stdout>>,
+    privacy: Privacy,
     tally: Tally,
 }
 
 impl Writer {
     fn new(config: &Config, options: &Options) -> Self {
-        let sink = Stdout::new(BufWriter::new(io::stdout()), options.format, options.colour);
-        let sink = config.stdout.enabled.then(|| sink.with_privacy(settings::privacy(config)));
-        Self { sink, tally: Tally::default() }
+        let stdout = || Stdout::new(io::stdout(), options.format, options.colour);
+        let privacy = settings::privacy(config);
+        Self { stdout: config.stdout.enabled.then(stdout), privacy, tally: Tally::default() }
     }
 
     fn write(&mut self, out: &mut Output, progress: &Progress) -> Result<(), RuntimeError> {
         out.grants.clear();
-        if out.events.is_empty() {
-            return Ok(());
-        }
-        progress.suspend(|| {
-            for event in out.events.drain(..) {
-                self.tally.count(&event);
-                if let Some(sink) = &mut self.sink {
-                    sink.emit(&event).map_err(RuntimeError::Write)?;
-                }
-            }
-            self.flush()
-        })
-    }
-
-    fn flush(&mut self) -> Result<(), RuntimeError> {
-        let Some(sink) = &mut self.sink else { return io::stdout().flush().map_err(RuntimeError::Write) };
-        sink.flush().map_err(RuntimeError::Write)
+        let events = std::mem::take(&mut out.events);
+        events.iter().for_each(|event| self.tally.count(event));
+        let Some(stdout) = self.stdout.as_mut().filter(|_| !events.is_empty()) else { return Ok(()) };
+        let told = |event| Arc::new(Told::of(&self.privacy.event(event), None, None));
+        let told: Vec<_> = events.iter().map(told).collect();
+        progress.suspend(|| stdout.write(&told)).map_err(RuntimeError::Write)?;
+        Ok(())
     }
 }

@@ -270,10 +270,7 @@ impl Sink for Alertmanager {
     }
 
     fn reopen(&mut self) {
-        match self.settings.client.client() {
-            Ok(client) => self.client = client,
-            Err(why) => tracing::warn!(%why, "a sink keeps its certificates, as the new ones cannot be read"),
-        }
+        self.settings.client.renew(&mut self.client);
     }
 }
 

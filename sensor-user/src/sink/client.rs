@@ -133,6 +133,14 @@ const CONNECT: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(30);
 
 impl ClientSettings {
+    /// Reads the certificates again: they may have been renewed. Those that cannot be read leave the old ones in use.
+    pub(super) fn renew(&self, client: &mut reqwest::Client) {
+        match self.client() {
+            Ok(new) => *client = new,
+            Err(why) => tracing::warn!(%why, "a sink keeps its certificates, as the new ones cannot be read"),
+        }
+    }
+
     /// A client.
     ///
     /// # Errors

@@ -388,12 +388,8 @@ impl Sink for Http {
         Box::pin(self.all(events))
     }
 
-    /// Certificates may have been renewed. Those that cannot be read leave the old ones in use.
     fn reopen(&mut self) {
-        match self.settings.client.client() {
-            Ok(client) => self.client = client,
-            Err(why) => tracing::warn!(%why, "a sink keeps its certificates, as the new ones cannot be read"),
-        }
+        self.settings.client.renew(&mut self.client);
     }
 }
 

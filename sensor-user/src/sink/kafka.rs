@@ -110,6 +110,11 @@ impl Sink for Kafka {
     fn deliver<'a>(&'a mut self, events: &'a [Arc<Told>]) -> Delivery<'a> {
         Box::pin(self.produce(events))
     }
+
+    fn reopen(&mut self) {
+        // The next producer reads its certificates again.
+        self.producer = None;
+    }
 }
 
 impl Kafka {

@@ -158,7 +158,7 @@ pub trait Sink: Send {
         Duration::ZERO
     }
 
-    /// Opens again what has to be opened again (a rotated file): SIGHUP and SIGUSR1.
+    /// Opens again what has to be opened again, a rotated file, renewed certificates: SIGHUP and SIGUSR1.
     fn reopen(&mut self) {}
 
     /// The newest event of each lane that the other end is known to hold, if it can tell by itself (a file): after a crash

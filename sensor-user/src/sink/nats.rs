@@ -182,6 +182,11 @@ impl Sink for Nats {
         BATCH
     }
 
+    fn reopen(&mut self) {
+        // The next connection reads its certificates again.
+        self.talk = None;
+    }
+
     fn deliver<'a>(&'a mut self, events: &'a [Arc<Told>]) -> Delivery<'a> {
         Box::pin(async move {
             let kept = self.talk.is_some();

@@ -227,15 +227,12 @@ impl Sink for Otlp {
         BATCH
     }
 
-    fn deliver<'a>(&'a mut self, events: &'a [Arc<Told>]) -> Delivery<'a> {
-        Box::pin(self.all(events))
+    fn reopen(&mut self) {
+        self.settings.client.renew(&mut self.client);
     }
 
-    fn reopen(&mut self) {
-        match self.settings.client.client() {
-            Ok(client) => self.client = client,
-            Err(why) => tracing::warn!(%why, "a sink keeps its certificates, as the new ones cannot be read"),
-        }
+    fn deliver<'a>(&'a mut self, events: &'a [Arc<Told>]) -> Delivery<'a> {
+        Box::pin(self.all(events))
     }
 }
 

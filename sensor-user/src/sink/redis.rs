@@ -108,6 +108,11 @@ impl Sink for Redis {
         BATCH
     }
 
+    fn reopen(&mut self) {
+        // The next connection reads its certificates again.
+        self.wire = None;
+    }
+
     fn deliver<'a>(&'a mut self, events: &'a [Arc<Told>]) -> Delivery<'a> {
         Box::pin(async move {
             let kept = self.wire.is_some();

@@ -174,10 +174,12 @@ impl fmt::Debug for Spool {
 }
 
 impl Spool {
-    /// A spool that outlives nothing, and holds what fits in 16 MiB of memory.
+    /// A spool that outlives nothing, and holds what fits in 16 MiB of memory. Numbers go on behind this one: since
+    /// nobody remembers it, who wants a number never to come twice gives the time in milliseconds.
     #[must_use]
-    pub fn in_memory() -> Self {
-        Self::build(Writer::default(), Shared::default(), Cursors::default(), None, false)
+    pub fn in_memory(behind: u64) -> Self {
+        let shared = Shared::empty(behind);
+        Self::build(Writer::behind(&shared, 0), shared, Cursors::default(), None, false)
     }
 
     fn build(

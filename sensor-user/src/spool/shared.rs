@@ -94,6 +94,11 @@ pub(super) struct Piece {
 }
 
 impl Shared {
+    /// Nothing yet; numbers go on behind this one.
+    pub(super) fn empty(head: u64) -> Self {
+        Self { head, ..Self::default() }
+    }
+
     /// The lowest number from which on everything is in memory.
     pub(super) fn floor(&self) -> u64 {
         self.recent.front().map_or(self.head + 1, |entry| entry.told.sequence)

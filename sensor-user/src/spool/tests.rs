@@ -127,12 +127,23 @@ fn lanes_are_read_each_behind_its_own_place() {
 
 #[test]
 fn a_batch_is_as_large_as_asked_for() {
-    let spool = Spool::in_memory();
+    let spool = Spool::in_memory(0);
     put(&spool, &[(1, 5000), (1, 10), (1, 10), (1, 10)]).unwrap();
     assert_eq!(numbers(&spool.read(&Cursor::default(), ALL, 9, 100).events), [1]);
     assert_eq!(numbers(&spool.read(&Cursor([1; LANES]), ALL, 9, 60).events), [2, 3]);
     assert_eq!(numbers(&spool.read(&Cursor([1; LANES]), ALL, 1, 60).events), [2]);
     assert!(spool.read(&Cursor([4; LANES]), ALL, 9, 60).events.is_empty());
+}
+
+#[test]
+fn numbers_go_on_behind_what_is_given_and_nothing_before_them_was_lost() {
+    let spool = Spool::in_memory(1_000);
+    let new = spool.cursor("new");
+    assert_eq!(put(&spool, &[(1, 10), (2, 10)]).unwrap(), 1_001..1_003);
+    for from in [Cursor::default(), new] {
+        let read = spool.read(&from, ALL, 9, 100);
+        assert_eq!((numbers(&read.events), read.lost, read.lost_events), (vec![1_001, 1_002], vec![], 0));
+    }
 }
 
 #[test]
@@ -358,7 +369,7 @@ fn what_is_too_old_goes() {
 
 #[test]
 fn memory_alone_is_bounded_too() {
-    let spool = Spool::in_memory();
+    let spool = Spool::in_memory(0);
     spool.register("down", ALL);
     put(&spool, &[(3, 100)]).unwrap();
     for _ in 0..3000 {

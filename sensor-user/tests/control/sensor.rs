@@ -76,7 +76,7 @@ impl Sensor {
     }
 
     pub(crate) fn with(dir: tempfile::TempDir, settings: &Settings, patience: Patience) -> Self {
-        let mut sensor = Self::around(Spool::in_memory(), dir);
+        let mut sensor = Self::around(Spool::in_memory(0), dir);
         sensor.serve(settings, patience);
         sensor
     }
@@ -134,7 +134,7 @@ impl Sensor {
 
     /// Starts it again with a spool that knows nothing.
     pub(crate) fn start_anew(&mut self) {
-        self.spool = Spool::in_memory();
+        self.spool = Spool::in_memory(0);
         self.start_again();
     }
 

@@ -13,6 +13,9 @@ use crate::render::{Format, Kind, Told, shown};
 /// Longest value of structured data, in characters.
 const MAX_VALUE: usize = 200;
 
+/// What the structured data holds beside facts: ` truncated="yes"`, `]` and `[meta sequenceId="2147483647"] `.
+const MARKS: usize = 64;
+
 /// How messages are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Form {
@@ -51,14 +54,16 @@ impl Form {
             Format::Cef | Format::Yaml => body.trim_end_matches('\n').replace('\n', " "),
         };
         let mut out = self.header(told, node);
-        let whole = self.data(told, false);
+        let room = (self.max_bytes / 2).min(self.max_bytes.saturating_sub(out.len() + MARKS));
+        let whole = self.data(told, room, false);
         if out.len() + whole.len() + 1 + body.len() <= self.max_bytes {
             out.push_str(&whole);
             out.push(' ');
             out.push_str(&body);
             return out;
         }
-        out.push_str(&self.data(told, true));
+        // Longer by the mark, and otherwise the same: what did not fit beside `whole` does not fit beside this.
+        out.push_str(&self.data(told, room, true));
         out.push(' ');
         let room = self.max_bytes.saturating_sub(out.len());
         out.push_str(body.get(..body.floor_char_boundary(room)).unwrap_or_default());
@@ -73,21 +78,21 @@ impl Form {
         format!("<{pri}>1 {time} {host} {} - {id} ", name(&self.app, 48))
     }
 
-    /// The structured data: the most telling facts first, as many as half a message holds.
-    fn data(&self, told: &Told, cut: bool) -> String {
+    /// The structured data: the most telling facts first, as many as `room` bytes hold, and the marks.
+    fn data(&self, told: &Told, room: usize, cut: bool) -> String {
         let Some(element) = &self.element else { return "-".into() };
         let mut out = format!("[{element}");
-        if cut {
-            out.push_str(" truncated=\"yes\"");
-        }
         for (name, value) in facts(told) {
             let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
             let mut pair = format!(" {name}=\"");
             value.chars().take(MAX_VALUE).for_each(|c| escape(c, &mut pair));
             pair.push('"');
-            if out.len() + pair.len() < self.max_bytes / 2 {
+            if out.len() + pair.len() < room {
                 out.push_str(&pair);
             }
+        }
+        if cut {
+            out.push_str(" truncated=\"yes\"");
         }
         out.push(']');
         // Section 7.3.1 ends at 2^31 - 1.
@@ -261,7 +266,7 @@ mod tests {
         fn whatever_an_event_holds_a_message_is_one_valid_line(
             subject in any::<String>(),
             brief in "[\\]\\\\\"\n\r a-z\u{202e}]{0,40}",
-            node in any::<String>(),
+            node in prop_oneof![any::<String>(), "[a-z]{250,300}"],
             max_bytes in 480_usize..3000,
             long in 0_usize..3000,
         ) {
