@@ -19,6 +19,7 @@ pub mod golden;
     reason = "a simulation draws numbers of its own, all of them small"
 )]
 pub mod lab;
+pub mod manifests;
 pub mod mint;
 pub mod netns;
 #[expect(

@@ -31,6 +31,8 @@ const WANTED: &[(&str, &str, &str)] = &[
     ("ip", "iproute2", "tests in network namespaces"),
     ("ethtool", "ethtool", "tests in network namespaces"),
     ("prometheus-alertmanager", "prometheus-alertmanager", "tests of sinks on Alertmanager"),
+    ("/usr/share/doc/python3-venv", "python3-venv", "tests of the manifests"),
+    ("kubectl", "kubernetes-client", "tests of the manifests"),
     ("clickhouse-server", "clickhouse-server", "tests of sinks on ClickHouse"),
 ];
 

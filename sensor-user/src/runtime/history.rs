@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::cli::cards;
 use crate::pipeline::Pipeline;
 use crate::store::snapshot::FILE;
-use crate::store::{self, Part, Snapshot, Store};
+use crate::store::{self, Part, Snapshot, Store, StoreError};
 use crate::token::settings::TokenSettings;
 use crate::token::stage::Tokens;
 
@@ -35,10 +35,14 @@ impl History {
         let store = dir.and_then(|dir| match Store::open(dir) {
             Ok(store) => Some(store),
             Err(error) => {
-                tracing::warn!("{error}; what detections learn is lost at a restart");
+                tracing::warn!("{error}; what detections learn is lost at a restart{}", remedy(&error));
                 None
             }
         });
+        if let Some((dir, mode)) = store.as_ref().and_then(|store| Some((store.dir(), store.exposed()?))) {
+            let dir = dir.display();
+            tracing::warn!("{dir} has mode {mode:o}: others may enter it; close it with chmod 700 {dir}");
+        }
         let (due, sizes) = (Instant::now() + every, Vec::new());
         Self { store, key: 0, every, due, taken: None, sizes, writing: None }
     }
@@ -188,6 +192,11 @@ fn keys(tokens: &Tokens) -> Option<Part> {
 
 fn part(saved: crate::detect::memory::Remembered) -> Part {
     Part { name: saved.name.to_owned(), version: saved.version, bytes: saved.bytes }
+}
+
+/// What to do about it, behind a message.
+fn remedy(error: &StoreError) -> String {
+    error.remedy().map(|remedy| format!("; {remedy}")).unwrap_or_default()
 }
 
 fn tell(done: std::io::Result<()>) {

@@ -38,7 +38,7 @@ const OLDEST: (u32, u32) = (5, 10);
 #[must_use]
 pub fn probe(cgroup: Option<&Path>) -> Vec<Check> {
     let root = host::cgroup(cgroup);
-    let mut checks = vec![kernel(), control_groups(&root)];
+    let mut checks = vec![kernel(), control_groups(&root, cgroup.is_none())];
     checks.extend(capabilities());
     if let Ok(root) = root {
         checks.push(attach(&root));
@@ -67,8 +67,13 @@ fn kernel() -> Check {
     }
 }
 
-fn control_groups(root: &Result<std::path::PathBuf, SourceError>) -> Check {
+/// `auto`: nobody named this tree, it was found.
+fn control_groups(root: &Result<std::path::PathBuf, SourceError>, auto: bool) -> Check {
     match root {
+        Ok(path) if auto && host::is_own_part(path) => {
+            let found = format!("{} shows this container alone", path.display());
+            check("cgroup v2", Status::Warn, found, host::OWN_PART)
+        }
         Ok(path) => check("cgroup v2", Status::Ok, path.display().to_string(), ""),
         Err(SourceError::Kernel { problem, remedy, .. }) => check("cgroup v2", Status::Fail, problem, remedy),
         Err(error) => check("cgroup v2", Status::Fail, error.to_string(), "mount /proc"),

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use super::mounts::{self, Mount};
 use crate::capture::SourceError;
 
 /// `CAP_NET_ADMIN`, `CAP_SYS_ADMIN`, `CAP_PERFMON`, `CAP_BPF`: bits of linux/capability.h.
@@ -32,30 +33,36 @@ pub(super) fn cgroup(asked: Option<&Path>) -> Result<PathBuf, SourceError> {
     })
 }
 
-/// The root of cgroup v2, wherever it is mounted.
+/// The root of cgroup v2, wherever it is mounted: of several mounts, the one that shows most of the host.
 pub(super) fn root() -> Result<PathBuf, SourceError> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts")
-        .map_err(|cause| SourceError::Io { what: "read /proc/self/mounts".to_owned(), cause })?;
-    mount_point(&mounts).ok_or_else(|| SourceError::Kernel {
+    let seen = mounts()?;
+    let usable = seen.iter().find(|mount| File::open(&mount.at).is_ok_and(|dir| is_cgroup2(&dir)));
+    let found = usable.or(seen.first()).map(|mount| mount.at.clone());
+    found.ok_or_else(|| SourceError::Kernel {
         step: "find cgroup v2".to_owned(),
-        problem: "/proc/self/mounts has no file system of type cgroup2".to_owned(),
-        remedy: "mount one: mount -t cgroup2 none /sys/fs/cgroup".to_owned(),
+        problem: "/proc/self/mountinfo has no file system of type cgroup2".to_owned(),
+        remedy: "mount one: mount -t cgroup2 none /sys/fs/cgroup; in a container, mount that of the host".to_owned(),
     })
 }
 
-/// The first cgroup2 mount in the text of /proc/self/mounts.
-fn mount_point(mounts: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let at = fields.next()?;
-        (fields.next()? == "cgroup2").then(|| PathBuf::from(unescaped(at)))
-    })
+fn mounts() -> Result<Vec<Mount>, SourceError> {
+    let text = std::fs::read("/proc/self/mountinfo")
+        .map_err(|cause| SourceError::Io { what: "read /proc/self/mountinfo".to_owned(), cause })?;
+    Ok(mounts::highest_first(&String::from_utf8_lossy(&text)))
 }
 
-/// Undoes the octal escapes that the kernel puts in place of blanks and backslashes (`proc_pid_mounts(5)`).
-fn unescaped(field: &str) -> String {
-    field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+/// Whether the tree at `root` is no more than what the sensor's own container is given: then it would watch itself.
+///
+/// It begins where this process's namespace begins, and that is not the root of all: only the true root has no
+/// `cgroup.type` (Documentation/admin-guide/cgroup-v2.rst).
+pub(super) fn is_own_part(root: &Path) -> bool {
+    let here = |mount: &Mount| mount.at == root && mount.height <= 0;
+    root.join("cgroup.type").exists() && mounts().is_ok_and(|mounts| mounts.iter().any(here))
 }
+
+/// What to do then.
+pub(super) const OWN_PART: &str = "mount the host's /sys/fs/cgroup into the container, read-only, for example at \
+                                   /host/sys/fs/cgroup";
 
 fn is_cgroup2(dir: impl AsFd) -> bool {
     /// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
@@ -89,15 +96,6 @@ pub(super) fn version(release: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn finds_cgroup2_beside_version_one() {
-        let mounts =
-            "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        assert_eq!(mount_point(mounts), Some(PathBuf::from("/sys/fs/cgroup/unified")));
-        assert_eq!(mount_point("none /odd\\040place cgroup2 rw 0 0"), Some(PathBuf::from("/odd place")));
-        assert_eq!(mount_point("tmpfs /run tmpfs rw 0 0\n\n"), None);
-    }
 
     #[test]
     fn reads_releases_of_distributions() {
