@@ -90,6 +90,31 @@ pub struct Config {
     pub control: crate::control::Settings,
 }
 
+impl Config {
+    /// The sections in which another configuration differs and that a running sensor cannot change.
+    #[must_use]
+    pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
+        let privacy = self.privacy != other.privacy || self.pseudonym_key != other.pseudonym_key;
+        [
+            ("capture", self.capture != other.capture),
+            ("flows", self.flows != other.flows),
+            ("http", self.http != other.http),
+            ("alerts", self.alerts != other.alerts),
+            ("privacy", privacy),
+            ("metrics", self.metrics != other.metrics),
+            ("state", self.state != other.state),
+            ("node", self.node != other.node),
+            ("labels", self.labels != other.labels),
+            ("spool", self.spool != other.spool),
+            ("store", self.store != other.store),
+            ("control", self.control != other.control),
+        ]
+        .into_iter()
+        .filter_map(|(section, differs)| differs.then_some(section))
+        .collect()
+    }
+}
+
 /// A configuration and what there is to say about it.
 #[derive(Clone, Debug)]
 pub struct Loaded {

@@ -74,6 +74,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
         source,
         pipeline,
         settings,
+        began_with: config.clone(),
         verdicts,
         services,
         writer,
@@ -122,6 +123,8 @@ struct Live {
     pipeline: Pipeline,
     /// What the pipeline was made with.
     settings: Settings,
+    /// The configuration at the start.
+    began_with: Config,
     verdicts: Receiver<Verdict>,
     services: Services,
     writer: Writer,
@@ -240,9 +243,11 @@ impl Live {
         match replaced {
             Ok(()) => {
                 self.delivery.reconfigure(&config, options);
-                tracing::info!(
-                    "configuration reloaded; capture, flows, http, alerts, spool and metrics change at the next start"
-                );
+                tracing::info!("configuration reloaded");
+                let fixed = self.began_with.fixed_differences(&config);
+                if !fixed.is_empty() {
+                    tracing::warn!("restart the sensor for what has changed in: {}", fixed.join(", "));
+                }
             }
             Err(error) => tracing::error!("the configuration was not reloaded, the old one stays: {error}"),
         }
