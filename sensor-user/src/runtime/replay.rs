@@ -93,7 +93,9 @@ impl Writer {
     fn write(&mut self, out: &mut Output, progress: &Progress) -> Result<(), RuntimeError> {
         out.grants.clear();
         let events = std::mem::take(&mut out.events);
-        events.iter().for_each(|event| self.tally.count(event));
+        for event in &events {
+            self.tally.count(event);
+        }
         let Some(stdout) = self.stdout.as_mut().filter(|_| !events.is_empty()) else { return Ok(()) };
         let told = |event| Arc::new(Told::of(&self.privacy.event(event), None, None));
         let told: Vec<_> = events.iter().map(told).collect();
