@@ -410,9 +410,12 @@ impl Sensor {
         send(self.pid(), Signal::HUP)
     }
 
-    /// Ends it by SIGKILL: it can write nothing any more.
-    pub fn kill(self) {
-        drop(self);
+    /// Ends it by SIGKILL: it can write nothing any more. Gives the lines that it had written and nobody had read.
+    #[must_use]
+    pub fn kill(mut self) -> Vec<String> {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.alerts.iter().collect()
     }
 
     /// Stops it by SIGTERM, which must end it within the contract's 5 s with status 0.
