@@ -48,8 +48,13 @@ fn checksum(bytes: &[u8]) -> u16 {
 /// RFC 4648 section 6, without padding. The length is a multiple of five here.
 fn base32(bytes: &[u8]) -> String {
     assert_eq!(bytes.len() % 5, 0);
-    let groups =
-        bytes.chunks(5).map(|group| group.iter().fold(0_u64, |all, byte| all << 8 | u64::from(*byte)));
-    let letters = groups.flat_map(|group| (0..8).rev().map(move |at| (group >> (5 * at)) as usize & 31));
-    letters.map(|value| char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[value])).collect()
+    let mut text = String::new();
+    for group in bytes.chunks(5) {
+        let bits = group.iter().fold(0_u64, |all, byte| all << 8 | u64::from(*byte));
+        for at in (0..8).rev() {
+            let value = usize::try_from(bits >> (5 * at) & 31).unwrap();
+            text.push(char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[value]));
+        }
+    }
+    text
 }
