@@ -30,6 +30,7 @@ use crate::config::{Config, Report};
 use crate::deliver::DeliverError;
 use crate::detect::user::UserRules;
 use crate::render;
+use crate::store::StoreError;
 use crate::token::fetch::FetchError;
 use crate::token::hash::NoRandomness;
 
@@ -57,6 +58,9 @@ pub enum RuntimeError {
     /// The source could not be opened, or could not go on.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// Another sensor runs here.
+    #[error(transparent)]
+    Other(#[from] StoreError),
     /// No randomness for the secrets of the token stage.
     #[error(transparent)]
     Randomness(#[from] NoRandomness),

@@ -5,12 +5,14 @@
 
 pub mod attack;
 pub mod bench;
+pub mod bpf;
 pub mod capture;
 pub mod client;
 pub mod clock;
 pub mod demo;
 pub mod expect;
 pub mod golden;
+pub mod guest;
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,

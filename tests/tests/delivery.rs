@@ -171,7 +171,7 @@ fn what_a_receiver_missed_comes_after_a_crash() -> Result<()> {
     attack(service, &mint, "/orders/1")?;
     let Alert(missed) = first.next_alert()?;
     wait_for("the file", || Ok((!lines(&file)?.is_empty()).then_some(())))?;
-    drop(first.kill());
+    first.kill();
     let sent = receiver(TcpListener::bind(address)?);
     let mut second = Sensor::start(&config)?;
     let came = sent.recv_timeout(PATIENCE).context("it never came")?;

@@ -120,7 +120,7 @@ fn live_and_die(config: &Config, run: u32, seen: &mut BTreeMap<u64, String>) -> 
         note(seen, &sensor.line(PATIENCE).context("no alert")?)?;
     }
     std::thread::sleep(Duration::from_millis(u64::from(run * 7 % 23)));
-    sensor.kill().iter().try_for_each(|line| note(seen, line))
+    sensor.last_words().iter().try_for_each(|line| note(seen, line))
 }
 
 fn filed(path: &Path) -> Result<Vec<(u64, String)>> {

@@ -140,7 +140,7 @@ fn what_was_saved_before_a_crash_counts_after_it() -> Result<()> {
         "no size of the history"
     );
     ensure!(first.metric("process_resident_memory_bytes", "")? > 1e6, "no memory");
-    drop(first.kill());
+    first.kill();
     fs::write(history.with_extension("new"), "what a writer had written when it was killed")?;
 
     let mut second = Sensor::start(&config)?;

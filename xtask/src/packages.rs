@@ -31,6 +31,9 @@ const WANTED: &[(&str, &str, &str)] = &[
     ("ip", "iproute2", "tests in network namespaces"),
     ("ethtool", "ethtool", "tests in network namespaces"),
     ("prometheus-alertmanager", "prometheus-alertmanager", "tests of sinks on Alertmanager"),
+    ("qemu-system-x86_64", "qemu-system-x86", "tests in virtual machines"),
+    ("/bin/busybox", "busybox-static", "tests in virtual machines"),
+    ("bpftool", "bpftool", "tests of life on a host, tests in virtual machines"),
     ("clickhouse-server", "clickhouse-server", "tests of sinks on ClickHouse"),
 ];
 

@@ -43,9 +43,9 @@ const SHOW: Duration = Duration::from_secs(1);
 /// When capture cannot start or go on, or alerts cannot be written.
 pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     keep_memory_private();
+    let mut history = History::open(config.state.dir.as_deref(), config.state.save_every)?;
     let source = EbpfSource::open(&capture(config))?;
     let mut config = config.clone();
-    let mut history = History::open(config.state.dir.as_deref(), config.state.save_every);
     history.name_tokens(&mut config.tokens);
     let config = &config;
     let mut services = Services::start(config)?;
