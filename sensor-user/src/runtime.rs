@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the runtime is where clocks are read")]
 
+mod config_file;
 mod control;
 mod delivery;
 mod figures;
@@ -34,6 +35,7 @@ use crate::store::StoreError;
 use crate::token::fetch::FetchError;
 use crate::token::hash::NoRandomness;
 
+pub use config_file::ConfigFile;
 pub(crate) use delivery::node;
 pub use live::run;
 pub use replay::replay;
@@ -50,6 +52,8 @@ pub struct Options {
     pub rules: Arc<UserRules>,
     /// Reads the configuration again, for SIGHUP; a bad one is refused and the old one stays.
     pub reload: Box<dyn Fn() -> Result<Config, Report> + Send>,
+    /// The file whose changes are a SIGHUP by themselves.
+    pub watch: Option<ConfigFile>,
 }
 
 /// Why a run ended before its time.

@@ -21,6 +21,7 @@ pub mod guest;
     reason = "a simulation draws numbers of its own, all of them small"
 )]
 pub mod lab;
+pub mod manifests;
 pub mod mint;
 pub mod netns;
 #[expect(

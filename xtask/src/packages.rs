@@ -34,6 +34,8 @@ const WANTED: &[(&str, &str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86", "tests in virtual machines"),
     ("/bin/busybox", "busybox-static", "tests in virtual machines"),
     ("bpftool", "bpftool", "tests of life on a host, tests in virtual machines"),
+    ("/usr/share/doc/python3-venv", "python3-venv", "tests of the manifests"),
+    ("kubectl", "kubernetes-client", "tests of the manifests"),
     ("clickhouse-server", "clickhouse-server", "tests of sinks on ClickHouse"),
 ];
 

@@ -16,6 +16,7 @@ mod diagnostics;
 mod doctor;
 mod host;
 mod load;
+mod mounts;
 mod pending;
 mod records;
 
@@ -150,6 +151,13 @@ impl EbpfSource {
     /// [`SourceError::Kernel`] names the step, the kernel's answer and what to do about it.
     pub fn open(options: &Options) -> Result<Self, SourceError> {
         let cgroup = host::cgroup(options.cgroup.as_deref())?;
+        if options.cgroup.is_none() && host::is_own_part(&cgroup) {
+            tracing::warn!(
+                "{} shows this container alone, so that nothing else is watched: {}",
+                cgroup.display(),
+                host::OWN_PART
+            );
+        }
         let features = Features::probe();
         let mut programs = load::load(options, features)?;
         let ring = RingBuf::try_from(load::map(&mut programs, "RECORDS")?).map_err(load::unusable)?;

@@ -39,10 +39,14 @@ impl History {
             Ok(store) => store,
             Err(error @ StoreError::InUse(_)) => return Err(error),
             Err(error) => {
-                tracing::warn!("{error}; what detections learn is lost at a restart");
+                tracing::warn!("{error}; what detections learn is lost at a restart{}", remedy(&error));
                 None
             }
         };
+        if let Some((dir, mode)) = store.as_ref().and_then(|store| Some((store.dir(), store.exposed()?))) {
+            let dir = dir.display();
+            tracing::warn!("{dir} has mode {mode:o}: others may enter it; close it with chmod 700 {dir}");
+        }
         let (due, sizes) = (Instant::now() + every, Vec::new());
         Ok(Self { store, key: 0, every, due, taken: None, sizes, writing: None })
     }
@@ -192,6 +196,11 @@ fn keys(tokens: &Tokens) -> Option<Part> {
 
 fn part(saved: crate::detect::memory::Remembered) -> Part {
     Part { name: saved.name.to_owned(), version: saved.version, bytes: saved.bytes }
+}
+
+/// What to do about it, behind a message.
+fn remedy(error: &StoreError) -> String {
+    error.remedy().map(|remedy| format!("; {remedy}")).unwrap_or_default()
 }
 
 fn tell(done: std::io::Result<()>) {

@@ -48,7 +48,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     let mut config = config.clone();
     history.name_tokens(&mut config.tokens);
     let config = &config;
-    let mut services = Services::start(config)?;
+    let mut services = Services::start(config, options.watch.clone())?;
     let delivery = Delivery::start(history.dir(), config, options)?;
     let writer = Writer::start(config, &delivery, Hosts::new(source.cgroup().to_owned()))?;
     let records = Records::start(records::Plan {

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::RuntimeError;
+use super::config_file::{self, ConfigFile};
 use super::knowledge::{self, Change, Reader};
 use super::user_rules::Watching;
 use crate::alert::Marks;
@@ -175,7 +176,7 @@ pub(super) struct Services {
 
 impl Services {
     /// Starts the thread.
-    pub(super) fn start(config: &Config) -> Result<Self, RuntimeError> {
+    pub(super) fn start(config: &Config, file: Option<ConfigFile>) -> Result<Self, RuntimeError> {
         let board = Arc::new(Board::default());
         let (tell, news) = sync_channel(NEWS);
         let (stop, stopped) = watch::channel(false);
@@ -196,6 +197,9 @@ impl Services {
         let (publish, marks) = watch::channel(Arc::default());
         if let Some(dir) = &config.state.dir {
             events.spawn(read_marks(dir.clone(), publish));
+        }
+        if let Some(file) = file {
+            events.spawn(config_file::watch(file, tell.clone()));
         }
         let run = move || {
             runtime.block_on(signals.watch(tell, stopped));

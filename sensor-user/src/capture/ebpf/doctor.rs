@@ -39,7 +39,7 @@ const OLDEST: (u32, u32) = (5, 10);
 #[must_use]
 pub fn probe(cgroup: Option<&Path>) -> Vec<Check> {
     let root = host::cgroup(cgroup);
-    let mut checks = vec![kernel(), control_groups(&root)];
+    let mut checks = vec![kernel(), control_groups(&root, cgroup.is_none())];
     checks.extend(capabilities(&Standing::now()));
     checks.extend(features(Features::probe()));
     if let Ok(root) = root {
@@ -63,8 +63,13 @@ fn kernel() -> Check {
     }
 }
 
-fn control_groups(root: &Result<std::path::PathBuf, SourceError>) -> Check {
+/// `auto`: nobody named this tree, it was found.
+fn control_groups(root: &Result<std::path::PathBuf, SourceError>, auto: bool) -> Check {
     match root {
+        Ok(path) if auto && host::is_own_part(path) => {
+            let found = format!("{} shows this container alone", path.display());
+            check("cgroup v2", Status::Warn, found, host::OWN_PART)
+        }
         Ok(path) => check("cgroup v2", Status::Ok, path.display().to_string(), ""),
         Err(SourceError::Kernel { problem, remedy, .. }) => check("cgroup v2", Status::Fail, problem, remedy),
         Err(error) => check("cgroup v2", Status::Fail, error.to_string(), "mount /proc"),
@@ -80,9 +85,9 @@ fn capabilities(standing: &Standing) -> Vec<Check> {
             check(one.name, without, found, remedy)
         }
     };
-    let needed = host::NEEDED.into_iter().map(|needed| {
-        one(needed, Status::Fail, "not held", "run as root, or grant this capability")
-    });
+    let needed = host::NEEDED
+        .into_iter()
+        .map(|needed| one(needed, Status::Fail, "not held", "run as root, or grant this capability"));
     let names = host::NAMES.into_iter().map(|names| {
         let found = "not held: processes of other users are not named";
         one(names, Status::Warn, found, "grant this capability if you want their names")
@@ -109,9 +114,21 @@ fn features(features: Features) -> [Check; 3] {
         check(name, Status::Ok, found, "")
     };
     [
-        one("kernel: process behind a response", features.pid, "the process that listens is named (6.12 tells)"),
-        one("kernel: network namespace of new connections", features.netns_sockets, "it is not told (5.15 tells)"),
-        one("kernel: network namespace of old connections", features.netns_packets, "it is not told (6.14 tells)"),
+        one(
+            "kernel: process behind a response",
+            features.pid,
+            "the process that listens is named (6.12 tells)",
+        ),
+        one(
+            "kernel: network namespace of new connections",
+            features.netns_sockets,
+            "it is not told (5.15 tells)",
+        ),
+        one(
+            "kernel: network namespace of old connections",
+            features.netns_packets,
+            "it is not told (6.14 tells)",
+        ),
     ]
 }
 
