@@ -21,6 +21,7 @@ pub mod golden;
 pub mod lab;
 pub mod mint;
 pub mod netns;
+pub mod node;
 #[expect(
     clippy::indexing_slicing,
     clippy::print_stdout,

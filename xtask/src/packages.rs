@@ -31,6 +31,14 @@ const WANTED: &[(&str, &str, &str)] = &[
     ("ip", "iproute2", "tests in network namespaces"),
     ("ethtool", "ethtool", "tests in network namespaces"),
     ("prometheus-alertmanager", "prometheus-alertmanager", "tests of sinks on Alertmanager"),
+    ("runc", "runc", "the check of the image, tests of pods"),
+    ("containerd", "containerd", "tests of pods"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins", "tests of pods"),
+    ("iptables", "iptables", "tests of pods"),
+    ("skopeo", "skopeo", "tests of the image"),
+    ("/usr/share/ca-certificates/mozilla", "ca-certificates", "the image"),
+    ("lintian", "lintian", "tests of the Debian package"),
+    ("systemd-analyze", "systemd", "tests of the Debian package"),
     ("clickhouse-server", "clickhouse-server", "tests of sinks on ClickHouse"),
 ];
 
