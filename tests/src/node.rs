@@ -28,6 +28,8 @@ const PLUGINS: &str = "/usr/lib/cni";
 
 /// The node's own address, as a machine outside sees it.
 pub const NODE: &str = "192.0.2.1";
+/// The node's address on the bridge of its pods.
+pub const BRIDGE: &str = "10.213.0.1";
 /// A machine outside of the node.
 pub const OUTSIDE: &str = "192.0.2.2";
 
@@ -372,8 +374,8 @@ impl Drop for Node {
             let _ = ip(&format!("netns del {space}"));
         }
         // The shims' sockets lay there; it stays if it is somebody else's too.
-        for dir in ["/run/containerd/s", "/run/containerd/runc", "/run/containerd"] {
-            let _ = fs::remove_dir(dir);
+        for dir in ["s", "fifo", "runc/default", "runc", ""] {
+            let _ = fs::remove_dir(Path::new("/run/containerd").join(dir));
         }
     }
 }
