@@ -24,6 +24,7 @@ pub mod lab;
 pub mod manifests;
 pub mod mint;
 pub mod netns;
+pub mod node;
 #[expect(
     clippy::indexing_slicing,
     clippy::print_stdout,

@@ -266,7 +266,7 @@ impl Sensor {
         let mut config = config.clone();
         config.set("/metrics/listen", json!(metrics.to_string()));
         let file = config.write(dir.path())?;
-        let mut child = program
+        let child = program
             .arg("run")
             .arg("-c")
             .arg(&file)
@@ -276,6 +276,15 @@ impl Sensor {
             .stderr(Stdio::piped())
             .spawn()
             .context("start tokenscope")?;
+        Self::adopt(child, dir, metrics)
+    }
+
+    /// Takes over a process whose output, piped, is that of `tokenscope run -o json`, and which passes signals on to it.
+    /// Waits until it says that it captures. `dir` holds its configuration and lives as long.
+    ///
+    /// # Errors
+    /// When it ends, or stays silent.
+    pub fn adopt(mut child: Child, dir: TempDir, metrics: SocketAddr) -> Result<Self> {
         let stdout: ChildStdout = child.stdout.take().context("stdout")?;
         let stderr: ChildStderr = child.stderr.take().context("stderr")?;
         let mut sensor = Self {

@@ -1,6 +1,7 @@
 //! `cargo xtask`: builds, tests, demonstrates and measures Tokenscope.
 
 mod build;
+mod dist;
 mod docs;
 mod lab;
 mod packages;
@@ -30,6 +31,10 @@ enum Verb {
     Setup,
     /// Build the optimised sensor and say where it is
     Build,
+    /// Make a container image: an archive that containerd, Docker and podman load; the same bytes for the same source
+    Image(dist::image::Arguments),
+    /// Make a Debian package, with a systemd unit
+    Deb(dist::deb::Arguments),
     /// Build the kernel half alone
     Ebpf,
     /// Format, lints, every test; installs what the tests need where it can
@@ -75,6 +80,8 @@ fn main() -> Result<()> {
         Verb::Docs => docs::run(),
         Verb::Setup => setup::run(),
         Verb::Build => build::agent(),
+        Verb::Image(arguments) => dist::image::run(&arguments),
+        Verb::Deb(arguments) => dist::deb::run(&arguments),
         Verb::Ebpf => build::kernel_half(),
         Verb::Test { fast, all } => with_what_it_needs(|| test::run(fast, all)),
         Verb::Demo { cast } => with_what_it_needs(|| lab::demo(cast)),

@@ -36,6 +36,14 @@ const WANTED: &[(&str, &str, &str)] = &[
     ("bpftool", "bpftool", "tests of life on a host, tests in virtual machines"),
     ("/usr/share/doc/python3-venv", "python3-venv", "tests of the manifests"),
     ("kubectl", "kubernetes-client", "tests of the manifests"),
+    ("runc", "runc", "the check of the image, tests of pods"),
+    ("containerd", "containerd", "tests of pods"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins", "tests of pods"),
+    ("iptables", "iptables", "tests of pods"),
+    ("skopeo", "skopeo", "tests of the image"),
+    ("/usr/share/ca-certificates/mozilla", "ca-certificates", "the image"),
+    ("lintian", "lintian", "tests of the Debian package"),
+    ("systemd-analyze", "systemd", "tests of the Debian package"),
     ("clickhouse-server", "clickhouse-server", "tests of sinks on ClickHouse"),
 ];
 
