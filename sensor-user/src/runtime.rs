@@ -11,6 +11,7 @@ mod delivery;
 mod figures;
 mod history;
 mod hosts;
+mod identity;
 mod knowledge;
 mod life;
 mod live;
@@ -21,6 +22,7 @@ mod replay;
 mod services;
 mod settings;
 mod stages;
+mod unfinished;
 mod user_rules;
 mod writer;
 

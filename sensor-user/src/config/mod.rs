@@ -7,6 +7,7 @@
 pub mod control;
 pub mod docs;
 pub mod env;
+pub mod kubernetes;
 pub mod near;
 pub mod outputs;
 pub mod problem;
@@ -28,6 +29,7 @@ use crate::detect::About;
 use crate::token::settings::TokenSettings;
 
 pub use env::Environment;
+pub use kubernetes::Kubernetes;
 pub use outputs::{Format, Metrics, Spool, State, Stdout, Store, Sync};
 pub use problem::{Level, Problem, Report, Source, Span};
 pub use rules::{Alerts, RuleSettings};
@@ -82,6 +84,10 @@ pub struct Config {
     pub node: Option<String>,
     /// What every event of this node is labelled with, `name=value`.
     pub labels: Vec<String>,
+    /// Who names pods.
+    pub kubernetes: Kubernetes,
+    /// Which servers are watched.
+    pub watch: crate::enrich::watch::Wishes,
     /// How alerts wait for sinks.
     pub spool: Spool,
     /// What can be searched later.
@@ -276,6 +282,12 @@ impl Config {
         let doc = "Labels of every event of this node, name=value: sinks can pick by them.";
         let labels =
             s.words::<sinks::Label>("labels", Vec::new(), doc).iter().map(ToString::to_string).collect();
+        let doc =
+            "Where names of pods come from. Without them alerts have the pod's UID and the container's id.";
+        let kubernetes = s.section("kubernetes", doc, |s| Kubernetes::read(s, base));
+        let doc = "Which servers are watched. What is not known, such as a pod in its first moment, is.";
+        let watch = s.section("watch", doc, kubernetes::read_watch);
+        kubernetes::check(s, &kubernetes, &watch);
         let state = s.section("state", "What survives a restart of the sensor.", State::read);
         let spool = s.section("spool", "How alerts wait until every sink has them.", Spool::read);
         let store = s.section("store", "What can be searched later.", Store::read);
@@ -301,6 +313,8 @@ impl Config {
             state,
             node,
             labels,
+            kubernetes,
+            watch,
             spool,
             store,
             control,

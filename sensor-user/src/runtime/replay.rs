@@ -37,6 +37,9 @@ pub fn replay(
     if config.time_zone == Zone::System {
         config.time_zone = Zone::Named("UTC".to_owned());
     }
+    if config.watch.is_choosy() {
+        tracing::info!("`watch` is not obeyed: a capture file does not tell whose server answered");
+    }
     config.tokens = config.tokens.without_inquiries();
     let keys = super::services::fetch_once(&config.tokens)?;
     let verifier = Box::new(InStep::new(&config.tokens));
