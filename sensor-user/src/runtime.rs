@@ -11,6 +11,7 @@ mod delivery;
 mod figures;
 mod history;
 mod hosts;
+mod identity;
 mod knowledge;
 mod life;
 mod live;
@@ -21,6 +22,7 @@ mod replay;
 mod services;
 mod settings;
 mod stages;
+mod unfinished;
 mod user_rules;
 mod writer;
 
@@ -31,6 +33,7 @@ use crate::config::{Config, Report};
 use crate::deliver::DeliverError;
 use crate::detect::user::UserRules;
 use crate::render;
+use crate::store::StoreError;
 use crate::token::fetch::FetchError;
 use crate::token::hash::NoRandomness;
 
@@ -61,6 +64,9 @@ pub enum RuntimeError {
     /// The source could not be opened, or could not go on.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// Another sensor runs here.
+    #[error(transparent)]
+    Other(#[from] StoreError),
     /// No randomness for the secrets of the token stage.
     #[error(transparent)]
     Randomness(#[from] NoRandomness),

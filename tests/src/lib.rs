@@ -5,12 +5,14 @@
 
 pub mod attack;
 pub mod bench;
+pub mod bpf;
 pub mod capture;
 pub mod client;
 pub mod clock;
 pub mod demo;
 pub mod expect;
 pub mod golden;
+pub mod guest;
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
@@ -22,6 +24,7 @@ pub mod lab;
 pub mod manifests;
 pub mod mint;
 pub mod netns;
+pub mod node;
 #[expect(
     clippy::indexing_slicing,
     clippy::print_stdout,

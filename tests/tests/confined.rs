@@ -95,8 +95,14 @@ fn the_hosts_tree_is_told_from_the_containers() -> Result<()> {
     let alone = enter.replace("WHAT", r#"umount --lazy "$dir/host""#);
     let found = doctor(&alone, &config, "cgroup v2", &variables)?;
     ensure!(found["status"] == "warn", "{found}");
-    ensure!(found["text"].as_str().is_some_and(|text| text.ends_with("/container shows this container alone")), "{found}");
-    ensure!(found["remedy"].as_str().is_some_and(|text| text.contains("mount the host's /sys/fs/cgroup")), "{found}");
+    ensure!(
+        found["text"].as_str().is_some_and(|text| text.ends_with("/container shows this container alone")),
+        "{found}"
+    );
+    ensure!(
+        found["remedy"].as_str().is_some_and(|text| text.contains("mount the host's /sys/fs/cgroup")),
+        "{found}"
+    );
     Ok(())
 }
 
@@ -110,10 +116,25 @@ fn a_state_directory_that_cannot_be_had_is_told_with_a_remedy() -> Result<()> {
     let variables = [("place", place.path())];
     let config = json!({"state": {"dir": place.path().join("tokenscope")}});
     for (script, status, text, remedy) in [
-        (r#"mount -t tmpfs -o ro none "$place"; $doctor || true"#, "warn", "Read-only file system", "writable volume"),
-        (r#"mkdir -m 777 "$place/tokenscope"; touch "$place/tokenscope/x"; $doctor || true"#, "warn", "mode 777", "chmod 700"),
+        (
+            r#"mount -t tmpfs -o ro none "$place"; $doctor || true"#,
+            "warn",
+            "Read-only file system",
+            "writable volume",
+        ),
+        (
+            r#"mkdir -m 777 "$place/tokenscope"; touch "$place/tokenscope/x"; $doctor || true"#,
+            "warn",
+            "mode 777",
+            "chmod 700",
+        ),
         (r#"chown 1234 "$place/tokenscope"; $doctor || true"#, "warn", "belongs to user 1234", "chown"),
-        (r#"rm -r "$place/tokenscope"; touch "$place/tokenscope"; $doctor || true"#, "warn", "Not a directory", "a file is there"),
+        (
+            r#"rm -r "$place/tokenscope"; touch "$place/tokenscope"; $doctor || true"#,
+            "warn",
+            "Not a directory",
+            "a file is there",
+        ),
         (r#"rm "$place/tokenscope"; $doctor || true"#, "ok", "is made at the start", ""),
     ] {
         let found = doctor(script, &config, "state", &variables)?;
@@ -154,7 +175,8 @@ fn the_probes_find_the_sensor() -> Result<()> {
         .env("TOKENSCOPE_NODE", "node-7.example")
         .spawn()?;
     let outcome = probe(container, port);
-    let closed = fs::metadata(&state).map(|about| std::os::unix::fs::PermissionsExt::mode(&about.permissions()) & 0o777);
+    let closed = fs::metadata(&state)
+        .map(|about| std::os::unix::fs::PermissionsExt::mode(&about.permissions()) & 0o777);
     sensor::signal(child.id())?;
     let ended = child.wait()?;
     outcome?;
@@ -171,7 +193,8 @@ fn probe(container: &Value, port: u16) -> Result<()> {
         let path = get["path"].as_str().context("path")?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n");
         let deadline = clock::Deadline::after(PATIENCE);
-        let status = || anyhow::Ok(Client::connect(([127, 0, 0, 1], port).into())?.ask(request.as_bytes())?.status);
+        let status =
+            || anyhow::Ok(Client::connect(([127, 0, 0, 1], port).into())?.ask(request.as_bytes())?.status);
         while !status().is_ok_and(|status| status == 200) {
             ensure!(!deadline.is_over(), "{name} was never content");
             std::thread::park_timeout(std::time::Duration::from_millis(50));

@@ -25,40 +25,61 @@ fn toggles() -> Vec<(&'static str, Value)> {
         ("host network", json!({"hostNetwork": true, "metrics": {"port": 19464}})),
         ("service", json!({"service": {"enabled": true, "annotations": {"a": "b"}}})),
         ("network policy", json!({"networkPolicy": {"enabled": true}})),
-        ("network policy with sources", json!({"networkPolicy": {
-            "enabled": true,
-            "from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
-        }})),
+        (
+            "network policy with sources",
+            json!({"networkPolicy": {
+                "enabled": true,
+                "from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+            }}),
+        ),
         ("no priority class", json!({"priorityClass": {"create": false}})),
-        ("another's priority class", json!({"priorityClass": {"create": false, "name": "system-node-critical"}})),
+        (
+            "another's priority class",
+            json!({"priorityClass": {"create": false, "name": "system-node-critical"}}),
+        ),
         ("another's account", json!({"serviceAccount": {"create": false, "name": "watcher"}})),
         ("no roles", json!({"rbac": {"create": false}})),
         ("AppArmor of the runtime", json!({"appArmorProfile": {"type": "RuntimeDefault"}})),
-        ("AppArmor of ours", json!({"appArmorProfile": {"type": "Localhost", "localhostProfile": "tokenscope"}})),
-        ("seccomp of ours", json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "tokenscope.json"}})),
+        (
+            "AppArmor of ours",
+            json!({"appArmorProfile": {"type": "Localhost", "localhostProfile": "tokenscope"}}),
+        ),
+        (
+            "seccomp of ours",
+            json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "tokenscope.json"}}),
+        ),
         ("SELinux", json!({"seLinuxOptions": {"type": "spc_t"}})),
         ("a capability more", json!({"extraCapabilities": ["NET_RAW", "BPF"]})),
         ("IPv6", json!({"metrics": {"address": "::"}})),
         ("digest", json!({"image": {"digest": format!("sha256:{}", "0".repeat(64))}})),
         ("all of the nodes' workers at once", json!({"updateStrategy": {"maxUnavailable": 3}})),
         ("no tests", json!({"tests": {"enabled": false}})),
-        ("secrets", json!({
-            "extraEnv": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
-            "secretMounts": [{"name": "siem", "secretName": "siem-credentials"}],
-            "imagePullSecrets": [{"name": "registry"}],
-        })),
+        (
+            "secrets",
+            json!({
+                "extraEnv": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+                "secretMounts": [{"name": "siem", "secretName": "siem-credentials"}],
+                "imagePullSecrets": [{"name": "registry"}],
+            }),
+        ),
         ("rules", json!({"rules": {"one.yaml": "id: one\n", "two.yaml": "id: two\n"}})),
-        ("labels and places", json!({
-            "commonLabels": {"team": "security"}, "podLabels": {"p": "1"}, "podAnnotations": {"q": "2"},
-            "nodeSelector": {"pool": "a"}, "tolerations": [], "nameOverride": "sensor", "extraArgs": ["-v"],
-            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
-                {"matchExpressions": [{"key": "gpu", "operator": "DoesNotExist"}]},
-            ]}}},
-        })),
-        ("operator", json!({
-            "podMonitor": {"enabled": true, "labels": {"release": "p"}, "interval": "15s"},
-            "prometheusRule": {"enabled": true, "labels": {"release": "p"}},
-        })),
+        (
+            "labels and places",
+            json!({
+                "commonLabels": {"team": "security"}, "podLabels": {"p": "1"}, "podAnnotations": {"q": "2"},
+                "nodeSelector": {"pool": "a"}, "tolerations": [], "nameOverride": "sensor", "extraArgs": ["-v"],
+                "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                    {"matchExpressions": [{"key": "gpu", "operator": "DoesNotExist"}]},
+                ]}}},
+            }),
+        ),
+        (
+            "operator",
+            json!({
+                "podMonitor": {"enabled": true, "labels": {"release": "p"}, "interval": "15s"},
+                "prometheusRule": {"enabled": true, "labels": {"release": "p"}},
+            }),
+        ),
     ];
     let mut all = json!({});
     for (_, values) in one.iter().filter(|(name, _)| !name.starts_with("no ")) {
@@ -81,10 +102,8 @@ fn merge(into: &mut Value, from: &Value) {
 #[test]
 fn the_chart_passes_strict_lint() -> Result<()> {
     let toggles = toggles();
-    let questions: Vec<Value> = toggles
-        .iter()
-        .map(|(_, values)| json!({"do": "lint", "chart": chart(), "values": values}))
-        .collect();
+    let questions: Vec<Value> =
+        toggles.iter().map(|(_, values)| json!({"do": "lint", "chart": chart(), "values": values})).collect();
     for ((name, _), answer) in toggles.iter().zip(ask(&questions)?) {
         ensure!(answer["messages"] == json!([]), "{name}: {answer}");
     }
@@ -109,7 +128,8 @@ fn every_object_is_valid_on_three_versions() -> Result<()> {
         let unknown = answer["unknown"].as_array().context("unknown")?;
         let known: BTreeSet<&str> = unknown.iter().filter_map(Value::as_str).collect();
         let monitored = name == "operator" || name == "everything";
-        let expected = if monitored { BTreeSet::from(["PodMonitor", "PrometheusRule"]) } else { BTreeSet::new() };
+        let expected =
+            if monitored { BTreeSet::from(["PodMonitor", "PrometheusRule"]) } else { BTreeSet::new() };
         ensure!(known == expected, "{name} on {version}: no schema for {known:?}");
     }
     Ok(())
@@ -211,7 +231,8 @@ fn the_sensor_is_root_without_roots_powers() -> Result<()> {
     }
     let resources = json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}});
     ensure!(plain.container()?["resources"] == resources, "{}", plain.container()?["resources"]);
-    let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": "10%"}});
+    let strategy =
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": "10%"}});
     ensure!(plain.one("DaemonSet")?["spec"]["updateStrategy"] == strategy);
     Ok(())
 }
@@ -238,11 +259,17 @@ fn toggles_add_what_they_say() -> Result<()> {
         ensure!(context["capabilities"]["add"] == json!(expected), "{name}: {context}");
         ensure!(context["privileged"] == false && context["allowPrivilegeEscalation"] == false, "{name}");
         ensure!(rendered.pod()?["hostPID"] == wide, "{name}");
-        ensure!(!rendered.objects.iter().any(|object| object.to_string().contains(r#""privileged":true"#)), "{name}");
+        ensure!(
+            !rendered.objects.iter().any(|object| object.to_string().contains(r#""privileged":true"#)),
+            "{name}"
+        );
         let token = rendered.pod()?.to_string().contains("serviceAccountToken");
         let enriched = *name != "no enrichment";
         ensure!(token == enriched, "{name}: the token");
-        ensure!(rendered.all("ClusterRole").count() == usize::from(enriched && *name != "no roles"), "{name}: roles");
+        ensure!(
+            rendered.all("ClusterRole").count() == usize::from(enriched && *name != "no roles"),
+            "{name}: roles"
+        );
     }
     Ok(())
 }
@@ -300,8 +327,11 @@ fn only_what_needs_it_restarts_the_sensors() -> Result<()> {
         json!({"lists": {"denied_accounts": ["eve"]}}),
     ];
     let cold = [json!({"capture": {"ports": [80]}}), json!({"privacy": {"mask_addresses": true}})];
-    let questions: Vec<Value> =
-        [pods(json!({})), with_rules].into_iter().chain(hot.into_iter().map(pods)).chain(cold.map(pods)).collect();
+    let questions: Vec<Value> = [pods(json!({})), with_rules]
+        .into_iter()
+        .chain(hot.into_iter().map(pods))
+        .chain(cold.map(pods))
+        .collect();
     let answers = ask(&questions)?;
     let spec = |answer: &Value| anyhow::Ok(rendered(answer)?.one("DaemonSet")?["spec"]["template"].clone());
     let specs = answers.iter().map(spec).collect::<Result<Vec<Value>>>()?;
@@ -317,12 +347,16 @@ fn the_configuration_can_change_in_place() -> Result<()> {
     let container = rendered.container()?;
     let mounts = container["volumeMounts"].as_array().context("mounts")?;
     ensure!(mounts.iter().all(|mount| mount.get("subPath").is_none()), "{mounts:?}");
-    let writable: Vec<&str> =
-        mounts.iter().filter(|mount| mount["readOnly"] != true).filter_map(|m| m["mountPath"].as_str()).collect();
+    let writable: Vec<&str> = mounts
+        .iter()
+        .filter(|mount| mount["readOnly"] != true)
+        .filter_map(|m| m["mountPath"].as_str())
+        .collect();
     ensure!(writable == ["/run/tokenscope", "/var/lib/tokenscope"], "{writable:?}");
     let arguments = container["args"].as_array().context("args")?;
     ensure!(arguments.contains(&json!("--watch-config")), "{arguments:?}");
-    let path = container["env"].as_array().context("env")?.iter().find(|var| var["name"] == "TOKENSCOPE_CONFIG");
+    let path =
+        container["env"].as_array().context("env")?.iter().find(|var| var["name"] == "TOKENSCOPE_CONFIG");
     ensure!(path.is_some_and(|var| var["value"] == "/etc/tokenscope/config/config.yaml"));
     Ok(())
 }
@@ -352,7 +386,11 @@ fn the_sensor_takes_the_rendered_configuration() -> Result<()> {
         let rendered = rendered(&answer)?;
         let file = dir.path().join("config.yaml");
         fs::write(&file, rendered.config()?)?;
-        let done = sensor::command()?.args(["config", "check", "-c"]).arg(&file).env("KEY", "k".repeat(32)).output()?;
+        let done = sensor::command()?
+            .args(["config", "check", "-c"])
+            .arg(&file)
+            .env("KEY", "k".repeat(32))
+            .output()?;
         let said = String::from_utf8_lossy(&done.stderr);
         ensure!(done.status.success(), "{values}: {said}\n{}", rendered.config()?);
     }
@@ -402,7 +440,10 @@ fn what_the_operator_is_told_fits() -> Result<()> {
     }
     let endpoint = &monitor["podMetricsEndpoints"][0];
     ensure!(rendered.container()?["ports"][0]["name"] == endpoint["port"], "{endpoint}");
-    ensure!(endpoint["relabelings"][0] == json!({"targetLabel": "job", "replacement": "tokenscope"}), "{endpoint}");
+    ensure!(
+        endpoint["relabelings"][0] == json!({"targetLabel": "job", "replacement": "tokenscope"}),
+        "{endpoint}"
+    );
     let shipped = manifests::read(&workspace().join("deploy/prometheus/alerts.yaml"))?;
     ensure!(rendered.one("PrometheusRule")?["spec"] == shipped[0], "not the shipped rules");
     Ok(())
@@ -437,7 +478,8 @@ fn plain(mut object: Value) -> Value {
 
 /// What the defaults render to, without Helm's own tests, by file.
 fn base(rendered: &Rendered) -> Vec<(String, Value)> {
-    let ours = rendered.objects.iter().filter(|object| object["metadata"]["annotations"]["helm.sh/hook"].is_null());
+    let ours =
+        rendered.objects.iter().filter(|object| object["metadata"]["annotations"]["helm.sh/hook"].is_null());
     let file = |object: &Value| {
         let kind = object["kind"].as_str().unwrap_or_default().to_lowercase();
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
@@ -461,7 +503,8 @@ fn the_kustomize_base_is_what_the_chart_renders() -> Result<()> {
     }
     let listed = manifests::read(&dir.join("kustomization.yaml"))?;
     let files: Vec<Value> = objects.iter().map(|(file, _)| json!(file)).collect();
-    let listed: BTreeSet<String> = listed[0]["resources"].as_array().context("resources")?.iter().map(Value::to_string).collect();
+    let listed: BTreeSet<String> =
+        listed[0]["resources"].as_array().context("resources")?.iter().map(Value::to_string).collect();
     ensure!(listed == files.iter().map(Value::to_string).collect(), "{listed:?}");
     for (file, object) in objects {
         let there = manifests::read(&dir.join(&file))?;
@@ -473,7 +516,11 @@ fn the_kustomize_base_is_what_the_chart_renders() -> Result<()> {
 /// What kustomize itself makes of a directory.
 fn kustomize(dir: &str) -> Result<Vec<Value>> {
     let kubectl = find_program("kubectl").context("kubectl is missing: apt-get install kubernetes-client")?;
-    let done = Command::new(kubectl).arg("kustomize").arg(workspace().join(dir)).env("HOME", "/nonexistent").output()?;
+    let done = Command::new(kubectl)
+        .arg("kustomize")
+        .arg(workspace().join(dir))
+        .env("HOME", "/nonexistent")
+        .output()?;
     ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let answers = ask(&[json!({"do": "read", "text": String::from_utf8(done.stdout)?})])?;
     Ok(rendered(&answers[0])?.objects)
@@ -512,7 +559,9 @@ fn the_example_overlay_changes_what_it_says() -> Result<()> {
 #[test]
 fn what_removes_the_state_is_valid() -> Result<()> {
     let objects = manifests::read(&workspace().join("deploy/kubernetes/remove-state.yaml"))?;
-    for answer in ask(&VERSIONS.map(|version| json!({"do": "check", "objects": objects, "kubernetes": version})))? {
+    for answer in
+        ask(&VERSIONS.map(|version| json!({"do": "check", "objects": objects, "kubernetes": version})))?
+    {
         ensure!(answer["errors"] == json!([]), "{answer}");
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! `cargo xtask`: builds, tests, demonstrates and measures Tokenscope.
 
 mod build;
+mod dist;
 mod docs;
 mod lab;
 mod packages;
@@ -11,6 +12,7 @@ mod test;
 #[allow(unreachable_pub, reason = "a build script uses the same file")]
 mod toolchain;
 mod tools;
+mod vm;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -29,6 +31,10 @@ enum Verb {
     Setup,
     /// Build the optimised sensor and say where it is
     Build,
+    /// Make a container image: an archive that containerd, Docker and podman load; the same bytes for the same source
+    Image(dist::image::Arguments),
+    /// Make a Debian package, with a systemd unit
+    Deb(dist::deb::Arguments),
     /// Build the kernel half alone
     Ebpf,
     /// Format, lints, every test; installs what the tests need where it can
@@ -48,6 +54,8 @@ enum Verb {
     },
     /// Write the generated pages of docs/ anew
     Docs,
+    /// Boot the sensor on kernels from 5.10 on, and on this host's: capture tests, doctor, capabilities
+    Vm(vm::Arguments),
     /// Play labelled traffic to the sensor: recall, precision, false alarms and delay of every rule; fails below the goals
     Quality(quality::Arguments),
     /// Measure what the sensor costs a busy nginx, and how fast it reads captures
@@ -72,9 +80,12 @@ fn main() -> Result<()> {
         Verb::Docs => docs::run(),
         Verb::Setup => setup::run(),
         Verb::Build => build::agent(),
+        Verb::Image(arguments) => dist::image::run(&arguments),
+        Verb::Deb(arguments) => dist::deb::run(&arguments),
         Verb::Ebpf => build::kernel_half(),
         Verb::Test { fast, all } => with_what_it_needs(|| test::run(fast, all)),
         Verb::Demo { cast } => with_what_it_needs(|| lab::demo(cast)),
+        Verb::Vm(arguments) => with_what_it_needs(|| vm::run(&arguments)),
         Verb::Quality(arguments) => with_what_it_needs(|| quality::run(&arguments)),
         Verb::Bench { json, live, offline, quick } => {
             let flags = [(json, "--json"), (live, "--live"), (offline, "--offline"), (quick, "--quick")];

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use crate::packages;
 use crate::step::{Outcome, cargo, root, say, step};
 use crate::tools::Tools;
+use crate::vm;
 
 /// How many tests went which way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +50,12 @@ pub(crate) fn run(fast: bool, all: bool) -> Result<()> {
             }
             check(&outcome, true);
         }
+    }
+    if build.ok && !fast {
+        let kernels = vm::matrix(&vm::Arguments::default())?;
+        tally.passed += kernels.passed;
+        tally.failed += kernels.failed;
+        tally.skipped += kernels.skipped;
     }
     say(&format!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped));
     if tally.failed > 0 {

@@ -69,7 +69,8 @@ fn python(dir: &Path) -> Result<()> {
     if std::fs::read_to_string(&done).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    let made = step("make a Python for Helm", Command::new("python3").args(["-m", "venv", "--clear"]).arg(dir))?;
+    let made =
+        step("make a Python for Helm", Command::new("python3").args(["-m", "venv", "--clear"]).arg(dir))?;
     let mut pip = Command::new(dir.join("bin/python3"));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PYTHON);
     if made.ok && step("install Helm", &mut pip)?.ok {

@@ -9,6 +9,7 @@
 //! Raising the flag and *then* polling is what makes it sound: a record reserved before the poll shows in
 //! the poll, and one reserved after it sees the flag.
 
+mod blame;
 mod clock;
 mod counts;
 mod diagnostics;
@@ -33,6 +34,7 @@ use self::counts::Counts;
 pub use self::counts::Gauges;
 use self::diagnostics::Diagnostics;
 pub use self::doctor::{Check, Status, probe};
+pub use self::load::Features;
 use self::records::Reader;
 use super::{Grant, Input, Progress, Side, Source, SourceError};
 
@@ -89,6 +91,7 @@ pub struct EbpfSource {
     clock: BootClock,
     diagnostics: Option<Diagnostics>,
     cgroup: PathBuf,
+    features: Features,
     /// Nanoseconds since boot of the last housekeeping.
     kept_house: u64,
     pace: Pace,
@@ -155,7 +158,8 @@ impl EbpfSource {
                 host::OWN_PART
             );
         }
-        let mut programs = load::load(options)?;
+        let features = Features::probe();
+        let mut programs = load::load(options, features)?;
         let ring = RingBuf::try_from(load::map(&mut programs, "RECORDS")?).map_err(load::unusable)?;
         let sleeping = Array::try_from(load::map(&mut programs, "SLEEPING")?).map_err(load::unusable)?;
         let grants = HashMap::try_from(load::map(&mut programs, "GRANTS")?).map_err(load::unusable)?;
@@ -177,6 +181,7 @@ impl EbpfSource {
             clock,
             diagnostics,
             cgroup,
+            features,
             pace: Pace::Drowsy { flagged: false },
             crowd: 0,
         })
@@ -186,6 +191,12 @@ impl EbpfSource {
     #[must_use]
     pub fn cgroup(&self) -> &std::path::Path {
         &self.cgroup
+    }
+
+    /// What this kernel offers beyond the least that is needed.
+    #[must_use]
+    pub const fn features(&self) -> Features {
+        self.features
     }
 
     /// What each program cost so far; run counts stay 0 unless `kernel.bpf_stats_enabled` is set.

@@ -242,7 +242,7 @@ mod tests {
         let mut losses = Losses::default();
         losses.add("ring_full_request", 2);
         let mut all = metrics(&pipeline, &losses);
-        weight(&mut all, &History::open(None, Duration::from_secs(1)));
+        weight(&mut all, &History::open(None, Duration::from_secs(1)).unwrap());
         Reloads::begin().show(&mut all);
         crate::runtime::outward::staged(&mut all);
         all

@@ -31,20 +31,24 @@ pub(super) struct History {
 
 impl History {
     /// Opens the store. Without one the sensor runs all the same, and says what that costs.
-    pub(super) fn open(dir: Option<&Path>, every: Duration) -> Self {
-        let store = dir.and_then(|dir| match Store::open(dir) {
-            Ok(store) => Some(store),
+    ///
+    /// # Errors
+    /// When another sensor uses it: two that were not meant to run side by side would tell of everything twice.
+    pub(super) fn open(dir: Option<&Path>, every: Duration) -> Result<Self, StoreError> {
+        let store = match dir.map(Store::open).transpose() {
+            Ok(store) => store,
+            Err(error @ StoreError::InUse(_)) => return Err(error),
             Err(error) => {
                 tracing::warn!("{error}; what detections learn is lost at a restart{}", remedy(&error));
                 None
             }
-        });
+        };
         if let Some((dir, mode)) = store.as_ref().and_then(|store| Some((store.dir(), store.exposed()?))) {
             let dir = dir.display();
             tracing::warn!("{dir} has mode {mode:o}: others may enter it; close it with chmod 700 {dir}");
         }
         let (due, sizes) = (Instant::now() + every, Vec::new());
-        Self { store, key: 0, every, due, taken: None, sizes, writing: None }
+        Ok(Self { store, key: 0, every, due, taken: None, sizes, writing: None })
     }
 
     /// The directory of state, if this process alone uses it.

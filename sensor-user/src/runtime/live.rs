@@ -9,6 +9,7 @@ use super::delivery::Delivery;
 use super::figures::{self, Losses, Reloads};
 use super::history::History;
 use super::hosts::Hosts;
+use super::identity;
 use super::life::{LAST_ALERTS, LAST_RECORDS, LAST_VERDICTS, keep_memory_private};
 use super::past::Past;
 use super::records::{self, Records};
@@ -43,21 +44,23 @@ const SHOW: Duration = Duration::from_secs(1);
 /// When capture cannot start or go on, or alerts cannot be written.
 pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     keep_memory_private();
+    let mut history = History::open(config.state.dir.as_deref(), config.state.save_every)?;
     let source = EbpfSource::open(&capture(config))?;
     let mut config = config.clone();
-    let mut history = History::open(config.state.dir.as_deref(), config.state.save_every);
     history.name_tokens(&mut config.tokens);
     let config = &config;
-    let mut services = Services::start(config, options.watch.clone())?;
+    let hosts = Hosts::new(source.cgroup().to_owned());
+    let mut services = Services::start(config, options.watch.clone(), Arc::clone(&hosts.cluster))?;
+    let identity = identity::Watching::start(hosts.clone(), config.watch.clone())?;
     let delivery = Delivery::start(history.dir(), config, options)?;
-    let writer = Writer::start(config, &delivery, Hosts::new(source.cgroup().to_owned()))?;
+    let writer = Writer::start(config, &delivery, hosts.clone(), identity.tally.clone())?;
     let records = Records::start(records::Plan {
         dir: records::dir(config, history.dir()),
         bounds: records::bounds(config),
         veil: settings::veil(config),
         privacy: settings::privacy(config),
         spool: delivery.spool.clone(),
-        hosts: Hosts::new(source.cgroup().to_owned()),
+        hosts,
     })?;
     let overview = Arc::clone(&services.board) as Arc<dyn Overview>;
     let past = Past::of(config, history.dir());
@@ -66,6 +69,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     let settings = settings::of(config);
     let mut pipeline = Pipeline::new(settings.clone(), Box::new(pool))?;
     history.restore(&mut pipeline);
+    pipeline.chosen.ask();
     pipeline.know(services.knowledge());
     let stages = Stages::default();
     pipeline.time(Box::new(stages.stopwatch()));
@@ -74,8 +78,10 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
         source,
         pipeline,
         settings,
+        began_with: config.clone(),
         verdicts,
         services,
+        identity,
         writer,
         records,
         delivery,
@@ -122,8 +128,11 @@ struct Live {
     pipeline: Pipeline,
     /// What the pipeline was made with.
     settings: Settings,
+    /// The configuration at the start.
+    began_with: Config,
     verdicts: Receiver<Verdict>,
     services: Services,
+    identity: identity::Watching,
     writer: Writer,
     records: Records,
     delivery: Delivery,
@@ -216,6 +225,7 @@ impl Live {
             self.writer.send(event);
         }
         self.writer.push();
+        self.identity.step(&mut self.pipeline.chosen);
         self.records.hand_over(&mut self.out.exchanges, &mut self.pipeline);
     }
 
@@ -240,9 +250,11 @@ impl Live {
         match replaced {
             Ok(()) => {
                 self.delivery.reconfigure(&config, options);
-                tracing::info!(
-                    "configuration reloaded; capture, flows, http, alerts, spool and metrics change at the next start"
-                );
+                tracing::info!("configuration reloaded");
+                let fixed = self.began_with.fixed_differences(&config);
+                if !fixed.is_empty() {
+                    tracing::warn!("restart the sensor for what has changed in: {}", fixed.join(", "));
+                }
             }
             Err(error) => tracing::error!("the configuration was not reloaded, the old one stays: {error}"),
         }
@@ -261,6 +273,8 @@ impl Live {
         }
         self.settings = new;
         self.services.know_by(config);
+        self.services.follow_by(config);
+        self.identity.wish(config.watch.clone());
         Ok(())
     }
 
@@ -278,6 +292,7 @@ impl Live {
         outward::metrics(&mut all, &self.delivery, &self.writer);
         self.records.metrics(&mut all);
         self.control.metrics(&mut all);
+        self.identity.metrics(&mut all, self.pipeline.chosen.skipped);
         all.extend(self.stages.metrics());
         self.services.board.show(all);
     }

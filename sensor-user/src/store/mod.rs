@@ -59,7 +59,10 @@ pub struct Store {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process has it.
-    #[error("another sensor uses {0}: give this one a `state.dir` of its own")]
+    #[error(
+        "another sensor runs here and uses {0}: stop it first; to run both, and have two alerts of everything, give this \
+         one a `state.dir`, a `control.socket` and a `metrics.listen` of its own"
+    )]
     InUse(PathBuf),
     /// It cannot be read or written.
     #[error("{what} {path}: {cause}")]

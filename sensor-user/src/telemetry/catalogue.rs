@@ -208,6 +208,17 @@ catalogue! {
         SINK_SECONDS: Histogram "tokenscope_sink_delivery_seconds" ["sink"] "What a delivery takes.";
         DEAD_LETTERS: Gauge "tokenscope_dead_letters" ["sink"] "Events that a sink refused for good and that nobody has taken out yet.";
     }
+    "Identity of workloads" {
+        IDENTITY_ALERTS: Counter "tokenscope_identity_alerts_total" ["identity"] "Events of alerts, by how far it was known who answered: known, pending, gone, host, unknown.";
+        IDENTITY_COMPLETED: Counter "tokenscope_identity_completed_total" [] "Alerts that were told again because the name of their pod had come.";
+        IDENTITY_SYNCED: Gauge "tokenscope_identity_synced" [] "1 while names of pods come from the Kubernetes API; 0 if they are out of date, or not asked for.";
+        IDENTITY_PODS: Gauge "tokenscope_identity_pods" ["state"] "Pods of this node whose names are known: live, and gone for at most ten minutes.";
+        IDENTITY_FAILURES: Counter "tokenscope_identity_watch_failures_total" ["reason"] "Failures of the watch of pods, by reason: unauthorized, forbidden, expired, unreachable, malformed, other.";
+        IDENTITY_CGROUPS: Gauge "tokenscope_identity_cgroups" ["state"] "Cgroups that are known: live, and gone for at most ten minutes.";
+        IDENTITY_WALKS: Counter "tokenscope_identity_walks_total" ["kind"] "Walks through the cgroup tree: of what has changed, of the whole.";
+        IDENTITY_REFUSED: Counter "tokenscope_identity_refused_total" ["kind"] "What found no room to be known: pod, cgroup.";
+        UNWATCHED: Counter "tokenscope_unwatched_exchanges_total" [] "Exchanges that were not judged because `watch` or their pod's owner says so.";
+    }
     "Store and stream" {
         STORE_BYTES: Gauge "tokenscope_store_bytes" [] "Bytes of the store on disk.";
         STORE_ROWS: Gauge "tokenscope_store_rows" ["table"] "Rows of the store, by table: events of alerts and incidents; uses of tokens in the part that is written to.";

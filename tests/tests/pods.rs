@@ -1,0 +1,288 @@
+//! The sensor as a pod among pods: its image under containerd and runc, with three capabilities and a read-only root;
+//! services in pods of their own, reached from pods, through NAT, over loopback and by probes. Each request must be one
+//! record, of the right pod and container, from the right client.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+use tests::attack::Attack;
+use tests::client::{Client, get};
+use tests::clock::{self, Deadline};
+use tests::mint::Mint;
+use tests::node::{BRIDGE, Driver, NODE, Node, OUTSIDE, Pod, Program};
+use tests::sensor::{Alert, Config, Sensor};
+use tests::server::free_port;
+use tests::{sensor, skip};
+
+/// Where services listen in their pods, and where the part behind a sidecar does.
+const PORT: u16 = 18_080;
+const BEHIND: u16 = 18_090;
+
+/// The capabilities that containerd gives a container unasked; the sensor gets none of them.
+const UNASKED: [&str; 14] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
+];
+
+/// A sidecar: it listens on the pod's address and asks the service over loopback, or a service in another pod.
+const SIDECAR: &str = "daemon off; master_process off; pid /tmp/pid; error_log stderr; events {}
+http {
+  access_log off; client_body_temp_path /tmp/1; proxy_temp_path /tmp/2; fastcgi_temp_path /tmp/3;
+  uwsgi_temp_path /tmp/4; scgi_temp_path /tmp/5;
+  server {
+    listen @PORT@;
+    proxy_http_version 1.1; proxy_set_header Connection \"\";
+    location / { proxy_pass http://127.0.0.1:@BEHIND@; }
+    location /peer/ { proxy_pass http://@PEER@/orders/; }
+  }
+}
+";
+
+/// One record: who was asked, at which port, by whom.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Record {
+    container: String,
+    pod: String,
+    client: String,
+    port: u64,
+}
+
+impl Record {
+    fn of(alert: &Alert) -> Self {
+        let text =
+            |pointer: &str| alert.0.pointer(pointer).and_then(|v| v.as_str()).unwrap_or_default().to_owned();
+        Self {
+            container: text("/evidences/0/container/uid"),
+            pod: text("/evidences/0/container/pod_uuid"),
+            client: alert.client().to_owned(),
+            port: alert.server_port().unwrap_or_default(),
+        }
+    }
+}
+
+/// What was asked so far: forged requests by record, and every request.
+#[derive(Debug, Default)]
+struct Asked {
+    forged: BTreeMap<Record, u64>,
+    requests: u64,
+}
+
+impl Asked {
+    /// Sends a forged request with a token of its own; `seen` are the sockets at which a server received it.
+    fn forged(
+        &mut self,
+        mint: &Mint,
+        to: SocketAddr,
+        path: &str,
+        seen: &[(&str, &Pod, &str, u16)],
+    ) -> Result<()> {
+        let token = Attack::AlgNone.token(mint, &format!("mallory{}", self.requests))?;
+        let status = Client::connect(to)?.ask(&get(path, Some(&token)))?.status;
+        ensure!(status == 401, "{path} at {to} answered {status}");
+        self.count(seen);
+        Ok(())
+    }
+
+    fn count(&mut self, seen: &[(&str, &Pod, &str, u16)]) {
+        for (container, pod, client, port) in seen {
+            let record = Record {
+                container: (*container).to_owned(),
+                pod: pod.uid.clone(),
+                client: (*client).to_owned(),
+                port: (*port).into(),
+            };
+            *self.forged.entry(record).or_default() += 1;
+            self.requests += 1;
+        }
+    }
+}
+
+/// The image of the program under test.
+fn image(dir: &Path) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let near = own.ancestors().skip(1).take(2).map(|dir| dir.join("xtask")).find(|file| file.is_file());
+    let xtask =
+        near.context("xtask is not built: run `cargo xtask test`, or `cargo build -p xtask` first")?;
+    let archive = dir.join("image.tar");
+    let mut make = Command::new(xtask);
+    make.args(["image", "--no-check", "--binary"]).arg(sensor::binary()?).arg("--tar").arg(&archive);
+    let done = make.output()?;
+    ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    Ok(archive)
+}
+
+fn cgroup2() -> Result<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let found = fields.find(|fields| fields.get(2) == Some(&"cgroup2")).context("cgroup v2")?;
+    Ok(found.get(1).copied().unwrap_or_default().to_owned())
+}
+
+/// Starts the sensor's pod and waits until it captures; its page is at the pod's address.
+fn watch(node: &Node, mint: &Mint, archive: &Path) -> Result<Sensor> {
+    let image = node.load(archive)?;
+    ensure!(image.starts_with("docker.io/library/tokenscope:"), "it is called {image}");
+    let pod = node.pod(Driver::Systemd, &[])?;
+    let dir = tempfile::Builder::new().prefix("sensor-").tempdir()?;
+    let mut config = Config::new(mint)?.ports(&[PORT, BEHIND]);
+    config.set("/state/dir", json!("/var/lib/tokenscope"));
+    config.set("/control/socket", json!("/run/tokenscope/control.sock"));
+    config.set("/metrics/listen", json!("0.0.0.0:9464"));
+    let file = config.write(dir.path())?;
+    let text = std::fs::read_to_string(&file)?;
+    std::fs::write(&file, text.replace(&dir.path().to_string_lossy().into_owned(), "/etc/tokenscope"))?;
+    for name in ["state", "run"] {
+        std::fs::create_dir(dir.path().join(name))?;
+    }
+    let bind = |from: &str, to: &str, mode: &str| {
+        format!("--mount=type=bind,src={from},dst={to},options=rbind:{mode}")
+    };
+    let at = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+    let mut flags = vec![
+        "--read-only".to_owned(),
+        "--env=LAB_FINGERPRINT_KEY=a key that is fixed for tests only".to_owned(),
+        bind(&cgroup2()?, "/sys/fs/cgroup", "ro"),
+        bind(&at(""), "/etc/tokenscope", "ro"),
+        bind(&at("state"), "/var/lib/tokenscope", "rw"),
+        bind(&at("run"), "/run/tokenscope", "rw"),
+    ];
+    flags.extend(UNASKED.map(|name| format!("--cap-drop=CAP_{name}")));
+    flags.extend(["BPF", "PERFMON", "NET_ADMIN"].map(|name| format!("--cap-add=CAP_{name}")));
+    let words = ["/usr/bin/tokenscope", "run", "-o", "json"];
+    let mut command = node.foreground(&pod, &image, &flags, &words)?;
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let page = SocketAddr::new(pod.address, 9464);
+    let sensor = Sensor::adopt(child, dir, page)?;
+    // As the kubelet asks: until it is ready.
+    let deadline = Deadline::after(Duration::from_secs(30));
+    while node.here(|| Ok(Client::connect(page)?.ask(&get("/readyz", None))?.status))? != 200 {
+        ensure!(!deadline.is_over(), "the sensor is not ready");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(sensor)
+}
+
+/// The order service on Python.
+fn orders(mint: &Mint, host: &str, port: u16) -> Result<Program> {
+    let words = ["/usr/bin/python3", "/srv/api.py", &port.to_string(), "/data/jwks.json"].map(str::to_owned);
+    let files = vec![("jwks.json".to_owned(), mint.jwks()?.to_string())];
+    Ok(Program { words: words.into(), environment: vec![format!("HOST={host}")], files })
+}
+
+/// nginx in front of it.
+fn sidecar(peer: SocketAddr) -> Program {
+    let config = SIDECAR.replace("@PORT@", &PORT.to_string()).replace("@BEHIND@", &BEHIND.to_string());
+    let config = config.replace("@PEER@", &peer.to_string());
+    let words = ["/usr/sbin/nginx", "-e", "stderr", "-c", "/data/nginx.conf"].map(str::to_owned);
+    Program { words: words.into(), files: vec![("nginx.conf".to_owned(), config)], ..Program::default() }
+}
+
+/// Waits until a container listens. The attempts carry no request.
+fn await_port(node: &Node, pod: &Pod, id: &str, to: SocketAddr) -> Result<()> {
+    let deadline = Deadline::after(Duration::from_secs(60));
+    while node.inside(pod, || Ok(std::net::TcpStream::connect(to)?)).is_err() {
+        ensure!(!deadline.is_over(), "{to} does not listen: {}", node.said(id));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+#[test]
+fn each_request_between_pods_is_one_record_of_the_right_pod() -> Result<()> {
+    let missing = sensor::missing().or_else(Node::missing);
+    let missing = missing.or_else(|| tests::server::Kind::Nginx.missing());
+    if let Some(why) = missing {
+        skip("pods::each_request_between_pods_is_one_record_of_the_right_pod", &why);
+        return Ok(());
+    }
+    let mint = Mint::at(clock::now())?;
+    let node = Node::start()?;
+    let dir = tempfile::tempdir()?;
+    let archive = image(dir.path())?;
+
+    // One service is there before the sensor, the other comes after it.
+    let forwarded = free_port()?;
+    let web = node.pod(Driver::Cgroupfs, &[(forwarded, PORT)])?;
+    let web_app = node.run(&web, &orders(&mint, "0.0.0.0", PORT)?)?;
+    let web_at = SocketAddr::new(web.address, PORT);
+    await_port(&node, &web, &web_app, web_at)?;
+    let mut sensor = watch(&node, &mint, &archive)?;
+    let front = node.pod(Driver::Systemd, &[])?;
+    let behind = node.run(&front, &orders(&mint, "127.0.0.1", BEHIND)?)?;
+    let proxy = node.run(&front, &sidecar(web_at))?;
+    let front_at = SocketAddr::new(front.address, PORT);
+    await_port(&node, &front, &behind, SocketAddr::from(([127, 0, 0, 1], BEHIND)))?;
+    await_port(&node, &front, &proxy, front_at)?;
+    let visitor = node.pod(Driver::Cgroupfs, &[])?;
+    let (visitor_ip, front_ip) = (visitor.address.to_string(), front.address.to_string());
+
+    let mut asked = Asked::default();
+    // Probes, as the kubelet sends them: no token, so no alert, but each is an exchange.
+    for at in [web_at, front_at] {
+        for _ in 0..3 {
+            let status = node.here(|| Ok(Client::connect(at)?.ask(&get("/health", None))?.status))?;
+            ensure!(status == 200, "/health answered {status}");
+        }
+    }
+    // Those to the front go on to what is behind it.
+    asked.requests += 3 + 2 * 3;
+    // From outside through NAT: the client is the machine outside.
+    let node_at: SocketAddr = format!("{NODE}:{forwarded}").parse()?;
+    for _ in 0..4 {
+        node.outside(|| asked.forged(&mint, node_at, "/orders/7", &[(&web_app, &web, OUTSIDE, PORT)]))?;
+    }
+    // Pod to pod: directly, and through the node's port. There the node puts its own address in place of the pod's, or
+    // the answer would go past the NAT: so the service sees the node.
+    for (to, client) in [(web_at, &*visitor_ip), (node_at, BRIDGE)] {
+        for _ in 0..3 {
+            node.inside(&visitor, || {
+                asked.forged(&mint, to, "/orders/7", &[(&web_app, &web, client, PORT)])
+            })?;
+        }
+    }
+    // To a sidecar, and over loopback to the service beside it: two sockets, two records.
+    for _ in 0..3 {
+        let both = [(&*proxy, &front, &*visitor_ip, PORT), (&*behind, &front, "127.0.0.1", BEHIND)];
+        node.inside(&visitor, || asked.forged(&mint, front_at, "/orders/7", &both))?;
+    }
+    // A pod asks another on behalf of a third.
+    for _ in 0..2 {
+        let both = [(&*proxy, &front, &*visitor_ip, PORT), (&*web_app, &web, &*front_ip, PORT)];
+        node.inside(&visitor, || asked.forged(&mint, front_at, "/peer/7", &both))?;
+    }
+
+    let mut alerts = Vec::new();
+    let total: u64 = asked.forged.values().sum();
+    while (alerts.len() as u64) < total {
+        alerts.push(sensor.next_alert()?);
+    }
+    let ended = sensor.stop()?;
+    alerts.extend(ended.alerts.iter().cloned());
+    let mut got: BTreeMap<Record, u64> = BTreeMap::new();
+    for alert in alerts.iter().filter(|alert| alert.rule() == "alg-none") {
+        *got.entry(Record::of(alert)).or_default() += alert.count();
+    }
+    ensure!(got == asked.forged, "expected {:#?}\ngot {got:#?}\n{}", asked.forged, ended.stderr);
+    let others: BTreeSet<&str> = alerts.iter().map(Alert::rule).filter(|rule| *rule != "alg-none").collect();
+    ensure!(others.is_empty(), "{others:?}");
+    let watched = format!("watched: {} exchanges", asked.requests);
+    ensure!(ended.stderr.contains(&watched), "no {watched:?} in {}", ended.stderr);
+    Ok(())
+}
