@@ -21,6 +21,7 @@ pub mod guest;
     reason = "a simulation draws numbers of its own, all of them small"
 )]
 pub mod lab;
+#[expect(clippy::indexing_slicing, reason = "a JSON value answers null for what it has not")]
 pub mod manifests;
 pub mod mint;
 pub mod netns;

@@ -1,6 +1,8 @@
 //! The sensor in surroundings like a pod's: which cgroup tree it takes, what it says of a state directory that it cannot
 //! have, and a configuration that changes as the kubelet changes it.
 
+#![allow(clippy::indexing_slicing, reason = "a JSON value answers null for what it has not")]
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -271,5 +273,31 @@ fn a_closed_configuration_is_told_with_its_owner() -> Result<()> {
     let said = String::from_utf8_lossy(&done.stderr);
     ensure!(done.status.code() == Some(2), "{}: {said}", done.status);
     ensure!(said.contains("it belongs to user 1234 with mode 600, and this is user 0"), "{said}");
+    Ok(())
+}
+
+/// What a container runtime's filter forbids is told as such, by `doctor` and at the start.
+#[test]
+fn a_filter_that_forbids_bpf_is_named() -> Result<()> {
+    if let Some(why) = sensor::missing() {
+        skip("confined::a_filter_that_forbids_bpf_is_named", &why);
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    for arguments in [&["doctor"][..], &["run"]] {
+        let done = Command::new("python3")
+            .arg(tests::service("no_bpf.py"))
+            .arg(sensor::binary()?)
+            .args(arguments)
+            .env("TOKENSCOPE_STATE__DIR", dir.path())
+            .env("TOKENSCOPE_CONTROL__SOCKET", "off")
+            .env("TOKENSCOPE_METRICS__LISTEN", "off")
+            .output()
+            .context("run python3")?;
+        let said = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
+        ensure!(done.status.code() == Some(1), "{arguments:?}: {}: {said}", done.status);
+        ensure!(said.contains("Operation not permitted"), "{arguments:?}: {said}");
+        ensure!(said.contains("the seccomp profile must allow bpf(2)"), "{arguments:?}: {said}");
+    }
     Ok(())
 }

@@ -3,16 +3,17 @@
 //!
 //! `BLESS=1 cargo test -p tests --test deploy` writes the base and the copy of the alert rules anew.
 
+#![allow(clippy::indexing_slicing, reason = "a JSON value answers null for what it has not")]
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tests::manifests::{self, Rendered, VERSIONS, ask, chart, render, render_question, rendered};
 use tests::server::find_program;
-use tests::{sensor, skip, workspace};
+use tests::{sensor, workspace};
 
 /// Values that turn on what is off, each by itself and all at once.
 fn toggles() -> Vec<(&'static str, Value)> {

@@ -35,12 +35,12 @@ pub fn examine(dir: &Path) -> Result<Found, StoreError> {
         cause,
     };
     let there = dir.ancestors().find(|path| fs::symlink_metadata(path).is_ok()).unwrap_or(Path::new("."));
-    if let Err(errno) = access(there, Access::WRITE_OK | Access::EXEC_OK) {
-        return Err(failed(there, errno.into()));
-    }
     let about = fs::metadata(there).map_err(|cause| failed(there, cause))?;
     if !about.is_dir() {
-        return Err(failed(there, io::ErrorKind::NotADirectory.into()));
+        return Err(failed(there, rustix::io::Errno::NOTDIR.into()));
+    }
+    if let Err(errno) = access(there, Access::WRITE_OK | Access::EXEC_OK) {
+        return Err(failed(there, errno.into()));
     }
     if there != dir {
         return Ok(Found::ToBeMade);
@@ -132,7 +132,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
-        set_mode(&file, 0o700);
         for path in [file.clone(), file.join("below")] {
             let error = examine(&path).unwrap_err();
             assert!(error.remedy().is_some_and(|remedy| remedy.contains("a file is there")), "{error}");
