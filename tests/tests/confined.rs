@@ -248,3 +248,28 @@ fn a_config_map_that_changes_is_taken_over_and_a_bad_one_is_refused() -> Result<
     sensor.stop()?;
     Ok(())
 }
+
+/// Root without `CAP_DAC_OVERRIDE`, as in a pod, may not read what belongs to somebody else.
+#[test]
+fn a_closed_configuration_is_told_with_its_owner() -> Result<()> {
+    if !tests::is_root() {
+        skip("confined::a_closed_configuration_is_told_with_its_owner", "giving files away needs root");
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("config.yaml");
+    fs::write(&file, "labels: [a=1]")?;
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    std::os::unix::fs::chown(&file, Some(1234), None)?;
+    let done = Command::new("setpriv")
+        .arg("--bounding-set=-dac_override,-dac_read_search")
+        .arg(sensor::binary()?)
+        .args(["config", "check", "-c"])
+        .arg(&file)
+        .output()
+        .context("run setpriv")?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    ensure!(done.status.code() == Some(2), "{}: {said}", done.status);
+    ensure!(said.contains("it belongs to user 1234 with mode 600, and this is user 0"), "{said}");
+    Ok(())
+}

@@ -18,6 +18,7 @@ pub mod show;
 pub mod sinks;
 pub mod tokens;
 pub mod traffic;
+mod unreadable;
 pub mod user;
 pub mod word;
 pub mod yaml;
@@ -159,7 +160,8 @@ pub fn load(
 }
 
 fn read_file(path: &Path) -> Result<String, String> {
-    let tell = |error: std::io::Error| format!("cannot read the configuration: {error}");
+    let tell =
+        |error: std::io::Error| format!("cannot read the configuration: {}", unreadable::why(path, &error));
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(tell)?;
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(tell)?;
