@@ -53,7 +53,8 @@ fn neither_programs_nor_alerts_are_left_behind() -> Result<()> {
     let state = tempfile::tempdir()?;
     let config = config(&mint, service, state.path())?;
     let mut numbers = Vec::new();
-    for (attack, killed) in [(Attack::AlgNone, true), (Attack::Psychic, true), (Attack::BadSignature, false)] {
+    for (attack, killed) in [(Attack::AlgNone, true), (Attack::Psychic, true), (Attack::BadSignature, false)]
+    {
         let mut sensor = Sensor::start(&config)?;
         let held = Held::by(sensor.pid())?;
         ensure!(held.links.len() == 3, "a link a program: {held:?}");
@@ -72,7 +73,10 @@ fn neither_programs_nor_alerts_are_left_behind() -> Result<()> {
     let all = sensor::run(&["tail", "-n", "20", "-o", "json", "-c", &path.to_string_lossy()])?;
     let all = sensor::alerts(&String::from_utf8(all.stdout)?)?;
     let rules = sensor::rules(&all);
-    ensure!(["alg-none", "psychic-signature", "signature-invalid"].iter().all(|r| rules.contains(r)), "{rules:?}");
+    ensure!(
+        ["alg-none", "psychic-signature", "signature-invalid"].iter().all(|r| rules.contains(r)),
+        "{rules:?}"
+    );
     last.stop()?;
     Ok(())
 }

@@ -32,7 +32,8 @@ pub(super) fn pass() -> Vec<u8> {
     let names = ["", "cgroup_skb/ingress", "license", ".symtab", ".strtab", NAME];
     let strings: Vec<u8> = names.iter().flat_map(|name| name.bytes().chain([0])).collect();
     let at = |name: &str| -> u32 {
-        let before = names.iter().take_while(|other| **other != name).map(|other| other.len() + 1).sum::<usize>();
+        let before =
+            names.iter().take_while(|other| **other != name).map(|other| other.len() + 1).sum::<usize>();
         u32::try_from(before).unwrap_or_default()
     };
     let plain = |name, flags, bytes: &[u8]| Section {

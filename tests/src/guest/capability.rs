@@ -79,7 +79,8 @@ impl Loss {
                     (seen.process_of_root, "processes of root"),
                     (seen.process_of_others, "processes of other users"),
                 ];
-                let lost: Vec<&str> = lost.iter().filter(|(there, _)| !there).map(|(_, what)| *what).collect();
+                let lost: Vec<&str> =
+                    lost.iter().filter(|(there, _)| !there).map(|(_, what)| *what).collect();
                 format!("no names of {}", lost.join(", "))
             }
         }
@@ -91,7 +92,10 @@ pub(super) fn table() -> Result<Told> {
     let scene = Scene::new()?;
     let names: Vec<&str> = CONSIDERED.iter().map(|(name, _)| *name).collect();
     let whole = scene.play(restricted(&names)?)?;
-    ensure!(whole == (Seen { attacks: true, container: true, process_of_root: true, process_of_others: true }), "{whole:?}");
+    ensure!(
+        whole == (Seen { attacks: true, container: true, process_of_root: true, process_of_others: true }),
+        "{whole:?}"
+    );
     let mut losses = Vec::new();
     for dropped in &names {
         let rest: Vec<&str> = names.iter().copied().filter(|name| name != dropped).collect();
@@ -117,7 +121,8 @@ fn smallest(scene: &Scene, losses: &[(&'static str, Loss)], whole: Seen) -> Resu
     let of = |wanted: fn(Loss) -> bool| -> Vec<&str> {
         losses.iter().filter(|(_, loss)| wanted(*loss)).map(|(name, _)| *name).collect()
     };
-    let short = |names: &[&str]| names.iter().map(|n| n.trim_start_matches("CAP_")).collect::<Vec<_>>().join(" ");
+    let short =
+        |names: &[&str]| names.iter().map(|n| n.trim_start_matches("CAP_")).collect::<Vec<_>>().join(" ");
     let captures = of(|loss| loss == Loss::Start);
     ensure!(scene.play(restricted(&captures)?)?.attacks, "{captures:?}");
     cell(CAPABILITIES, "smallest set that captures", &short(&captures));

@@ -60,7 +60,8 @@ fn numbers_of(
     end: impl FnOnce(Sensor) -> Result<()>,
 ) -> Result<u64> {
     let mut sensor = Sensor::start_by(command, config, &["-o", "json"])?;
-    let number = scene.attack_once(&mut sensor)?.0.pointer("/metadata/sequence").and_then(serde_json::Value::as_u64);
+    let number =
+        scene.attack_once(&mut sensor)?.0.pointer("/metadata/sequence").and_then(serde_json::Value::as_u64);
     end(sensor)?;
     number.context("an alert without a number")
 }
@@ -89,6 +90,10 @@ pub(super) fn held_by_another() -> Result<Told> {
     ensure!(said.contains("bpftool cgroup show"), "{said}");
     ensure!(alone.is_attached()?, "another's program is gone");
     cell(super::CONDITIONS, "another's program at the root, attached with `multi`", "works");
-    cell(super::CONDITIONS, "another's program at the root, attached exclusively", "refused, with the remedy");
+    cell(
+        super::CONDITIONS,
+        "another's program at the root, attached exclusively",
+        "refused, with the remedy",
+    );
     Ok(Told::Done)
 }

@@ -18,8 +18,7 @@ use crate::{print, raw};
 /// When one of these cannot be done.
 pub fn serve(cgroup: &Path, user: u32) -> Result<()> {
     if cgroup.as_os_str() != NONE {
-        fs::write(cgroup.join("cgroup.procs"), "0")
-            .with_context(|| format!("enter {}", cgroup.display()))?;
+        fs::write(cgroup.join("cgroup.procs"), "0").with_context(|| format!("enter {}", cgroup.display()))?;
     }
     if user != 0 {
         let mut again = Command::new(std::env::current_exe()?);

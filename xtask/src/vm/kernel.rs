@@ -53,10 +53,7 @@ impl Source {
         if !update && let Ok(kernel) = self.fetched(&dir) {
             return Ok(kernel);
         }
-        ensure!(
-            Path::new(KEYRING).exists(),
-            "{KEYRING} is missing (apt-get install debian-archive-keyring)"
-        );
+        ensure!(Path::new(KEYRING).exists(), "{KEYRING} is missing (apt-get install debian-archive-keyring)");
         let mut last = None;
         for mirror in MIRRORS {
             match self.download(mirror, home) {
@@ -78,7 +75,11 @@ impl Source {
     fn download(&self, mirror: &str, home: &Path) -> Result<PathBuf> {
         let apt = Apt::new(mirror, self.suite, &home.join("apt").join(self.suite))?;
         let name = format!("look for kernel {}", self.series);
-        ensure!(step(&name, apt.command("apt-get").args(["-q", "update"]))?.ok, "{mirror} has no {}", self.suite);
+        ensure!(
+            step(&name, apt.command("apt-get").args(["-q", "update"]))?.ok,
+            "{mirror} has no {}",
+            self.suite
+        );
         let depends = output(apt.command("apt-cache").args(["depends", self.package])).unwrap_or_default();
         let image = newest(&depends).with_context(|| format!("{} offers no {}", self.suite, self.package))?;
         let into = home.join("debs").join(self.series);
@@ -138,7 +139,9 @@ impl Apt {
             fs::create_dir_all(home.join(dir))?;
         }
         let sources = home.join("sources.list");
-        let line = |archive: &str, suite: &str| format!("deb [signed-by={KEYRING}] {mirror}/{archive} {suite} main\n");
+        let line = |archive: &str, suite: &str| {
+            format!("deb [signed-by={KEYRING}] {mirror}/{archive} {suite} main\n")
+        };
         let text = line("debian", suite) + &line("debian-security", &format!("{suite}-security"));
         fs::write(&sources, text)?;
         let place = |key: &str, path: &str| format!("{key}={}", home.join(path).display());

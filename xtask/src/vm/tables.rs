@@ -153,8 +153,7 @@ mod tests {
         Tables { path: PathBuf::new(), bless, text: text.to_owned() }
     }
 
-    const PAGE: &str =
-        "before\n<!-- measured: t -->\n\n|  | 5.10 | 6.1 |\n|---|---|---|\n| a | yes | no |\n\n<!-- end -->\nafter\n";
+    const PAGE: &str = "before\n<!-- measured: t -->\n\n|  | 5.10 | 6.1 |\n|---|---|---|\n| a | yes | no |\n\n<!-- end -->\nafter\n";
 
     #[test]
     fn what_differs_is_told() {
@@ -172,7 +171,8 @@ mod tests {
         let mut page = page(true, PAGE);
         assert!(page.take("6.1", &[cell("a", "yes"), cell("b", "new")]).is_empty());
         assert!(page.take("6.12", &[cell("a", "maybe")]).is_empty());
-        let rows = "|  | 5.10 | 6.1 | 6.12 |\n|---|---|---|---|\n| a | yes | yes | maybe |\n| b | ? | new | ? |\n";
+        let rows =
+            "|  | 5.10 | 6.1 | 6.12 |\n|---|---|---|---|\n| a | yes | yes | maybe |\n| b | ? | new | ? |\n";
         assert!(page.text.contains(rows), "{}", page.text);
         assert!(page.text.starts_with("before\n") && page.text.ends_with("<!-- end -->\nafter\n"));
     }

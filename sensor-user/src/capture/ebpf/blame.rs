@@ -51,14 +51,20 @@ impl Standing {
             version: host::version(&host::release()),
             memlock: getrlimit(Resource::Memlock).current,
             // 2 is SECCOMP_MODE_FILTER (proc_pid_status(5)).
-            filtered: status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|n| n.trim() == "2")),
+            filtered: status
+                .lines()
+                .any(|line| line.strip_prefix("Seccomp:").is_some_and(|n| n.trim() == "2")),
             profile: confining(&profile),
         }
     }
 
     /// The capabilities without which nothing is captured, that are not held.
     pub(super) fn lacks(&self) -> Vec<&'static str> {
-        host::NEEDED.into_iter().filter(|needed| !needed.is_held(self.held)).map(|needed| needed.name).collect()
+        host::NEEDED
+            .into_iter()
+            .filter(|needed| !needed.is_held(self.held))
+            .map(|needed| needed.name)
+            .collect()
     }
 
     /// Whether maps of the usual size are beyond what it may lock, and it cannot raise that.
@@ -90,7 +96,9 @@ pub(super) fn remedy(act: &Act, errno: Option<Errno>, standing: &Standing) -> St
     }
     match (errno, act) {
         (Some(Errno::NOSYS), _) => "this kernel is built without CONFIG_BPF_SYSCALL: run another".to_owned(),
-        (Some(Errno::PERM | Errno::ACCESS), _) if standing.filtered || standing.profile.is_some() => watched(standing),
+        (Some(Errno::PERM | Errno::ACCESS), _) if standing.filtered || standing.profile.is_some() => {
+            watched(standing)
+        }
         (Some(Errno::PERM), Act::Attach(cgroup)) => held(cgroup),
         (Some(Errno::INVAL), Act::Attach(_)) => {
             "this kernel is built without CONFIG_CGROUP_BPF, or is older than 5.7: run another".to_owned()
@@ -174,7 +182,10 @@ mod tests {
 
     #[test]
     fn only_profiles_that_deny_confine() {
-        assert_eq!(confining("cri-containerd.apparmor.d (enforce)\n").as_deref(), Some("cri-containerd.apparmor.d"));
+        assert_eq!(
+            confining("cri-containerd.apparmor.d (enforce)\n").as_deref(),
+            Some("cri-containerd.apparmor.d")
+        );
         assert_eq!(confining("unconfined\n"), None);
         assert_eq!(confining("some (complain)\n"), None);
         assert_eq!(confining(""), None);

@@ -80,9 +80,9 @@ fn capabilities(standing: &Standing) -> Vec<Check> {
             check(one.name, without, found, remedy)
         }
     };
-    let needed = host::NEEDED.into_iter().map(|needed| {
-        one(needed, Status::Fail, "not held", "run as root, or grant this capability")
-    });
+    let needed = host::NEEDED
+        .into_iter()
+        .map(|needed| one(needed, Status::Fail, "not held", "run as root, or grant this capability"));
     let names = host::NAMES.into_iter().map(|names| {
         let found = "not held: processes of other users are not named";
         one(names, Status::Warn, found, "grant this capability if you want their names")
@@ -109,9 +109,21 @@ fn features(features: Features) -> [Check; 3] {
         check(name, Status::Ok, found, "")
     };
     [
-        one("kernel: process behind a response", features.pid, "the process that listens is named (6.12 tells)"),
-        one("kernel: network namespace of new connections", features.netns_sockets, "it is not told (5.15 tells)"),
-        one("kernel: network namespace of old connections", features.netns_packets, "it is not told (6.14 tells)"),
+        one(
+            "kernel: process behind a response",
+            features.pid,
+            "the process that listens is named (6.12 tells)",
+        ),
+        one(
+            "kernel: network namespace of new connections",
+            features.netns_sockets,
+            "it is not told (5.15 tells)",
+        ),
+        one(
+            "kernel: network namespace of old connections",
+            features.netns_packets,
+            "it is not told (6.14 tells)",
+        ),
     ]
 }
 

@@ -34,8 +34,11 @@ impl Capability {
 }
 
 /// What loading and attaching takes on every kernel (docs/kernels.md).
-pub(super) const NEEDED: [Capability; 3] =
-    [Capability::new("CAP_BPF", 39), Capability::new("CAP_PERFMON", 38), Capability::new("CAP_NET_ADMIN", 12)];
+pub(super) const NEEDED: [Capability; 3] = [
+    Capability::new("CAP_BPF", 39),
+    Capability::new("CAP_PERFMON", 38),
+    Capability::new("CAP_NET_ADMIN", 12),
+];
 
 /// What reading the descriptors of other users' processes takes.
 pub(super) const NAMES: [Capability; 2] =

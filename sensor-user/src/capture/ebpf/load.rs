@@ -179,7 +179,9 @@ fn explained(step: &str, problem: String, act: &Act, errno: Option<Errno>) -> So
 /// What the system said, somewhere among the causes.
 fn errno(error: &(dyn Error + 'static)) -> Option<Errno> {
     let causes = std::iter::successors(Some(error), |error| (**error).source());
-    let system = causes.filter_map(|error| error.downcast_ref::<std::io::Error>()).find_map(std::io::Error::raw_os_error);
+    let system = causes
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .find_map(std::io::Error::raw_os_error);
     system.map(Errno::from_raw_os_error)
 }
 
