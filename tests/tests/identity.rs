@@ -110,8 +110,11 @@ fn an_alert_is_told_at_once_and_completed_when_the_pods_name_comes() -> Result<(
     let api = Api::start(move |request, _| match (ready.load(Ordering::Relaxed), request.is_watch()) {
         (false, _) => Reply::Json(503, json!({"kind": "Status", "code": 503, "message": "starting"})),
         (true, true) => Reply::Watch,
-        (true, false) => Reply::Json(200, json!({"kind": "PodList", "apiVersion": "v1",
-            "metadata": {"resourceVersion": "7"}, "items": [object(&json!({}))]})),
+        (true, false) => Reply::Json(
+            200,
+            json!({"kind": "PodList", "apiVersion": "v1",
+            "metadata": {"resourceVersion": "7"}, "items": [object(&json!({}))]}),
+        ),
     });
     let dir = tempfile::tempdir()?;
     let kubeconfig = dir.path().join("kubeconfig");
