@@ -22,6 +22,7 @@ mod replay;
 mod services;
 mod settings;
 mod stages;
+mod standby;
 mod unfinished;
 mod user_rules;
 mod writer;
@@ -54,6 +55,8 @@ pub struct Options {
     pub rules: Arc<UserRules>,
     /// Reads the configuration again, for SIGHUP; a bad one is refused and the old one stays.
     pub reload: Box<dyn Fn() -> Result<Config, Report> + Send>,
+    /// Whether to wait for a sensor that has the state directory, and to go on where it stopped.
+    pub take_over: bool,
     /// The file whose changes are a SIGHUP by themselves.
     pub watch: Option<ConfigFile>,
 }

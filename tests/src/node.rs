@@ -279,7 +279,7 @@ impl Node {
     }
 
     fn log(&self, id: &str) -> PathBuf {
-        self.dir.path().join(format!("{}.log", id.get(..12).unwrap_or(id)))
+        self.dir.path().join(format!("{id}.log"))
     }
 
     /// An id as containerd's CRI makes them: 64 hexadecimal digits.
@@ -403,8 +403,8 @@ fn skeleton(root: &Path) -> Result<()> {
     for name in ["bin", "sbin", "lib", "lib64"] {
         symlink(format!("usr/{name}"), root.join(name))?;
     }
-    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")?;
-    Ok(fs::write(root.join("etc/group"), "root:x:0:\n")?)
+    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")?;
+    Ok(fs::write(root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?)
 }
 
 /// Runs something on a thread in a network namespace.

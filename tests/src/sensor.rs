@@ -260,7 +260,19 @@ impl Sensor {
     ///
     /// # Errors
     /// When it ends, or stays silent.
-    pub fn start_by(mut program: Command, config: &Config, arguments: &[&str]) -> Result<Self> {
+    pub fn start_by(program: Command, config: &Config, arguments: &[&str]) -> Result<Self> {
+        Self::start_until("watching", program, config, arguments)
+    }
+
+    /// Starts one that waits for another with the same state directory to end, and waits until it says so.
+    ///
+    /// # Errors
+    /// When it ends, or stays silent.
+    pub fn stand_by(config: &Config) -> Result<Self> {
+        Self::start_until("waiting to take over", command()?, config, &["-o", "json", "--take-over"])
+    }
+
+    fn start_until(words: &str, mut program: Command, config: &Config, arguments: &[&str]) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("sensor-").tempdir()?;
         let metrics = SocketAddr::from(([127, 0, 0, 1], crate::server::free_port()?));
         let mut config = config.clone();
@@ -276,7 +288,7 @@ impl Sensor {
             .stderr(Stdio::piped())
             .spawn()
             .context("start tokenscope")?;
-        Self::adopt(child, dir, metrics)
+        Self::adopt_when(words, child, dir, metrics)
     }
 
     /// Takes over a process whose output, piped, is that of `tokenscope run -o json`, and which passes signals on to it.
@@ -284,7 +296,11 @@ impl Sensor {
     ///
     /// # Errors
     /// When it ends, or stays silent.
-    pub fn adopt(mut child: Child, dir: TempDir, metrics: SocketAddr) -> Result<Self> {
+    pub fn adopt(child: Child, dir: TempDir, metrics: SocketAddr) -> Result<Self> {
+        Self::adopt_when("watching", child, dir, metrics)
+    }
+
+    fn adopt_when(words: &str, mut child: Child, dir: TempDir, metrics: SocketAddr) -> Result<Self> {
         let stdout: ChildStdout = child.stdout.take().context("stdout")?;
         let stderr: ChildStderr = child.stderr.take().context("stderr")?;
         let mut sensor = Self {
@@ -295,7 +311,7 @@ impl Sensor {
             dir,
             metrics,
         };
-        sensor.await_ready()?;
+        sensor.await_words(words)?;
         Ok(sensor)
     }
 
@@ -315,10 +331,6 @@ impl Sensor {
     #[must_use]
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("config.yaml")
-    }
-
-    fn await_ready(&mut self) -> Result<()> {
-        self.await_words("watching")
     }
 
     /// Waits until it says these words on stderr.

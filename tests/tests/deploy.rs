@@ -53,7 +53,7 @@ fn toggles() -> Vec<(&'static str, Value)> {
         ("a capability more", json!({"extraCapabilities": ["NET_RAW", "BPF"]})),
         ("IPv6", json!({"metrics": {"address": "::"}})),
         ("digest", json!({"image": {"digest": format!("sha256:{}", "0".repeat(64))}})),
-        ("all of the nodes' workers at once", json!({"updateStrategy": {"maxUnavailable": 3}})),
+        ("all of the nodes' workers at once", json!({"updateStrategy": {"atOnce": 3}})),
         ("no tests", json!({"tests": {"enabled": false}})),
         (
             "secrets",
@@ -160,7 +160,7 @@ fn wrong_values_are_refused() -> Result<()> {
         (json!({"metrics": {"port": "9464"}}), "port"),
         (json!({"metrics": {"address": "localhost"}}), "address"),
         (json!({"updateStrategy": {"maxSurge": 1}}), "maxSurge"),
-        (json!({"updateStrategy": {"maxUnavailable": "0%"}}), "maxUnavailable"),
+        (json!({"updateStrategy": {"atOnce": "0%"}}), "atOnce"),
         (json!({"state": {"hostPath": "/var/lib"}}), "hostPath"),
         (json!({"state": {"hostPath": "relative"}}), "hostPath"),
         (json!({"state": {"hostPath": "/"}}), "hostPath"),
@@ -232,9 +232,13 @@ fn the_sensor_is_root_without_roots_powers() -> Result<()> {
     }
     let resources = json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}});
     ensure!(plain.container()?["resources"] == resources, "{}", plain.container()?["resources"]);
-    let strategy =
-        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": "10%"}});
-    ensure!(plain.one("DaemonSet")?["spec"]["updateStrategy"] == strategy);
+    let strategy = |rendered: &Rendered| -> Result<Value> {
+        Ok(rendered.one("DaemonSet")?["spec"]["updateStrategy"]["rollingUpdate"].clone())
+    };
+    ensure!(strategy(&plain)? == json!({"maxSurge": "10%", "maxUnavailable": 0}));
+    for alone in [json!({"hostNetwork": true}), json!({"state": {"enabled": false}})] {
+        ensure!(strategy(&render(&alone)?)? == json!({"maxSurge": 0, "maxUnavailable": "10%"}), "{alone}");
+    }
     Ok(())
 }
 
@@ -356,6 +360,7 @@ fn the_configuration_can_change_in_place() -> Result<()> {
     ensure!(writable == ["/run/tokenscope", "/var/lib/tokenscope"], "{writable:?}");
     let arguments = container["args"].as_array().context("args")?;
     ensure!(arguments.contains(&json!("--watch-config")), "{arguments:?}");
+    ensure!(arguments.contains(&json!("--take-over")), "{arguments:?}");
     let path =
         container["env"].as_array().context("env")?.iter().find(|var| var["name"] == "TOKENSCOPE_CONFIG");
     ensure!(path.is_some_and(|var| var["value"] == "/etc/tokenscope/config/config.yaml"));

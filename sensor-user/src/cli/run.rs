@@ -29,6 +29,9 @@ pub(super) struct Arguments {
     /// Look at the configuration file every two seconds, and take a change over as if by SIGHUP
     #[arg(long)]
     watch_config: bool,
+    /// If another sensor uses the state directory, wait beside it and go on where it stops: an upgrade without a gap
+    #[arg(long)]
+    take_over: bool,
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
@@ -37,6 +40,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
     let mut loaded = context.load_for_running()?;
     let mut options = context.options(&loaded, arguments.rules.as_deref());
     options.watch = watch;
+    options.take_over = arguments.take_over;
     if let Some(path) = arguments.rules.clone() {
         loaded.config.rules_dir = RulesDir { path, named: true };
     }

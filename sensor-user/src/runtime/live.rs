@@ -15,13 +15,15 @@ use super::past::Past;
 use super::records::{self, Records};
 use super::services::{News, Services};
 use super::stages::Stages;
+use super::standby;
 use super::writer::Writer;
 use super::{Options, RuntimeError, outward, settings};
 use crate::capture::ebpf::{self, EbpfSource};
-use crate::capture::{Input, Progress, Source as _};
+use crate::capture::{Progress, Source as _};
 use crate::config::Config;
 use crate::control::Overview;
 use crate::pipeline::{Output, Pipeline, Settings};
+use crate::store::StoreError;
 use crate::telemetry::Totals;
 use crate::token::settings::TokenSettings;
 use crate::token::verifier::{self, Pooled, Verdict};
@@ -44,13 +46,30 @@ const SHOW: Duration = Duration::from_secs(1);
 /// When capture cannot start or go on, or alerts cannot be written.
 pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     keep_memory_private();
-    let mut history = History::open(config.state.dir.as_deref(), config.state.save_every)?;
-    let source = EbpfSource::open(&capture(config))?;
+    let opened = History::open(config.state.dir.as_deref(), config.state.save_every);
+    let taken = match opened {
+        Err(StoreError::InUse(dir)) if options.take_over => Err(dir),
+        other => Ok(other?),
+    };
+    let mut source = EbpfSource::open(&capture(config))?;
+    let hosts = Hosts::new(source.cgroup().to_owned());
+    let mut services = Services::start(config, options.watch.clone(), Arc::clone(&hosts.cluster))?;
+    let (mut losses, mut reload) = (Losses::default(), false);
+    let mut history = match taken {
+        Ok(history) => history,
+        Err(dir) => {
+            let Some(turn) = standby::wait(&dir, &config.state, &mut source, &services)? else {
+                services.stop();
+                return Ok(Totals::default());
+            };
+            reload = turn.reload;
+            source.take_over(turn.begin, &mut |input| losses.note(&input));
+            turn.history
+        }
+    };
     let mut config = config.clone();
     history.name_tokens(&mut config.tokens);
     let config = &config;
-    let hosts = Hosts::new(source.cgroup().to_owned());
-    let mut services = Services::start(config, options.watch.clone(), Arc::clone(&hosts.cluster))?;
     let identity = identity::Watching::start(hosts.clone(), config.watch.clone())?;
     let delivery = Delivery::start(history.dir(), config, options)?;
     let writer = Writer::start(config, &delivery, hosts.clone(), identity.tally.clone())?;
@@ -87,7 +106,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
         delivery,
         control,
         history,
-        losses: Losses::default(),
+        losses,
         out: Output::default(),
         began: Instant::now(),
         shown: None,
@@ -95,6 +114,9 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
         ring_bytes: config.capture.ring_bytes,
         stages: stages.clone(),
     };
+    if reload {
+        live.reload(options);
+    }
     live.watch(options)?;
     live.stop()
 }
@@ -181,9 +203,7 @@ impl Live {
         let Self { source, pipeline, losses, out, .. } = self;
         let nap = if pipeline.tokens.in_flight() > 0 { SHORT_NAP } else { NAP };
         let progress = source.poll(nap, &mut |input| {
-            if let Input::Loss(loss) = input {
-                losses.add(loss.reason, loss.records);
-            }
+            losses.note(&input);
             pipeline.on_input(input, out);
         })?;
         for grant in out.grants.drain(..) {
@@ -300,6 +320,7 @@ impl Live {
     /// Takes what is still in the ring and under way, and ends everything.
     fn stop(mut self) -> Result<Totals, RuntimeError> {
         let deadline = Instant::now() + LAST_VERDICTS;
+        let ended = self.source.end();
         while (self.capture()? || self.pipeline.tokens.in_flight() > 0 || self.pipeline.tokens.awaits_look())
             && Instant::now() < deadline
         {
@@ -322,7 +343,8 @@ impl Live {
             ..
         } = self;
         drop(source);
-        history.finish(&mut pipeline);
+        // Whoever waits for the directory gets it when this process is done with all that is in it.
+        let held = history.finish(&mut pipeline, ended);
         services.stop();
         let (tally, lost) = writer.stop(LAST_ALERTS);
         if lost > 0 {
@@ -331,6 +353,7 @@ impl Live {
         records.stop(LAST_RECORDS);
         control.stop();
         delivery.stop();
+        drop(held);
         Ok(figures::totals(&pipeline, &losses, tally.0, began.elapsed()))
     }
 }

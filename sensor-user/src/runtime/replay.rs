@@ -10,7 +10,7 @@ use super::settings;
 use super::writer::Tally;
 use super::{Options, RuntimeError};
 use crate::capture::pcap::PcapSource;
-use crate::capture::{Input, Progress as Polled, Source as _};
+use crate::capture::{Progress as Polled, Source as _};
 use crate::config::{Config, Zone};
 use crate::pipeline::{Output, Pipeline};
 use crate::render::{Privacy, Told};
@@ -54,9 +54,7 @@ pub fn replay(
         let mut source = PcapSource::open(file)?;
         loop {
             let polled = source.poll(Duration::ZERO, &mut |input| {
-                if let Input::Loss(loss) = input {
-                    losses.add(loss.reason, loss.records);
-                }
+                losses.note(&input);
                 pipeline.on_input(input, &mut out);
             });
             writer.write(&mut out, progress)?;

@@ -9,6 +9,7 @@ pub mod database;
 pub mod events;
 pub mod examine;
 pub mod files;
+pub mod handover;
 pub mod index;
 pub mod keeper;
 pub mod marks;

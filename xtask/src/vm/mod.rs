@@ -12,7 +12,6 @@ mod tables;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -26,9 +25,6 @@ use crate::step::{cargo, now, root, say, step, target};
 /// What the packages are for, as [`packages`] says it.
 const PURPOSE: &str = "virtual machines";
 
-/// Longest a machine may run. On two idle cores it takes a fifth of that.
-const PATIENCE: Duration = Duration::from_mins(6);
-
 /// The page with the tables.
 const PAGE: &str = "docs/kernels.md";
 
@@ -38,6 +34,9 @@ pub(crate) struct Arguments {
     /// Kernels to boot: 5.10, 6.1, 6.12, or `host` for the one that runs here; all of them if none is named
     #[arg(value_name = "VERSION")]
     versions: Vec<String>,
+    /// Run these steps alone: names as they are shown, with hyphens for blanks and commas between them
+    #[arg(long, value_name = "STEPS", default_value = "", hide_default_value = true)]
+    only: String,
     /// Write what was measured into docs/kernels.md
     #[arg(long)]
     bless: bool,
@@ -96,7 +95,7 @@ pub(crate) fn matrix(arguments: &Arguments) -> Result<Count> {
     }
     if chosen.host {
         if packages::is_root() {
-            let report = natively(&programs)?;
+            let report = natively(&programs, &arguments.only)?;
             take(&report, &mut tables, &mut count);
         } else {
             count.skip("this host's kernel", "it takes root");
@@ -149,7 +148,7 @@ fn machines(
         match source.fetch(&home, arguments.update) {
             Ok(kernel) => {
                 let began = now();
-                let report = boot::run(&kernel, &disk, &home, PATIENCE)?;
+                let report = boot::run(&kernel, &disk, &home, &arguments.only)?;
                 report.show(&kernel.release, began.elapsed());
                 take(&report, tables, count);
             }
@@ -160,10 +159,11 @@ fn machines(
 }
 
 /// The same on the kernel that runs here.
-fn natively(programs: &Programs) -> Result<Report> {
+fn natively(programs: &Programs, only: &str) -> Result<Report> {
     let began = now();
     let mut lab = Command::new(&programs.lab);
-    lab.args(["guest", "--native"]).env("TOKENSCOPE_BIN", &programs.sensor);
+    lab.args(["guest", "--native"]);
+    lab.env("TOKENSCOPE_BIN", &programs.sensor).env("TOKENSCOPE_GUEST_ONLY", only);
     let outcome = step("this host's kernel", &mut lab)?;
     let report = Report::read(&outcome.output);
     report.show("this host", began.elapsed());

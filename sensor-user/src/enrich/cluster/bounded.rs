@@ -68,12 +68,18 @@ where
 #[derive(Debug)]
 struct Meter {
     lines: bool,
+    /// Of the whole, or of a line.
+    most: usize,
     left: usize,
 }
 
 impl Meter {
     const fn new(lines: bool) -> Self {
-        Self { lines, left: if lines { MAX_LINE } else { MAX_PAGE } }
+        Self::of(lines, if lines { MAX_LINE } else { MAX_PAGE })
+    }
+
+    const fn of(lines: bool, most: usize) -> Self {
+        Self { lines, most, left: most }
     }
 
     /// Whether these may follow.
@@ -86,7 +92,7 @@ impl Meter {
             return false;
         }
         for line in lines {
-            self.left = MAX_LINE;
+            self.left = self.most;
             if !self.spend(line.len()) {
                 return false;
             }
@@ -156,33 +162,39 @@ mod tests {
 
     #[test]
     fn a_page_has_an_end() {
-        let mut meter = Meter::new(false);
-        assert!(meter.takes(&vec![b'\n'; MAX_PAGE]) && meter.takes(b""));
+        let mut meter = Meter::of(false, 100);
+        assert!(meter.takes(&[b'\n'; 100]) && meter.takes(b""));
         assert!(!meter.takes(b"x"));
+        assert_eq!((Meter::new(false).left, Meter::new(true).left), (MAX_PAGE, MAX_LINE));
     }
 
     #[test]
     fn a_watch_goes_on_for_ever_but_its_lines_do_not() {
-        let mut meter = Meter::new(true);
-        let line = [vec![b'x'; MAX_LINE], vec![b'\n']].concat();
+        let mut meter = Meter::of(true, 100);
+        let line = [[b'x'; 100].as_slice(), b"\n"].concat();
         for _ in 0..8 {
             assert!(meter.takes(&line));
         }
-        assert!(meter.takes(&line[..MAX_LINE]));
+        assert!(meter.takes(&line[..100]));
         assert!(!meter.takes(b"x"));
-        assert!(!Meter::new(true).takes(&[b"a\nb\n".as_slice(), &line[..MAX_LINE], b"x\n"].concat()));
+        assert!(!Meter::of(true, 100).takes(&[b"a\nb\n".as_slice(), &line[..100], b"x\n"].concat()));
     }
 
     proptest! {
         #[test]
-        fn pieces_count_like_the_whole(cuts in prop::collection::vec(0_usize..3 * MAX_LINE, 0..4), ends in prop::collection::vec(0_usize..3 * MAX_LINE, 0..3)) {
-            let mut bytes = vec![b'x'; 3 * MAX_LINE];
-            for end in ends { bytes[end] = b'\n'; }
-            let whole = Meter::new(true).takes(&bytes);
-            let mut cuts = cuts;
+        fn pieces_count_like_the_whole(
+            mut cuts in prop::collection::vec(0_usize..60, 0..4),
+            ends in prop::collection::vec(0_usize..60, 0..5),
+        ) {
+            let mut bytes = vec![b'x'; 60];
+            for end in ends {
+                bytes[end] = b'\n';
+            }
+            let whole = Meter::of(true, 20).takes(&bytes);
+            prop_assert_eq!(whole, bytes.split(|byte| *byte == b'\n').all(|line| line.len() <= 20));
             cuts.extend([0, bytes.len()]);
             cuts.sort_unstable();
-            let mut meter = Meter::new(true);
+            let mut meter = Meter::of(true, 20);
             let pieces = cuts.windows(2).all(|cut| meter.takes(&bytes[cut[0]..cut[1]]));
             prop_assert_eq!(pieces, whole);
         }

@@ -157,6 +157,8 @@ fn why(trouble: &Trouble) -> Failure {
         (Some(401), _) => Failure::Unauthorized,
         (Some(403), _) => Failure::Forbidden,
         (Some(410), _) => Failure::Expired,
+        // What is no event is taken for a status that says nothing.
+        (Some(0), _) => Failure::Malformed,
         (Some(_), _) => Failure::Other,
         (None, watcher::Error::NoResourceVersion) => Failure::Malformed,
         (
