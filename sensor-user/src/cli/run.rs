@@ -12,7 +12,8 @@ use crate::runtime;
 /// Capture on this host and alert, until SIGTERM or SIGINT
 ///
 /// Alerts go to standard output, diagnostics to standard error. SIGHUP reads the configuration again: a bad one is
-/// refused and the old one stays. Needs `CAP_BPF` and `CAP_NET_ADMIN`, or root; `tokenscope doctor` tells what is missing.
+/// refused and the old one stays. Needs `CAP_BPF`, `CAP_PERFMON` and `CAP_NET_ADMIN`, or root; `tokenscope doctor` tells
+/// what is missing. A second sensor with the same `state.dir` is refused.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
