@@ -17,8 +17,8 @@ use tempfile::TempDir;
 use crate::clock::Deadline;
 use crate::mint::{AUDIENCE, ISSUER, Mint};
 
-/// Longest a sensor may take to attach on a busy machine, and an alert to come out.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest a sensor may take to attach on a busy or an emulated machine, and an alert to come out.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Lines that the reader threads may hold. More than any test provokes; a full channel only makes the sensor wait.
 const LINES: usize = 100_000;

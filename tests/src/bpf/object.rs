@@ -106,7 +106,8 @@ mod tests {
     #[test]
     fn the_file_says_where_its_parts_are() {
         let file = pass();
-        let word = |at: usize| u64::from_le_bytes(file[at..at + 8].try_into().unwrap()) as usize;
+        let word =
+            |at: usize| usize::try_from(u64::from_le_bytes(file[at..at + 8].try_into().unwrap())).unwrap();
         let headers = word(40);
         assert_eq!(headers + 5 * 64, file.len());
         let code = word(headers + 64 + 24);

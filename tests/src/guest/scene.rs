@@ -29,11 +29,9 @@ pub(super) struct Scene {
     cgroups: Vec<PathBuf>,
 }
 
-/// What a sensor made of it.
+/// Whom a sensor named when it told of both attacks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
-    /// Both attacks were told of.
-    pub(super) attacks: bool,
     /// The container was named.
     pub(super) container: bool,
     /// Root's process was named.
@@ -84,7 +82,6 @@ impl Scene {
             Ok(alert.0.pointer("/evidences/0/process/name").is_some_and(|told| *told == *name))
         };
         Ok(Seen {
-            attacks: true,
             container: contained.0.pointer("/evidences/0/container/uid") == Some(&json!(CONTAINER)),
             process_of_root: named(&contained, &self.contained)?,
             process_of_others: named(&foreign, &self.foreign)?,

@@ -4,6 +4,7 @@
 //! differs from what was measured is told; with `bless` it is written instead, and rows and columns that are missing
 //! are added.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -131,9 +132,9 @@ impl Table {
     fn render(&self) -> String {
         let mut out = String::from("\n");
         for (at, row) in self.0.iter().enumerate() {
-            out.push_str(&format!("| {} |\n", row.join(" | ")));
+            let _ = writeln!(out, "| {} |", row.join(" | "));
             if at == 0 {
-                out.push_str(&format!("|{}\n", "---|".repeat(row.len())));
+                let _ = writeln!(out, "|{}", "---|".repeat(row.len()));
             }
         }
         out.push('\n');

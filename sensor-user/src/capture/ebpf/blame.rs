@@ -84,14 +84,14 @@ fn confining(text: &str) -> Option<String> {
 /// What to do about a refusal.
 pub(super) fn remedy(act: &Act, errno: Option<Errno>, standing: &Standing) -> String {
     let lacks = standing.lacks();
-    let denied = matches!(errno, Some(Errno::PERM | Errno::ACCESS) | None);
-    if denied && !lacks.is_empty() {
+    // Without CAP_PERFMON a verifier may as well find programs too complex: the number says nothing then.
+    if !lacks.is_empty() && errno != Some(Errno::NOSYS) {
         return format!(
             "grant {} (systemd: CapabilityBoundingSet; Kubernetes: securityContext.capabilities.add), or run as root",
             lacks.join(" and ")
         );
     }
-    if *act == Act::Map && denied && standing.is_short_of_memory() {
+    if *act == Act::Map && errno == Some(Errno::PERM) && standing.is_short_of_memory() {
         return memory(standing);
     }
     match (errno, act) {
@@ -148,8 +148,10 @@ mod tests {
     fn a_capability_that_is_missing_is_named() {
         for needed in host::NEEDED {
             let poor = Standing { held: all() & !(1 << needed.bit), ..standing() };
-            let told = remedy(&Act::Load, Some(Errno::PERM), &poor);
-            assert!(told.contains(needed.name) && !told.contains(" and "), "{told}");
+            for errno in [Some(Errno::PERM), Some(Errno::FAULT), None] {
+                let told = remedy(&Act::Load, errno, &poor);
+                assert!(told.contains(needed.name) && !told.contains(" and "), "{told}");
+            }
         }
         let told = remedy(&Act::Map, Some(Errno::PERM), &Standing { held: 0, ..standing() });
         assert!(host::NEEDED.iter().all(|needed| told.contains(needed.name)), "{told}");
