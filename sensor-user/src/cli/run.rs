@@ -11,14 +11,10 @@ use crate::runtime::{self, ConfigFile};
 
 /// Capture on this host and alert, until SIGTERM or SIGINT
 ///
-<<<<<<< HEAD
 /// Alerts go to standard output, diagnostics to standard error. SIGHUP reads the configuration again, and so does a
-/// change of its file with `--watch-config`: a bad one is refused and the old one stays. Needs `CAP_BPF` and `CAP_NET_ADMIN`, or root; `tokenscope doctor` tells what is missing.
-=======
-/// Alerts go to standard output, diagnostics to standard error. SIGHUP reads the configuration again: a bad one is
-/// refused and the old one stays. Needs `CAP_BPF`, `CAP_PERFMON` and `CAP_NET_ADMIN`, or root; `tokenscope doctor` tells
-/// what is missing. A second sensor with the same `state.dir` is refused.
->>>>>>> w/vm
+/// change of its file with `--watch-config`: a bad one is refused and the old one stays. Needs `CAP_BPF`, `CAP_PERFMON`
+/// and `CAP_NET_ADMIN`, or root; `tokenscope doctor` tells what is missing. A second sensor with the same `state.dir` is
+/// refused, unless it is to take over.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
