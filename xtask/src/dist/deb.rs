@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let arch = Arch::here();
     let agent = Agent::make(arch, arguments.binary.as_deref())?;
-    let mut tree = files(&agent)?;
+    let mut tree = files(&agent, version)?;
     let size = tree.bytes().div_ceil(1 << 10);
     tree.file("DEBIAN/control", control(version, arch, size, &depends(&agent)?));
     tree.file("DEBIAN/conffiles", format!("/{CONFIG}\n"));
@@ -79,7 +79,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// What the package puts on a host.
-fn files(agent: &Agent) -> Result<Tree> {
+fn files(agent: &Agent, version: &str) -> Result<Tree> {
     let crates = crates::compiled_in(agent.arch)?;
     let from = |path: &str| fs::read(root().join(path)).with_context(|| format!("cannot read {path}"));
     let mut tree = Tree::default();
@@ -90,7 +90,8 @@ fn files(agent: &Agent) -> Result<Tree> {
     tree.directory("etc/tokenscope/rules.d", 0o755);
     let doc = format!("usr/share/doc/{NAME}");
     tree.file(&format!("{doc}/copyright"), copyright::text(&crates)?);
-    tree.file(&format!("{doc}/changelog.gz"), packed(&from("CHANGELOG.md")?)?);
+    tree.file(&format!("{doc}/changelog.gz"), packed(changelog(agent, version).as_bytes())?);
+    tree.file(&format!("{doc}/CHANGELOG.md.gz"), packed(&from("CHANGELOG.md")?)?);
     tree.file(&format!("{doc}/licences.txt.gz"), packed(licences::text(&crates)?.as_bytes())?);
     for example in ["prometheus/alerts.yaml", "dashboards/tokenscope.json"] {
         tree.file(&format!("{doc}/examples/{example}"), from(&format!("deploy/{example}"))?);
@@ -105,6 +106,23 @@ fn files(agent: &Agent) -> Result<Tree> {
     }
     manual(agent, &mut tree)?;
     Ok(tree)
+}
+
+/// The changelog in Debian's form, which programs read; ours is beside it.
+fn changelog(agent: &Agent, version: &str) -> String {
+    format!(
+        "{NAME} ({version}) unstable; urgency=medium\n\n  * See CHANGELOG.md.gz.\n\n -- {}  {}\n",
+        maintainer(),
+        agent.epoch.rfc5322()
+    )
+}
+
+/// Who answers for the package: whoever makes it, named as Debian's own tools want it (debchange(1)).
+fn maintainer() -> String {
+    let set =
+        |name| std::env::var(name).ok().filter(|text| !text.is_empty() && !text.contains(['\n', '<', '>']));
+    let name = set("DEBFULLNAME").unwrap_or_else(|| "The Tokenscope authors".to_owned());
+    format!("{name} <{}>", set("DEBEMAIL").unwrap_or_else(|| "nobody@tokenscope.invalid".to_owned()))
 }
 
 /// The manual's pages, written by the program itself.
@@ -149,7 +167,7 @@ fn control(version: &str, arch: Arch, size: u64, depends: &[String]) -> String {
         "Package: {NAME}\n\
          Version: {version}\n\
          Architecture: {}\n\
-         Maintainer: The Tokenscope authors <tokenscope@localhost>\n\
+         Maintainer: {}\n\
          Installed-Size: {size}\n\
          Depends: {}\n\
          Recommends: ca-certificates\n\
@@ -163,6 +181,7 @@ fn control(version: &str, arch: Arch, size: u64, depends: &[String]) -> String {
          .\n \
          It needs Linux 5.10 or later with cgroup v2.\n",
         arch.name(),
+        maintainer(),
         depends.join(", ")
     )
 }

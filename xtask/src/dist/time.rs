@@ -32,6 +32,22 @@ impl Epoch {
         let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
         format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
     }
+
+    /// As RFC 5322 writes it, in UTC, which is what changelogs of Debian want.
+    pub(super) fn rfc5322(self) -> String {
+        // 1 January 1970 was a Thursday.
+        const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+        const MONTHS: [&str; 12] =
+            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        let (days, rest) = (self.0 / 86_400, self.0 % 86_400);
+        let (year, month, day) = date(days);
+        let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
+        let name = |names: &[&'static str], at: u64| {
+            names.get(usize::try_from(at).unwrap_or_default()).copied().unwrap_or_default()
+        };
+        let (weekday, month) = (name(&DAYS, days % 7), name(&MONTHS, month - 1));
+        format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} +0000")
+    }
 }
 
 /// The commit, and whether the tree differs from it.
@@ -80,5 +96,7 @@ mod tests {
         assert_eq!(text(1_709_251_199), "2024-02-29T23:59:59Z");
         assert_eq!(text(1_735_689_599), "2024-12-31T23:59:59Z");
         assert_eq!(text(4_107_542_400), "2100-03-01T00:00:00Z");
+        assert_eq!(Epoch(0).rfc5322(), "Thu, 01 Jan 1970 00:00:00 +0000");
+        assert_eq!(Epoch(1_700_000_000).rfc5322(), "Tue, 14 Nov 2023 22:13:20 +0000");
     }
 }
