@@ -205,7 +205,7 @@ fn probe(container: &Value, port: u16) -> Result<()> {
     Ok(())
 }
 
-/// What the kubelet does with a ConfigMap: a fresh directory, and a link to it that replaces the one before.
+/// What the kubelet does with a `ConfigMap`: a fresh directory, and a link to it that replaces the one before.
 fn publish(dir: &Path, version: &str, text: &str) -> Result<()> {
     fs::create_dir(dir.join(version))?;
     fs::write(dir.join(version).join("config.yaml"), text)?;

@@ -288,8 +288,8 @@ fn the_role_may_read_pods_and_nothing_else() -> Result<()> {
     Ok(())
 }
 
-/// The profile of AppArmor is a field since 1.30 and an annotation before; unasked for, it is neither, as either keeps
-/// pods off nodes without AppArmor.
+/// The profile of `AppArmor` is a field since 1.30 and an annotation before; unasked for, it is neither, as either keeps
+/// pods off nodes without `AppArmor`.
 #[test]
 fn apparmor_is_named_in_the_way_of_the_version() -> Result<()> {
     let profile = json!({"appArmorProfile": {"type": "Localhost", "localhostProfile": "tokenscope"}});

@@ -1,5 +1,5 @@
 //! The configuration file, looked at every two seconds (`run --watch-config`), where nobody can send SIGHUP: the kubelet
-//! replaces what a ConfigMap holds by turning a symbolic link, and tells no process.
+//! replaces what a `ConfigMap` holds by turning a symbolic link, and tells no process.
 //!
 //! A change is taken over once it has looked the same twice, so that no half of a file is read. A file that goes away
 //! changes nothing.

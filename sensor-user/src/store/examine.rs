@@ -9,6 +9,9 @@ use rustix::fs::{Access, FlockOperation, access, flock};
 
 use super::{LOCK, StoreError};
 
+/// The bits of a mode that are about others than the owner.
+const OTHERS: u32 = 0o077;
+
 /// What a look at the directory says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -50,7 +53,7 @@ pub fn examine(dir: &Path) -> Result<Found, StoreError> {
         Found::InUse
     } else if about.uid() != rustix::process::geteuid().as_raw() {
         Found::Foreign(about.uid())
-    } else if mode & 0o077 != 0 && !is_empty(dir) {
+    } else if mode & OTHERS != 0 && !is_empty(dir) {
         Found::Exposed(mode)
     } else {
         Found::Usable
@@ -69,7 +72,7 @@ fn is_locked(dir: &Path) -> bool {
 pub(super) fn close(dir: &Path) -> io::Result<Option<u32>> {
     let about = fs::metadata(dir)?;
     let mode = about.permissions().mode() & 0o7777;
-    if mode & 0o077 == 0 {
+    if mode & OTHERS == 0 {
         return Ok(None);
     }
     if is_empty(dir) && about.uid() == rustix::process::geteuid().as_raw() {

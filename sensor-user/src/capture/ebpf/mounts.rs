@@ -2,7 +2,7 @@
 //!
 //! A container mostly has a cgroup namespace of its own, and the runtime mounts the tree at /sys/fs/cgroup as seen from
 //! there: it begins at the container. The host's tree, mounted elsewhere in the same container, begins higher, and
-//! /proc/self/mountinfo says how much: its root then reads `/../../..` (cgroup_namespaces(7)).
+//! /proc/self/mountinfo says how much: its root then reads `/../../..` (`cgroup_namespaces(7)`).
 
 use std::path::PathBuf;
 
