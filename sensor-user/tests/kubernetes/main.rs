@@ -20,7 +20,13 @@ struct Bench {
     api: Api,
     cluster: Arc<Cluster>,
     dir: tempfile::TempDir,
-    runtime: tokio::runtime::Runtime,
+    stop: Arc<tokio::sync::Notify>,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.stop.notify_one();
+    }
 }
 
 impl Bench {
@@ -41,8 +47,7 @@ impl Bench {
             "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
         });
         std::fs::write(dir.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        Self { api, cluster: Arc::default(), dir, runtime }
+        Self { api, cluster: Arc::default(), dir, stop: Arc::default() }
     }
 
     fn follow(&self) {
@@ -51,7 +56,16 @@ impl Bench {
             node: "node-1".into(),
             labels: vec!["app".into(), "version".into()],
         };
-        self.runtime.spawn(follow(settings, Arc::clone(&self.cluster), Instant::now));
+        let (follow, stop) = (follow(settings, Arc::clone(&self.cluster), Instant::now), Arc::clone(&self.stop));
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                tokio::select! {
+                    () = follow => {}
+                    () = stop.notified() => {}
+                }
+            });
+        });
     }
 
     /// Waits until this is so.
