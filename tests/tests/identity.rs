@@ -1,7 +1,12 @@
 //! Who answered, end to end: a server in a pod's cgroup, the kernel half, and an API server that is told what to say.
 
 #[path = "../../sensor-user/tests/kubernetes/api.rs"]
-#[allow(dead_code, reason = "borrowed from the tests of the watch, which use all of it")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "borrowed from the tests of the watch, which use all of it and may fail where they stand"
+)]
 mod api;
 
 use std::fs;
@@ -110,8 +115,11 @@ fn an_alert_is_told_at_once_and_completed_when_the_pods_name_comes() -> Result<(
     let api = Api::start(move |request, _| match (ready.load(Ordering::Relaxed), request.is_watch()) {
         (false, _) => Reply::Json(503, json!({"kind": "Status", "code": 503, "message": "starting"})),
         (true, true) => Reply::Watch,
-        (true, false) => Reply::Json(200, json!({"kind": "PodList", "apiVersion": "v1",
-            "metadata": {"resourceVersion": "7"}, "items": [object(&json!({}))]})),
+        (true, false) => Reply::Json(
+            200,
+            json!({"kind": "PodList", "apiVersion": "v1",
+            "metadata": {"resourceVersion": "7"}, "items": [object(&json!({}))]}),
+        ),
     });
     let dir = tempfile::tempdir()?;
     let kubeconfig = dir.path().join("kubeconfig");

@@ -2,8 +2,8 @@
 
 use ulid::Ulid;
 
-use crate::alert::{Incident, Place};
 use crate::alert::key::Key;
+use crate::alert::{Incident, Place};
 use crate::capture::Time;
 use crate::detect::{Finding, Severity};
 

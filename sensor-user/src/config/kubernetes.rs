@@ -44,7 +44,8 @@ pub enum Enabled {
     No,
 }
 
-const CHOICES: [(&str, Enabled); 3] = [("auto", Enabled::Auto), ("true", Enabled::Yes), ("false", Enabled::No)];
+const CHOICES: [(&str, Enabled); 3] =
+    [("auto", Enabled::Auto), ("true", Enabled::Yes), ("false", Enabled::No)];
 
 impl Word for Enabled {
     const WHAT: &'static str = "auto, true or false";

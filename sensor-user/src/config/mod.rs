@@ -257,7 +257,8 @@ impl Config {
         let doc = "Labels of every event of this node, name=value: sinks can pick by them.";
         let labels =
             s.words::<sinks::Label>("labels", Vec::new(), doc).iter().map(ToString::to_string).collect();
-        let doc = "Where names of pods come from. Without them alerts have the pod's UID and the container's id.";
+        let doc =
+            "Where names of pods come from. Without them alerts have the pod's UID and the container's id.";
         let kubernetes = s.section("kubernetes", doc, |s| Kubernetes::read(s, base));
         let doc = "Which servers are watched. What is not known, such as a pod in its first moment, is.";
         let watch = s.section("watch", doc, kubernetes::read_watch);

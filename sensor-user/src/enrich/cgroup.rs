@@ -97,8 +97,7 @@ fn pod_uid(part: &str) -> Option<String> {
 }
 
 /// Prefixes that runtimes put before the id in a scope's name.
-const RUNTIMES: [&str; 6] =
-    ["cri-containerd-", "crio-", "docker-", "libpod-payload-", "libpod-", "nerdctl-"];
+const RUNTIMES: [&str; 6] = ["cri-containerd-", "crio-", "docker-", "libpod-payload-", "libpod-", "nerdctl-"];
 /// Directories below which runtimes without systemd put a container by its bare id.
 const PARENTS: [&str; 6] = ["docker", "buildkit", "libpod_parent", "containerd", "ecs", "cri-containerd"];
 
@@ -131,14 +130,23 @@ mod tests {
     fn read(path: &str) -> (Option<String>, bool, bool) {
         let path = path.replace("U_D", &UID.replace('-', "_")).replace("UID", UID).replace("OUT", OUTER);
         let place = place(&path.replace("ID", ID));
-        assert!(place.container_id.as_deref().is_none_or(|id| id == ID || place.pod_uid.is_none()), "{place:?}");
+        assert!(
+            place.container_id.as_deref().is_none_or(|id| id == ID || place.pod_uid.is_none()),
+            "{place:?}"
+        );
         assert!(place.pod_uid.as_deref().is_none_or(|uid| uid == UID || uid == STATIC), "{place:?}");
         (place.unit.as_deref().map(str::to_owned), place.container_id.is_some(), place.pod_uid.is_some())
     }
 
+    fn check<'a>(cases: impl IntoIterator<Item = (&'a str, Option<&'a str>, bool, bool)>) {
+        for (path, unit, container, pod) in cases {
+            assert_eq!(read(path), (unit.map(str::to_owned), container, pod), "{path}");
+        }
+    }
+
     #[test]
-    fn reads_the_paths_of_every_runtime() {
-        let cases = [
+    fn reads_the_paths_of_hosts_and_their_containers() {
+        check([
             // systemd
             ("/", None, false, false),
             ("/init.scope", Some("init.scope"), false, false),
@@ -169,6 +177,16 @@ mod tests {
             ),
             ("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-ID.scope", None, true, false),
             ("/libpod_parent/libpod-ID", None, true, false),
+            ("/ecs/task/ID", None, true, false),
+        ]);
+        // LXC names containers by words.
+        let lxc = place("/lxc.payload.web/system.slice/nginx.service");
+        assert_eq!((lxc.unit.as_deref(), lxc.container_id.as_deref()), (Some("nginx.service"), Some("web")));
+    }
+
+    #[test]
+    fn reads_the_paths_of_pods() {
+        check([
             // Kubernetes, systemd driver
             (
                 "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podU_D.slice/cri-containerd-ID.scope",
@@ -205,6 +223,12 @@ mod tests {
             // Kubernetes, cgroupfs driver: guaranteed, CRI-O, and Docker's own prefix
             ("/kubepods/podUID/crio-ID", None, true, true),
             ("/kubepods/pod0123456789abcdef0123456789abcdef/ID", None, true, true),
+        ]);
+    }
+
+    #[test]
+    fn reads_the_paths_of_clusters_in_their_own_ways() {
+        check([
             // kind: a node is a container, and its kubelet has a root of its own
             (
                 "/docker/OUT/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-podU_D.slice/cri-containerd-ID.scope",
@@ -247,7 +271,12 @@ mod tests {
             // Podman: a pod's slice, a Quadlet, without systemd
             ("/machine.slice/machine-libpod_pod_OUT.slice/libpod-ID.scope/container", None, true, false),
             ("/system.slice/web.service/libpod-payload-ID", None, true, false),
-            ("/user.slice/user-1000.slice/user@1000.service/app.slice/web.service/libpod-payload-ID", None, true, false),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/app.slice/web.service/libpod-payload-ID",
+                None,
+                true,
+                false,
+            ),
             ("/libpod_parent/libpod-ID/init.scope", Some("init.scope"), true, false),
             // CRI-O's monitor is not the container
             (
@@ -256,15 +285,7 @@ mod tests {
                 false,
                 true,
             ),
-            // others
-            ("/ecs/task/ID", None, true, false),
-        ];
-        for (path, unit, container, pod) in cases {
-            assert_eq!(read(path), (unit.map(str::to_owned), container, pod), "{path}");
-        }
-        // LXC names containers by words.
-        let lxc = place("/lxc.payload.web/system.slice/nginx.service");
-        assert_eq!((lxc.unit.as_deref(), lxc.container_id.as_deref()), (Some("nginx.service"), Some("web")));
+        ]);
     }
 
     #[test]

@@ -425,7 +425,10 @@ mod tests {
         cluster.tend(now + REMEMBERED);
         assert_eq!(name(&cluster.find(Some("u"), None, now)), Some(("shop/a".into(), false)));
         let figures = cluster.figures();
-        assert_eq!((figures.live, figures.gone, figures.state, figures.failures), (2, 0, State::Synced, [0, 0, 1, 0, 0, 0]));
+        assert_eq!(
+            (figures.live, figures.gone, figures.state, figures.failures),
+            (2, 0, State::Synced, [0, 0, 1, 0, 0, 0])
+        );
     }
 
     #[test]

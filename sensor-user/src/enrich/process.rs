@@ -63,7 +63,8 @@ pub fn members(cgroup: &Path) -> Vec<u32> {
     if let Ok(file) = File::open(cgroup.join("cgroup.procs")) {
         let _ = file.take(MAX_MEMBERS_BYTES).read_to_string(&mut text);
     }
-    let mut pids: Vec<u32> = text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != 0).collect();
+    let mut pids: Vec<u32> =
+        text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != 0).collect();
     pids.sort_unstable();
     pids.truncate(MAX_MEMBERS);
     pids

@@ -108,7 +108,7 @@ impl Requirement {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
-        let (name, test) = if let Some(name) = text.strip_prefix('!') {
+        let (name, wanted) = if let Some(name) = text.strip_prefix('!') {
             (name.trim(), Test::Absent)
         } else if let Some((head, values)) = text.strip_suffix(')').and_then(|text| text.split_once('(')) {
             let values = values.split(',').map(|value| value.trim().to_owned()).collect::<Vec<_>>();
@@ -126,12 +126,12 @@ impl Requirement {
         } else {
             (text, Test::Exists)
         };
-        let values = match &test {
+        let values = match &wanted {
             Test::In(values) | Test::NotIn(values) => values.as_slice(),
             Test::Exists | Test::Absent => &[],
         };
         let fine = is_label_name(name) && values.iter().all(|value| is_label_value(value));
-        fine.then(|| Self { name: name.to_owned(), test })
+        fine.then(|| Self { name: name.to_owned(), test: wanted })
     }
 
     fn holds(&self, pod: &Pod) -> bool {
@@ -211,7 +211,8 @@ mod tests {
 
     #[test]
     fn namespaces_are_taken_in_and_left_out() {
-        let wishes = Wishes { namespaces: all(&["shop-*"]), not_namespaces: all(&["shop-test"]), ..Wishes::default() };
+        let wishes =
+            Wishes { namespaces: all(&["shop-*"]), not_namespaces: all(&["shop-test"]), ..Wishes::default() };
         for (namespace, wanted) in [("shop-live", true), ("shop-test", false), ("kube-system", false)] {
             assert_eq!(wishes.want(Subject::Pod(&pod(namespace, &[], true))), wanted, "{namespace}");
         }
@@ -223,8 +224,11 @@ mod tests {
 
     #[test]
     fn units_are_asked_of_the_host_alone() {
-        let wishes = Wishes { units: all(&["nginx*"]), not_units: all(&["*-test.service"]), ..Wishes::default() };
-        for (unit, wanted) in [("nginx.service", true), ("nginx-test.service", false), ("sshd.service", false)] {
+        let wishes =
+            Wishes { units: all(&["nginx*"]), not_units: all(&["*-test.service"]), ..Wishes::default() };
+        for (unit, wanted) in
+            [("nginx.service", true), ("nginx-test.service", false), ("sshd.service", false)]
+        {
             assert_eq!(wishes.want(Subject::Unit(unit)), wanted, "{unit}");
         }
         assert!(wishes.want(Subject::Pod(&pod("shop", &[], true))));
@@ -254,7 +258,20 @@ mod tests {
 
     #[test]
     fn what_is_no_requirement_is_refused() {
-        for text in ["", "=a", "a b", "!", "a=b=c", "a in b", "a in (b c)", "in (a)", "a=-b", "a/b/c", "/a", &"a".repeat(64)] {
+        for text in [
+            "",
+            "=a",
+            "a b",
+            "!",
+            "a=b=c",
+            "a in b",
+            "a in (b c)",
+            "in (a)",
+            "a=-b",
+            "a/b/c",
+            "/a",
+            &"a".repeat(64),
+        ] {
             assert_eq!(Requirement::parse(text), None, "{text:?}");
         }
         assert!(Requirement::parse("app.kubernetes.io/name=x").is_some());

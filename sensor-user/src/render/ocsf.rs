@@ -501,7 +501,8 @@ fn container(place: &Place) -> Option<Container<'_>> {
     if place.container_id.is_none() && place.pod_uid.is_none() {
         return None;
     }
-    let labels = place.pod.as_ref().map(|pod| pod.labels.iter().map(|(name, value)| format!("{name}={value}")));
+    let labels =
+        place.pod.as_ref().map(|pod| pod.labels.iter().map(|(name, value)| format!("{name}={value}")));
     Some(Container {
         uid: place.container_id.as_deref(),
         name: place.container.as_ref().map(|container| &*container.name),

@@ -162,7 +162,12 @@ mod tests {
         }
 
         fn tell(&self, watched: bool) {
-            let pod = Pod { uid: UID.into(), namespace: "shop".into(), name: "orders-7f9c".into(), ..Pod::default() };
+            let pod = Pod {
+                uid: UID.into(),
+                namespace: "shop".into(),
+                name: "orders-7f9c".into(),
+                ..Pod::default()
+            };
             let container = Container { name: "main".into(), image: None, image_id: None };
             let containers = vec![(ID.into(), container)];
             self.hosts.cluster.apply(Described { pod: Arc::new(pod), containers, mirror_of: None, watched });

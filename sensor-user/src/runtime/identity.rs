@@ -194,7 +194,9 @@ impl Clerk {
     fn look_again(&mut self, now: Instant) {
         self.pending = false;
         let (hosts, mut missing) = (&self.hosts, Vec::new());
-        for (cgroup, asked) in self.asked.iter_mut().filter(|(id, asked)| asked.tries > 0 && !hosts.knows(**id)) {
+        for (cgroup, asked) in
+            self.asked.iter_mut().filter(|(id, asked)| asked.tries > 0 && !hosts.knows(**id))
+        {
             asked.tries -= 1;
             missing.push(*cgroup);
         }

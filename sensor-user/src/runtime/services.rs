@@ -168,7 +168,9 @@ struct Following {
 
 impl Following {
     fn start(events: &Handle, settings: Option<follow::Settings>, cluster: &Arc<Cluster>) -> Self {
-        let follow = |settings| events.spawn(follow::follow(settings, Arc::clone(cluster), Instant::now)).abort_handle();
+        let follow = |settings| {
+            events.spawn(follow::follow(settings, Arc::clone(cluster), Instant::now)).abort_handle()
+        };
         if let Some(settings) = &settings {
             tracing::info!("pods of the node {} get their names from the Kubernetes API", settings.node);
         }
@@ -222,7 +224,20 @@ impl Services {
             runtime.shutdown_timeout(Duration::from_millis(100));
         };
         let thread = std::thread::Builder::new().name("services".into()).spawn(run).map_err(started)?;
-        Ok(Self { news, board, fetching, knowing, asking, marks, rules, following, cluster, events, stop, thread })
+        Ok(Self {
+            news,
+            board,
+            fetching,
+            knowing,
+            asking,
+            marks,
+            rules,
+            following,
+            cluster,
+            events,
+            stop,
+            thread,
+        })
     }
 
     /// Keys that have come or changed since the last call.

@@ -129,7 +129,11 @@ pub(super) fn following(config: &Config) -> Option<follow::Settings> {
         Enabled::Auto => kubernetes.kubeconfig.is_some() || client::is_in_cluster(),
     };
     let named = || std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
-    let node = kubernetes.node.clone().or_else(named).unwrap_or_else(|| super::node(config).name.to_ascii_lowercase());
+    let node = kubernetes
+        .node
+        .clone()
+        .or_else(named)
+        .unwrap_or_else(|| super::node(config).name.to_ascii_lowercase());
     let mut labels = kubernetes.labels.clone();
     labels.extend(config.watch.labels.iter().map(|wanted| wanted.name.clone()));
     let kubeconfig = kubernetes.kubeconfig.clone();

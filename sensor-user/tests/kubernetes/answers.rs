@@ -85,8 +85,18 @@ fn grow(pod: &mut Value, minor: u32) {
     let added: [(u32, &str, &str, Value); 9] = [
         (29, "/status", "hostIPs", json!([{"ip": "10.0.0.1"}])),
         (30, "/spec", "securityContext", json!({"appArmorProfile": {"type": "RuntimeDefault"}})),
-        (31, "/status/containerStatuses/0", "volumeMounts", json!([{"name": "v", "mountPath": "/v", "readOnly": true, "recursiveReadOnly": "Disabled"}])),
-        (31, "/status/containerStatuses/0", "user", json!({"linux": {"uid": 0, "gid": 0, "supplementalGroups": [0]}})),
+        (
+            31,
+            "/status/containerStatuses/0",
+            "volumeMounts",
+            json!([{"name": "v", "mountPath": "/v", "readOnly": true, "recursiveReadOnly": "Disabled"}]),
+        ),
+        (
+            31,
+            "/status/containerStatuses/0",
+            "user",
+            json!({"linux": {"uid": 0, "gid": 0, "supplementalGroups": [0]}}),
+        ),
         (32, "/spec", "resources", json!({"requests": {"cpu": "1"}})),
         (33, "/status/containerStatuses/0", "allocatedResources", json!({"cpu": "1"})),
         (34, "/status", "observedGeneration", json!(3)),

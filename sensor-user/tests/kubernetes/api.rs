@@ -29,7 +29,8 @@ impl Request {
     /// A parameter, decoded as far as these tests need.
     pub(crate) fn query(&self, name: &str) -> Option<String> {
         let (_, query) = self.line.split_once('?')?;
-        let pair = query.split(' ').next()?.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        let pair =
+            query.split(' ').next()?.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
         Some(pair?.replace("%3D", "=").replace("%2C", ","))
     }
 }
@@ -163,7 +164,9 @@ fn read(stream: &TcpStream) -> Option<Request> {
     let mut lines = BufReader::new(stream).lines();
     let line = lines.next()?.ok()?;
     let headers = lines.map_while(Result::ok).take_while(|line| !line.is_empty());
-    let pair = |line: String| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+    let pair = |line: String| {
+        line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+    };
     Some(Request { line, headers: headers.filter_map(pair).collect() })
 }
 

@@ -2,6 +2,17 @@
 //!
 //! No part of it is a real API server's: the answers are written after the API's own reference, version by version.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::needless_pass_by_value,
+    missing_docs,
+    reason = "a test may fail where it stands, and has a clock"
+)]
+
 mod answers;
 mod api;
 
@@ -56,7 +67,8 @@ impl Bench {
             node: "node-1".into(),
             labels: vec!["app".into(), "version".into()],
         };
-        let (follow, stop) = (follow(settings, Arc::clone(&self.cluster), Instant::now), Arc::clone(&self.stop));
+        let (follow, stop) =
+            (follow(settings, Arc::clone(&self.cluster), Instant::now), Arc::clone(&self.stop));
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -72,7 +84,12 @@ impl Bench {
     fn until(&self, what: &str, so: impl Fn(&Cluster) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !so(&self.cluster) {
-            assert!(Instant::now() < deadline, "{what}: {:?}, asked {:#?}", self.cluster.figures(), self.api.targets());
+            assert!(
+                Instant::now() < deadline,
+                "{what}: {:?}, asked {:#?}",
+                self.cluster.figures(),
+                self.api.targets()
+            );
             std::thread::park_timeout(Duration::from_millis(5));
         }
     }
@@ -100,7 +117,9 @@ fn name(cluster: &Cluster, uid: &str) -> Option<(String, bool)> {
 
 /// Lists these pods, and lets the test speak in the watch.
 fn steady(pods: Vec<Value>) -> impl Fn(&api::Request, usize) -> Reply + Send + Sync + 'static {
-    move |request, _| if request.is_watch() { Reply::Watch } else { Reply::Json(200, list(&pods, "100", None)) }
+    move |request, _| {
+        if request.is_watch() { Reply::Watch } else { Reply::Json(200, list(&pods, "100", None)) }
+    }
 }
 
 #[test]
@@ -114,9 +133,15 @@ fn pods_are_known_by_the_answers_of_every_version() {
         };
         assert_eq!(pod.full_name(), "shop/orders-7f9c4d5b8-x2x4z", "1.{minor}");
         let owner = pod.owner.as_ref().unwrap();
-        assert_eq!((&*owner.kind, &*owner.name, pod.node.as_deref()), ("Deployment", "orders", Some("node-1")));
+        assert_eq!(
+            (&*owner.kind, &*owner.name, pod.node.as_deref()),
+            ("Deployment", "orders", Some("node-1"))
+        );
         assert_eq!(pod.labels, [("app".into(), "orders".into())], "others are not kept");
-        assert_eq!((&*container.name, container.image()), ("main", Some(("registry.example/orders", Some("1.2")))));
+        assert_eq!(
+            (&*container.name, container.image()),
+            ("main", Some(("registry.example/orders", Some("1.2"))))
+        );
         // A static pod's cgroup bears the hash of its file.
         let hash = "0123456789abcdef0123456789abcdef";
         assert_eq!(bench.name(hash), Some(("kube-system/etcd-node-1".into(), false)), "1.{minor}");
@@ -138,7 +163,8 @@ fn the_own_nodes_pods_are_asked_for_in_pages_and_nothing_else() {
         assert_eq!(request.query("fieldSelector").as_deref(), Some("spec.nodeName=node-1"), "{request:?}");
         assert_eq!(request.header("authorization"), Some("Bearer t-1"));
     }
-    let pages: Vec<_> = bench.api.requests().iter().filter(|request| !request.is_watch()).map(|r| r.query("limit")).collect();
+    let pages: Vec<_> =
+        bench.api.requests().iter().filter(|request| !request.is_watch()).map(|r| r.query("limit")).collect();
     assert_eq!(pages, [Some("500".into()), Some("500".into())]);
 }
 
@@ -146,7 +172,7 @@ fn the_own_nodes_pods_are_asked_for_in_pages_and_nothing_else() {
 fn a_token_of_a_file_is_shown() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
-    std::fs::write(&file, "of-a-file\n").unwrap();
+    std::fs::write(&file, "of-a-file").unwrap();
     let bench = Bench::idle(steady(vec![named("a")]), json!({"tokenFile": file}));
     bench.follow();
     bench.synced();
@@ -177,7 +203,9 @@ fn a_watch_that_is_cut_goes_on_from_the_last_bookmark() {
     let bookmark = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"resourceVersion": "777", "creationTimestamp": null}});
     bench.api.tell("BOOKMARK", &bookmark);
     bench.api.cut();
-    let from_777 = |request: &api::Request| request.is_watch() && request.query("resourceVersion").as_deref() == Some("777");
+    let from_777 = |request: &api::Request| {
+        request.is_watch() && request.query("resourceVersion").as_deref() == Some("777")
+    };
     bench.until("another watch", |_| bench.api.requests().iter().any(from_777));
     bench.api.tell("ADDED", &named("b"));
     bench.until("b", |cluster| name(cluster, "b").is_some());
@@ -213,7 +241,10 @@ fn a_list_that_expired_between_two_pages_is_begun_anew() {
     let bench = Bench::new(|request, number| match (request.is_watch(), number) {
         (true, _) => Reply::Watch,
         (false, 0) => Reply::Json(200, list(&[named("a")], "100", Some("old"))),
-        (false, 1) => Reply::Json(410, json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"})),
+        (false, 1) => Reply::Json(
+            410,
+            json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}),
+        ),
         (false, _) => Reply::Json(200, list(&[named("b")], "200", None)),
     });
     bench.synced();
@@ -228,7 +259,10 @@ fn who_is_refused_is_told_so_and_tries_again() {
             (true, _) => Reply::Watch,
             (false, 0) => {
                 let message = "pods is forbidden: User \"system:serviceaccount:x:y\" cannot list resource";
-                Reply::Json(status, json!({"kind": "Status", "status": "Failure", "code": status, "message": message}))
+                Reply::Json(
+                    status,
+                    json!({"kind": "Status", "status": "Failure", "code": status, "message": message}),
+                )
             }
             (false, _) => Reply::Json(200, list(&[named("a")], "100", None)),
         });
@@ -244,7 +278,12 @@ fn what_is_no_answer_is_refused_and_asked_for_again() {
         || Reply::Text("200 OK", "{\"items\": [".into()),
         || Reply::Text("200 OK", "<html>captive portal</html>".into()),
         || Reply::Text("200 OK", "{\"kind\":\"PodList\",\"metadata\":{},\"items\":[]}".into()),
-        || Reply::Text("200 OK", "{\"kind\":\"PodList\",\"metadata\":{\"resourceVersion\":\"1\"},\"items\":[7]}".into()),
+        || {
+            Reply::Text(
+                "200 OK",
+                "{\"kind\":\"PodList\",\"metadata\":{\"resourceVersion\":\"1\"},\"items\":[7]}".into(),
+            )
+        },
         || Reply::Text("200 OK", "\u{0}".into()),
         || Reply::Endless,
     ];

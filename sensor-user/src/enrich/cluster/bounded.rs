@@ -49,7 +49,8 @@ where
     }
 
     fn call(&mut self, request: Request<R>) -> Self::Future {
-        let is_watch = request.uri().query().is_some_and(|query| query.split('&').any(|one| one == "watch=true"));
+        let is_watch =
+            request.uri().query().is_some_and(|query| query.split('&').any(|one| one == "watch=true"));
         let (answer, cluster) = (self.inner.call(request), Arc::clone(&self.cluster));
         Box::pin(async move {
             let answer = answer.await?;

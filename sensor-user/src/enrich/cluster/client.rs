@@ -66,8 +66,7 @@ pub async fn client(kubeconfig: Option<&PathBuf>, cluster: &Arc<Cluster>) -> Res
     config.reset_reader_on_write = true;
     // Who follows backs off by itself, and says why.
     config.default_retry = false;
-    let builder =
-        ClientBuilder::try_from(config).map_err(|error| ClientError::Build(error.to_string()))?;
+    let builder = ClientBuilder::try_from(config).map_err(|error| ClientError::Build(error.to_string()))?;
     let layer = layer_fn(|service| Bounded::new(service, Arc::clone(cluster)));
     Ok(builder.with_layer(&layer).build())
 }
@@ -80,7 +79,8 @@ async fn of_file(path: &Path) -> Result<kube::Config, ClientError> {
     }
     let kubeconfig = Kubeconfig::read_from(path).map_err(|error| wrong(error.to_string()))?;
     for named in &kubeconfig.auth_infos {
-        let runs = named.auth_info.as_ref().is_some_and(|auth| auth.exec.is_some() || auth.auth_provider.is_some());
+        let runs =
+            named.auth_info.as_ref().is_some_and(|auth| auth.exec.is_some() || auth.auth_provider.is_some());
         if runs {
             let problem = format!("the user {:?} is known by a plugin, and plugins are not run", named.name);
             return Err(wrong(problem + "; use a token, `tokenFile` or a client certificate"));

@@ -82,6 +82,7 @@ struct Spec {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the API's names")]
 struct Status {
     container_statuses: Option<Vec<ContainerStatus>>,
     init_container_statuses: Option<Vec<ContainerStatus>>,
@@ -149,19 +150,19 @@ impl Resource for PodObject {
     type DynamicType = ();
     type Scope = k8s_openapi::NamespaceResourceScope;
 
-    fn kind(_: &()) -> Cow<'_, str> {
+    fn kind((): &()) -> Cow<'_, str> {
         "Pod".into()
     }
 
-    fn group(_: &()) -> Cow<'_, str> {
+    fn group((): &()) -> Cow<'_, str> {
         "".into()
     }
 
-    fn version(_: &()) -> Cow<'_, str> {
+    fn version((): &()) -> Cow<'_, str> {
         "v1".into()
     }
 
-    fn plural(_: &()) -> Cow<'_, str> {
+    fn plural((): &()) -> Cow<'_, str> {
         "pods".into()
     }
 
@@ -185,7 +186,8 @@ impl PodObject {
     #[must_use]
     pub fn describe(&self, keeps: impl Fn(&str) -> bool) -> Option<Described> {
         let meta = &self.metadata;
-        let name = |text: Option<&String>| text.filter(|text| !text.is_empty()).map(|text| brief(text, MAX_NAME));
+        let name =
+            |text: Option<&String>| text.filter(|text| !text.is_empty()).map(|text| brief(text, MAX_NAME));
         let spec = self.spec.as_ref();
         let labels = meta.labels.iter().flatten();
         let kept = labels.filter(|(name, value)| keeps(name) && value.len() <= MAX_NAME).take(MAX_LABELS);
@@ -202,19 +204,27 @@ impl PodObject {
         Some(Described {
             pod: Arc::new(pod),
             containers: self.containers(),
-            mirror_of: annotation(MIRROR).filter(|hash| hash.len() <= MAX_NAME).map(|hash| hash.as_str().into()),
+            mirror_of: annotation(MIRROR)
+                .filter(|hash| hash.len() <= MAX_NAME)
+                .map(|hash| hash.as_str().into()),
             watched: annotation(OPT_OUT).is_none_or(|word| !word.trim().eq_ignore_ascii_case("false")),
         })
     }
 
     fn containers(&self) -> Vec<(Box<str>, Container)> {
         let Some(status) = &self.status else { return Vec::new() };
-        let all = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
+        let all = [
+            &status.container_statuses,
+            &status.init_container_statuses,
+            &status.ephemeral_container_statuses,
+        ];
         let known = all.into_iter().flatten().flatten().filter_map(|of| {
             // `containerd://3f2a...`
             let id = of.container_id.as_deref()?;
             let id = id.split_once("://").map_or(id, |(_, id)| id);
-            let text = |text: Option<&String>| text.filter(|text| !text.is_empty()).map(|text| brief(text, MAX_IMAGE));
+            let text = |text: Option<&String>| {
+                text.filter(|text| !text.is_empty()).map(|text| brief(text, MAX_IMAGE))
+            };
             let container = Container {
                 name: brief(&of.name, MAX_NAME),
                 image: text(of.image.as_ref()),
@@ -228,14 +238,21 @@ impl PodObject {
     /// The controller that people know.
     fn owner(&self) -> Option<Owner> {
         let references = self.metadata.owner_references.as_ref()?;
-        let owner = references.iter().find(|of| of.controller == Some(true)).or_else(|| references.first())?;
+        let owner =
+            references.iter().find(|of| of.controller == Some(true)).or_else(|| references.first())?;
         let hash = self.metadata.labels.as_ref().and_then(|labels| labels.get(TEMPLATE_HASH));
         let (kind, name) = match owner.kind.as_str() {
-            "ReplicaSet" => match hash.and_then(|hash| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-')) {
-                Some(name) if !name.is_empty() => ("Deployment", name),
-                _ => ("ReplicaSet", owner.name.as_str()),
-            },
-            "Job" => match owner.name.rsplit_once('-').filter(|(name, minute)| !name.is_empty() && is_minute(minute)) {
+            "ReplicaSet" => {
+                match hash.and_then(|hash| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-')) {
+                    Some(name) if !name.is_empty() => ("Deployment", name),
+                    _ => ("ReplicaSet", owner.name.as_str()),
+                }
+            }
+            "Job" => match owner
+                .name
+                .rsplit_once('-')
+                .filter(|(name, minute)| !name.is_empty() && is_minute(minute))
+            {
                 Some((name, _)) => ("CronJob", name),
                 None => ("Job", owner.name.as_str()),
             },
@@ -266,7 +283,7 @@ mod tests {
         serde_json::from_value::<PodObject>(object).unwrap().describe(|_| true).unwrap()
     }
 
-    fn owned(kind: &str, name: &str, labels: Value) -> Option<(String, String)> {
+    fn owned(kind: &str, name: &str, labels: &Value) -> Option<(String, String)> {
         let meta = json!({"name": "p", "namespace": "n", "uid": "u", "labels": labels,
             "ownerReferences": [{"kind": "Other", "name": "x"}, {"kind": kind, "name": name, "controller": true}]});
         let owner = pod(json!({"metadata": meta})).pod.owner.clone()?;
@@ -277,7 +294,7 @@ mod tests {
     fn owners_are_those_that_people_know() {
         let hash = json!({"pod-template-hash": "7f9c4d5b8"});
         let case = |kind, name, labels: &Value, wanted: (&str, &str)| {
-            assert_eq!(owned(kind, name, labels.clone()), Some((wanted.0.into(), wanted.1.into())), "{name}");
+            assert_eq!(owned(kind, name, labels), Some((wanted.0.into(), wanted.1.into())), "{name}");
         };
         case("ReplicaSet", "orders-api-7f9c4d5b8", &hash, ("Deployment", "orders-api"));
         case("ReplicaSet", "orders-api-7f9c4d5b8", &json!({}), ("ReplicaSet", "orders-api-7f9c4d5b8"));
@@ -316,9 +333,12 @@ mod tests {
     #[test]
     fn texts_are_bounded_and_printable() {
         let many: BTreeMap<String, String> = (0..1000).map(|n| (format!("l{n:04}"), "v".repeat(n))).collect();
-        let statuses: Vec<Value> = (0..1000).map(|n| json!({"name": "c".repeat(1000), "containerID": format!("x://{n}")})).collect();
-        let described = pod(json!({"metadata": {"name": "p\u{1b}[2J".repeat(100), "namespace": "n", "uid": "u", "labels": many},
-            "status": {"containerStatuses": statuses}}));
+        let statuses: Vec<Value> =
+            (0..1000).map(|n| json!({"name": "c".repeat(1000), "containerID": format!("x://{n}")})).collect();
+        let described = pod(
+            json!({"metadata": {"name": "p\u{1b}[2J".repeat(100), "namespace": "n", "uid": "u", "labels": many},
+            "status": {"containerStatuses": statuses}}),
+        );
         assert!(described.pod.name.len() <= 3 * MAX_NAME && !described.pod.name.contains('\u{1b}'));
         assert_eq!((described.pod.labels.len(), described.containers.len()), (MAX_LABELS, MAX_CONTAINERS));
         assert!(described.containers.iter().all(|(_, container)| container.name.len() == MAX_NAME));
@@ -326,7 +346,9 @@ mod tests {
 
     #[test]
     fn only_a_plain_no_keeps_a_pod_from_being_watched() {
-        for (word, watched) in [("false", false), (" False ", false), ("true", true), ("", true), ("no", true)] {
+        for (word, watched) in
+            [("false", false), (" False ", false), ("true", true), ("", true), ("no", true)]
+        {
             let meta = json!({"name": "p", "namespace": "n", "uid": "u", "annotations": {OPT_OUT: word}});
             assert_eq!(pod(json!({"metadata": meta})).watched, watched, "{word:?}");
         }
