@@ -82,7 +82,7 @@ impl Bench {
 
     /// Waits until this is so.
     fn until(&self, what: &str, so: impl Fn(&Cluster) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         while !so(&self.cluster) {
             assert!(
                 Instant::now() < deadline,
