@@ -1,7 +1,12 @@
 //! Who answered, end to end: a server in a pod's cgroup, the kernel half, and an API server that is told what to say.
 
 #[path = "../../sensor-user/tests/kubernetes/api.rs"]
-#[allow(dead_code, reason = "borrowed from the tests of the watch, which use all of it")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "borrowed from the tests of the watch, which use all of it and may fail where they stand"
+)]
 mod api;
 
 use std::fs;

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::alert::{Activity, Alert, AlertSettings, Desk, Event, Incident, Place, Process};
+use crate::alert::place::{Container, Owner, Pod};
+use crate::alert::{Activity, Alert, AlertSettings, Desk, Event, Identity, Incident, Place, Process};
 use crate::capture::Time;
 use crate::detect::staging::{NOW_S, Stage, token};
 use crate::detect::{DetectSettings, Detector, Finding};
@@ -50,6 +51,34 @@ pub(crate) fn alert() -> Alert {
         ..Place::default()
     };
     Alert { place: Some(place), ..*alert }
+}
+
+/// [`alert`], of which the cluster has told whose pod answered.
+pub(crate) fn alert_of_a_pod() -> Alert {
+    let pod = Pod {
+        uid: "0f3c2a1e-9b7d-4c55-8f10-2f6f1c9d7a42".into(),
+        namespace: "shop".into(),
+        name: "orders-7f9c".into(),
+        node: Some("node-1".into()),
+        owner: Some(Owner { kind: "Deployment".into(), name: "orders".into() }),
+        labels: vec![("app".into(), "orders".into())],
+        host_network: false,
+    };
+    let container = Container {
+        name: "main".into(),
+        image: Some("registry.example/orders:1.2".into()),
+        image_id: Some("registry.example/orders@sha256:ab".into()),
+    };
+    let place = Place {
+        name: pod.full_name(),
+        container_id: Some("4f5a".into()),
+        pod_uid: Some(pod.uid.to_string()),
+        identity: Identity::Known,
+        pod: Some(pod.into()),
+        container: Some(container),
+        ..Place::default()
+    };
+    Alert { place: Some(place), ..alert() }
 }
 
 /// [`alert`], on its way to a sink.

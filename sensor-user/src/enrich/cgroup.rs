@@ -138,9 +138,15 @@ mod tests {
         (place.unit.as_deref().map(str::to_owned), place.container_id.is_some(), place.pod_uid.is_some())
     }
 
+    fn check<'a>(cases: impl IntoIterator<Item = (&'a str, Option<&'a str>, bool, bool)>) {
+        for (path, unit, container, pod) in cases {
+            assert_eq!(read(path), (unit.map(str::to_owned), container, pod), "{path}");
+        }
+    }
+
     #[test]
-    fn reads_the_paths_of_every_runtime() {
-        let cases = [
+    fn reads_the_paths_of_hosts_and_their_containers() {
+        check([
             // systemd
             ("/", None, false, false),
             ("/init.scope", Some("init.scope"), false, false),
@@ -171,6 +177,16 @@ mod tests {
             ),
             ("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-ID.scope", None, true, false),
             ("/libpod_parent/libpod-ID", None, true, false),
+            ("/ecs/task/ID", None, true, false),
+        ]);
+        // LXC names containers by words.
+        let lxc = place("/lxc.payload.web/system.slice/nginx.service");
+        assert_eq!((lxc.unit.as_deref(), lxc.container_id.as_deref()), (Some("nginx.service"), Some("web")));
+    }
+
+    #[test]
+    fn reads_the_paths_of_pods() {
+        check([
             // Kubernetes, systemd driver
             (
                 "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podU_D.slice/cri-containerd-ID.scope",
@@ -207,6 +223,12 @@ mod tests {
             // Kubernetes, cgroupfs driver: guaranteed, CRI-O, and Docker's own prefix
             ("/kubepods/podUID/crio-ID", None, true, true),
             ("/kubepods/pod0123456789abcdef0123456789abcdef/ID", None, true, true),
+        ]);
+    }
+
+    #[test]
+    fn reads_the_paths_of_clusters_in_their_own_ways() {
+        check([
             // kind: a node is a container, and its kubelet has a root of its own
             (
                 "/docker/OUT/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-podU_D.slice/cri-containerd-ID.scope",
@@ -263,15 +285,7 @@ mod tests {
                 false,
                 true,
             ),
-            // others
-            ("/ecs/task/ID", None, true, false),
-        ];
-        for (path, unit, container, pod) in cases {
-            assert_eq!(read(path), (unit.map(str::to_owned), container, pod), "{path}");
-        }
-        // LXC names containers by words.
-        let lxc = place("/lxc.payload.web/system.slice/nginx.service");
-        assert_eq!((lxc.unit.as_deref(), lxc.container_id.as_deref()), (Some("nginx.service"), Some("web")));
+        ]);
     }
 
     #[test]

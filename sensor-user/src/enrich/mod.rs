@@ -336,7 +336,7 @@ mod tests {
         // The service was restarted, and the old process is gone.
         std::fs::remove_dir_all(dir.path().join("proc/42")).unwrap();
         small_host(dir.path(), 43, "web2");
-        assert_eq!(find(INTERVAL - Duration::from_secs(1)).unwrap().pid, Some(42), "known well enough");
+        assert_eq!(find(INTERVAL / 2).unwrap().pid, Some(42), "known well enough");
         let found = find(INTERVAL).unwrap();
         assert_eq!((found.pid, found.comm.as_deref()), (Some(43), Some("web2")));
         assert_eq!(host.scanned, None);

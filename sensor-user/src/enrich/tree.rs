@@ -146,19 +146,19 @@ impl Tree {
         let mut open =
             vec![Visit { dir: self.root.clone(), path: "/".into(), parent: None, was: None, depth: 0 }];
         while let Some(visit) = open.pop() {
-            self.visit(visit, whole, now, &mut open);
+            self.visit(&visit, whole, now, &mut open);
         }
         self.tend(now);
     }
 
-    fn visit(&mut self, visit: Visit, whole: bool, now: Instant, open: &mut Vec<Visit>) {
+    fn visit(&mut self, visit: &Visit, whole: bool, now: Instant, open: &mut Vec<Visit>) {
         let meta = std::fs::symlink_metadata(&visit.dir).ok().filter(std::fs::Metadata::is_dir);
         let id = meta.as_ref().map(MetadataExt::ino);
         if let Some(was) = visit.was.filter(|was| Some(*was) != id) {
             self.lose(was, now);
         }
         let (Some(meta), Some(id)) = (meta, id) else { return };
-        if !self.nodes.contains_key(&id) && !self.meet(id, &visit) {
+        if !self.nodes.contains_key(&id) && !self.meet(id, visit) {
             return;
         }
         let links = Some(meta.nlink()).filter(|links| *links >= 2);

@@ -108,7 +108,7 @@ impl Requirement {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
-        let (name, test) = if let Some(name) = text.strip_prefix('!') {
+        let (name, wanted) = if let Some(name) = text.strip_prefix('!') {
             (name.trim(), Test::Absent)
         } else if let Some((head, values)) = text.strip_suffix(')').and_then(|text| text.split_once('(')) {
             let values = values.split(',').map(|value| value.trim().to_owned()).collect::<Vec<_>>();
@@ -126,12 +126,12 @@ impl Requirement {
         } else {
             (text, Test::Exists)
         };
-        let values = match &test {
+        let values = match &wanted {
             Test::In(values) | Test::NotIn(values) => values.as_slice(),
             Test::Exists | Test::Absent => &[],
         };
         let fine = is_label_name(name) && values.iter().all(|value| is_label_value(value));
-        fine.then(|| Self { name: name.to_owned(), test })
+        fine.then(|| Self { name: name.to_owned(), test: wanted })
     }
 
     fn holds(&self, pod: &Pod) -> bool {

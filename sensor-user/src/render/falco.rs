@@ -201,6 +201,22 @@ mod tests {
     use crate::alert::staging::{event, incident};
     use crate::render::Node;
 
+    #[test]
+    fn a_pod_bears_the_names_that_falco_has_for_it() {
+        let event = falco(&Event::Alert(Box::new(crate::alert::staging::alert_of_a_pod())));
+        for (name, value) in [
+            ("k8s.ns.name", "shop"),
+            ("k8s.pod.name", "orders-7f9c"),
+            ("k8s.pod.uid", "0f3c2a1e-9b7d-4c55-8f10-2f6f1c9d7a42"),
+            ("container.name", "main"),
+            ("container.image.tag", "1.2"),
+            ("tokenscope.identity", "known"),
+        ] {
+            assert_eq!(event["output_fields"][name], Value::from(value), "{name}");
+        }
+        assert!(event["output_fields"].get("tokenscope.fact.kubernetes").is_none());
+    }
+
     fn falco(event: &Event) -> Value {
         let mut out = String::new();
         line(&Told::of(event, Some(3), Some(&Node::named("node-1"))), &mut out);

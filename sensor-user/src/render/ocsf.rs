@@ -536,7 +536,8 @@ fn process(place: Option<&Place>, pid: u32) -> Option<Process<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alert::staging::alert;
+    use crate::alert::Identity;
+    use crate::alert::staging::{alert, alert_of_a_pod};
     use crate::detect::{Finding, Scene};
     use crate::render::validator;
 
@@ -630,6 +631,36 @@ mod tests {
         }
         assert_eq!(at("/finding_info/uid").as_str().map(str::len), Some(26));
         assert_eq!(at("/evidences/0/actor/session/uid").as_str().map(str::len), Some(32));
+    }
+
+    #[test]
+    fn a_pod_is_in_its_places() {
+        let mut of_file = alert_of_a_pod();
+        // A static pod of which the cluster has not told.
+        let hash = Some("0123456789abcdef0123456789abcdef".to_owned());
+        let pending = Place { pod_uid: hash, identity: Identity::Pending, ..Place::default() };
+        let event = json(&of_file);
+        of_file.place = Some(pending);
+        let bare = json(&of_file);
+        for (pointer, value) in [
+            ("/evidences/0/dst_endpoint/name", Value::from("shop/orders-7f9c")),
+            ("/evidences/0/container/name", "main".into()),
+            ("/evidences/0/container/image/name", "registry.example/orders".into()),
+            ("/evidences/0/container/image/tag", "1.2".into()),
+            ("/evidences/0/container/pod_uuid", "0f3c2a1e-9b7d-4c55-8f10-2f6f1c9d7a42".into()),
+            ("/evidences/0/container/labels", vec!["app=orders"].into()),
+            ("/unmapped/identity", "known".into()),
+            ("/unmapped/kubernetes/owner/kind", "Deployment".into()),
+            ("/unmapped/kubernetes/node", "node-1".into()),
+        ] {
+            assert_eq!(event.pointer(pointer), Some(&value), "{pointer}");
+        }
+        assert_eq!(bare.pointer("/unmapped/identity"), Some(&Value::from("pending")));
+        assert_eq!(bare.pointer("/evidences/0/container/pod_uuid"), None);
+        let Some(schema) = validator::Schema::find() else { return };
+        for event in [event, bare] {
+            assert_eq!(schema.problems(&event), Vec::<String>::new());
+        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Unfinished {
                 Identity::Pending => return now.duration_since(*since) < PATIENCE,
                 Identity::Known | Identity::Gone if place.pod.is_some() => {
                     let (place, activity) = (Some(place), Activity::Update);
-                    known.push(Event::Alert(Box::new(Alert { place, activity, ..(**alert).clone() })));
+                    known.push(Event::Alert(Box::new(Alert { activity, place, ..(**alert).clone() })));
                 }
                 // That nobody will ever tell its name is no news.
                 _ => {}

@@ -143,3 +143,42 @@ pub struct Hours {
     /// What is this severe comes at once.
     pub unless: Severity,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::staging::{alert_of_a_pod, incident};
+    use crate::alert::{Event, Incident};
+    use crate::render::Node;
+
+    fn all(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn pods_are_picked_by_namespace_and_label_and_the_nodes_labels_count_too() {
+        let node = Node { name: "n".into(), labels: ["env=live".to_owned()].into() };
+        let told = Told::of(&Event::Alert(Box::new(alert_of_a_pod())), Some(1), Some(&node));
+        for (namespaces, labels, wanted) in [
+            (all(&["shop"]), all(&["app=orders", "env=live"]), true),
+            (all(&["sh*"]), all(&[]), true),
+            (all(&["pay"]), all(&[]), false),
+            (all(&[]), all(&["app=pay"]), false),
+        ] {
+            let picks = Picks { namespaces, labels, ..Picks::default() };
+            assert_eq!(picks.has(&told), wanted, "{picks:?}");
+        }
+    }
+
+    #[test]
+    fn incidents_are_picked_by_the_namespaces_of_their_services() {
+        let picks = Picks { namespaces: all(&["shop"]), ..Picks::default() };
+        let told = |incident| Told::of(&Event::Incident(Box::new(incident)), None, None);
+        assert!(!picks.has(&told(incident())));
+        let server = incident().services[0];
+        let workloads = vec![(server, "shop/a".to_owned()), (server, "pay/b".to_owned())];
+        let told = told(Incident { workloads, ..incident() });
+        assert!(picks.has(&told));
+        assert_eq!(told.texts("/unmapped/services").collect::<Vec<_>>(), ["shop/a", "pay/b"]);
+    }
+}

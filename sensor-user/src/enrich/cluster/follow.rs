@@ -138,8 +138,8 @@ fn has_expired(error: &watcher::Error) -> bool {
 /// The status code of a refusal.
 fn status(error: &watcher::Error) -> Option<u16> {
     match error {
-        watcher::Error::WatchError(status) => Some(status.code),
-        watcher::Error::InitialListFailed(Error::Api(status))
+        watcher::Error::WatchError(status)
+        | watcher::Error::InitialListFailed(Error::Api(status))
         | watcher::Error::WatchStartFailed(Error::Api(status))
         | watcher::Error::WatchFailed(Error::Api(status)) => Some(status.code),
         _ => None,
@@ -158,9 +158,7 @@ fn why(trouble: &Trouble) -> Failure {
         (Some(403), _) => Failure::Forbidden,
         (Some(410), _) => Failure::Expired,
         // What is no event is taken for a status that says nothing.
-        (Some(0), _) => Failure::Malformed,
-        (Some(_), _) => Failure::Other,
-        (None, watcher::Error::NoResourceVersion) => Failure::Malformed,
+        (Some(0), _) | (None, watcher::Error::NoResourceVersion) => Failure::Malformed,
         (
             None,
             watcher::Error::InitialListFailed(inner)
@@ -172,7 +170,7 @@ fn why(trouble: &Trouble) -> Failure {
             Error::HyperError(_) | Error::Service(_) | Error::ReadEvents(_) => Failure::Unreachable,
             _ => Failure::Other,
         },
-        (None, watcher::Error::WatchError(_)) => Failure::Other,
+        (Some(_), _) | (None, watcher::Error::WatchError(_)) => Failure::Other,
     }
 }
 

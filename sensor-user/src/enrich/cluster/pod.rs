@@ -82,6 +82,7 @@ struct Spec {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the API's names")]
 struct Status {
     container_statuses: Option<Vec<ContainerStatus>>,
     init_container_statuses: Option<Vec<ContainerStatus>>,
@@ -149,19 +150,19 @@ impl Resource for PodObject {
     type DynamicType = ();
     type Scope = k8s_openapi::NamespaceResourceScope;
 
-    fn kind(_: &()) -> Cow<'_, str> {
+    fn kind((): &()) -> Cow<'_, str> {
         "Pod".into()
     }
 
-    fn group(_: &()) -> Cow<'_, str> {
+    fn group((): &()) -> Cow<'_, str> {
         "".into()
     }
 
-    fn version(_: &()) -> Cow<'_, str> {
+    fn version((): &()) -> Cow<'_, str> {
         "v1".into()
     }
 
-    fn plural(_: &()) -> Cow<'_, str> {
+    fn plural((): &()) -> Cow<'_, str> {
         "pods".into()
     }
 
@@ -282,7 +283,7 @@ mod tests {
         serde_json::from_value::<PodObject>(object).unwrap().describe(|_| true).unwrap()
     }
 
-    fn owned(kind: &str, name: &str, labels: Value) -> Option<(String, String)> {
+    fn owned(kind: &str, name: &str, labels: &Value) -> Option<(String, String)> {
         let meta = json!({"name": "p", "namespace": "n", "uid": "u", "labels": labels,
             "ownerReferences": [{"kind": "Other", "name": "x"}, {"kind": kind, "name": name, "controller": true}]});
         let owner = pod(json!({"metadata": meta})).pod.owner.clone()?;
@@ -293,7 +294,7 @@ mod tests {
     fn owners_are_those_that_people_know() {
         let hash = json!({"pod-template-hash": "7f9c4d5b8"});
         let case = |kind, name, labels: &Value, wanted: (&str, &str)| {
-            assert_eq!(owned(kind, name, labels.clone()), Some((wanted.0.into(), wanted.1.into())), "{name}");
+            assert_eq!(owned(kind, name, labels), Some((wanted.0.into(), wanted.1.into())), "{name}");
         };
         case("ReplicaSet", "orders-api-7f9c4d5b8", &hash, ("Deployment", "orders-api"));
         case("ReplicaSet", "orders-api-7f9c4d5b8", &json!({}), ("ReplicaSet", "orders-api-7f9c4d5b8"));
