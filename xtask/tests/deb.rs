@@ -1,22 +1,16 @@
-//! The Debian package that `cargo xtask deb` makes: installed, upgraded, removed and purged in a root of its own, its unit
-//! looked at by systemd, and the whole by lintian.
+//! The Debian package that `cargo xtask deb` makes: installed, upgraded, removed and purged in a root of its own, and
+//! looked at by lintian.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// How exposed the unit may be in the eyes of `systemd-analyze security`, in tenths. What is left comes of the
-/// capabilities, the network, and running as root.
-const EXPOSURE: &str = "30";
-
 /// Findings of lintian that are as they are on purpose.
-const ACCEPTED: [&str; 4] = [
-    // Made outside of Debian: no bug closes, no signed repository, no source package.
+const ACCEPTED: [&str; 3] = [
+    // Made outside of Debian: there is no bug to close, and who makes it names a maintainer by DEBEMAIL.
     "initial-upload-closes-no-bugs",
-    "no-changelog",
+    "bogus-mail-host",
     // C libraries are compiled in with the versions that the lock file fixes.
     "embedded-library",
-    // The changelog is the project's.
-    "wrong-name-for-upstream-changelog",
 ];
 
 fn run(program: &str, arguments: &[&str]) -> (bool, String) {
@@ -178,35 +172,4 @@ fn the_package_holds_what_it_promises() {
     let unaccepted: Vec<&str> =
         findings.filter(|line| !ACCEPTED.iter().any(|tag| line.contains(tag))).collect();
     assert!(unaccepted.is_empty(), "{unaccepted:#?}");
-}
-
-#[test]
-fn systemd_finds_no_fault_with_the_unit() {
-    if !Path::new("/usr/bin/systemd-analyze").exists() {
-        println!(
-            "SKIPPED deb::systemd_finds_no_fault_with_the_unit: no systemd-analyze (apt-get install systemd)"
-        );
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let unit = std::fs::read_to_string(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd/tokenscope.service"),
-    );
-    // A program that is there: the sensor itself is not installed.
-    let unit = unit.unwrap().replace("/usr/local/bin/tokenscope", "/usr/bin/true");
-    let mut keys: Vec<&str> = unit.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
-    keys.retain(|key| !key.starts_with('#') && !matches!(*key, "ExecReload"));
-    let count = keys.len();
-    keys.sort_unstable();
-    keys.dedup();
-    assert_eq!(keys.len(), count, "a key is set twice");
-    let file = dir.path().join("tokenscope.service");
-    std::fs::write(&file, &unit).unwrap();
-    let file = file.to_str().unwrap();
-    let said = succeeds("systemd-analyze", &["verify", "--man=no", "--recursive-errors=no", file]);
-    assert!(!said.contains("tokenscope"), "{said}");
-    let threshold = format!("--threshold={EXPOSURE}");
-    let (well, said) =
-        run("systemd-analyze", &["security", "--offline=true", "--no-pager", &threshold, file]);
-    assert!(well, "{said}");
 }
