@@ -6,6 +6,7 @@
 
 pub mod alert;
 pub mod capture;
+pub mod chosen;
 pub mod cli;
 pub mod config;
 pub mod control;

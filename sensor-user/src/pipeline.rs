@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::alert::{AlertSettings, Desk, Event, Marks};
 use crate::capture::{Frame, Grant, Input, Loss, Time};
+use crate::chosen::Chosen;
 use crate::detect::user::UserRules;
 use crate::detect::{DetectSettings, Detector, Finding, Knowledge};
 use crate::http::{Connection, Exchange, Exchanges, HttpLimits};
@@ -57,6 +58,8 @@ pub struct Pipeline {
     pub(crate) asked: Parked,
     pub(crate) detect: Detector,
     pub(crate) desk: Desk,
+    /// Which servers are watched.
+    pub chosen: Chosen,
     findings: Vec<Finding>,
     watch: Watch,
     stopwatch: Option<Box<dyn Stopwatch>>,
@@ -77,6 +80,7 @@ impl Pipeline {
             asked: Parked::impatient(),
             detect: Detector::new(settings.detect),
             desk: Desk::new(settings.alerts),
+            chosen: Chosen::default(),
             findings: Vec::new(),
             watch: Watch::default(),
             stopwatch: None,
@@ -120,6 +124,9 @@ impl Pipeline {
 
     /// Judges one exchange, its tokens and its history; what its tokens lack is judged when it comes.
     fn judge(&mut self, mut exchange: Exchange, out: &mut Output) {
+        if !self.chosen.has(&exchange.origin) {
+            return self.exchanges.recycle(exchange);
+        }
         let issued = self.tokens.name_issued(&mut exchange);
         let tokens = self.tokens.find(&exchange, self.now);
         self.lap(Stage::Token);

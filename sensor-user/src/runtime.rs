@@ -5,11 +5,13 @@
 
 #![allow(clippy::disallowed_methods, reason = "the runtime is where clocks are read")]
 
+mod config_file;
 mod control;
 mod delivery;
 mod figures;
 mod history;
 mod hosts;
+mod identity;
 mod knowledge;
 mod life;
 mod live;
@@ -20,6 +22,8 @@ mod replay;
 mod services;
 mod settings;
 mod stages;
+mod standby;
+mod unfinished;
 mod user_rules;
 mod writer;
 
@@ -30,9 +34,11 @@ use crate::config::{Config, Report};
 use crate::deliver::DeliverError;
 use crate::detect::user::UserRules;
 use crate::render;
+use crate::store::StoreError;
 use crate::token::fetch::FetchError;
 use crate::token::hash::NoRandomness;
 
+pub use config_file::ConfigFile;
 pub(crate) use delivery::node;
 pub use live::run;
 pub use replay::replay;
@@ -49,6 +55,10 @@ pub struct Options {
     pub rules: Arc<UserRules>,
     /// Reads the configuration again, for SIGHUP; a bad one is refused and the old one stays.
     pub reload: Box<dyn Fn() -> Result<Config, Report> + Send>,
+    /// Whether to wait for a sensor that has the state directory, and to go on where it stopped.
+    pub take_over: bool,
+    /// The file whose changes are a SIGHUP by themselves.
+    pub watch: Option<ConfigFile>,
 }
 
 /// Why a run ended before its time.
@@ -57,6 +67,9 @@ pub enum RuntimeError {
     /// The source could not be opened, or could not go on.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// Another sensor runs here.
+    #[error(transparent)]
+    Other(#[from] StoreError),
     /// No randomness for the secrets of the token stage.
     #[error(transparent)]
     Randomness(#[from] NoRandomness),

@@ -522,6 +522,14 @@ fn a_missing_secret_is_a_warning_where_nothing_runs() {
 }
 
 #[test]
+fn tells_what_a_running_sensor_cannot_change() {
+    let old = config("rules: {brute-force: {per_minute: 11}}\nsinks: [{type: file, path: a}]\n");
+    let new = config("privacy: {mask_addresses: true}\nspool: {sync: never}\nlists: {revoked_ids: [x]}\n");
+    assert_eq!(old.fixed_differences(&new), ["privacy", "spool"]);
+    assert!(old.fixed_differences(&old).is_empty());
+}
+
+#[test]
 fn docs_name_every_key() {
     let text = docs::markdown(CARDS);
     for key in ["max_head_bytes", "trusted_proxies", "brute-force", "fingerprint_key", "listen"] {

@@ -15,6 +15,7 @@
 mod kernel {
     pub(crate) mod answers;
     pub(crate) mod cost;
+    pub(crate) mod features;
     pub(crate) mod forgery;
     pub(crate) mod lab;
     pub(crate) mod load;

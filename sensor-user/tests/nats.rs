@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use brokers::operator::Signer;
 use brokers::{
     Liar, SOCKETS, Server, Then, assert_done, authority, deliver, deliver_at_last, deliver_within, events,
     free_port, here, id, node, reason, secret, with_message,
@@ -242,6 +243,43 @@ async fn each_way_to_present_oneself_is_accepted_and_wrong_ones_are_not() {
     assert!(
         open(&with(Auth::Nkey(secret("SUNONE"))), &node()).err().unwrap().to_string().contains("nkey seed")
     );
+}
+
+/// A file of credentials: what `nsc` writes for a user.
+fn credentials(jwt: &str) -> String {
+    format!(
+        "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
+         -----BEGIN USER NKEY SEED-----\n{SEED}\n------END USER NKEY SEED------\n"
+    )
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn credentials_of_an_operator_are_accepted_and_those_of_strangers_are_not() {
+    let (operator, account, stranger) = (Signer::new(b'O', 1), Signer::new(b'A', 2), Signer::new(b'A', 3));
+    let limits = json!({
+        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
+    });
+    let of_operator = operator.issue(&operator.public, &json!({"type": "operator", "version": 2}));
+    let account_claims = json!({"type": "account", "version": 2, "limits": limits, "default_permissions": {"pub": {}, "sub": {}}});
+    let of_account = operator.issue(&account.public, &account_claims);
+    let user = json!({
+        "type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1,
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let config = format!(
+        "listen: \"127.0.0.1:{port}\"\noperator: \"{of_operator}\"\nresolver: MEMORY\nresolver_preload: {{ {}: \"{of_account}\" }}\n",
+        account.public
+    );
+    std::fs::write(dir.path().join("nats.conf"), config).unwrap();
+    let _server = Server::start(dir.path(), port, "nats-server", &["nats-server", "-c", "nats.conf"]);
+    let with = |issuer: &Signer| {
+        let auth = Auth::Creds(secret(&credentials(&issuer.issue(PUBLIC, &user))));
+        Settings { auth, jetstream: false, ..settings(port) }
+    };
+    assert_done(&deliver(&mut sink(&with(&account)), &events(1..=3)).await);
+    let why = reason(deliver(&mut sink(&with(&stranger)), &events(1..=3)).await);
+    assert!(why.contains("Authorization Violation"), "{why}");
 }
 
 #[tokio::test(flavor = "current_thread")]

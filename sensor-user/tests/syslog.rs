@@ -14,7 +14,7 @@ use receivers::{
 use sensor_user::detect::Severity;
 use sensor_user::render::Format;
 use sensor_user::sink::client::TlsSettings;
-use sensor_user::sink::syslog::message::Form;
+use sensor_user::sink::syslog::message::{Form, Syntax};
 use sensor_user::sink::syslog::{Framing, Settings, To, open};
 use sensor_user::sink::wire::Place;
 use sensor_user::sink::{Outcome, Sink};
@@ -48,6 +48,7 @@ impl Rsyslog {
         let config = format!(
             "global(workDirectory=\"{dir}\" maxMessageSize=\"64k\" defaultNetstreamDriverCAFile=\"{dir}/ca.pem\"\n\
              defaultNetstreamDriverCertFile=\"{dir}/cert.pem\" defaultNetstreamDriverKeyFile=\"{dir}/key.pem\")\n\
+             module(load=\"imuxsock\" SysSock.Use=\"off\")\ninput(type=\"imuxsock\" socket=\"{dir}/dev-log\")\n\
              module(load=\"imudp\")\nmodule(load=\"imtcp\")\n\
              input(type=\"imudp\" address=\"127.0.0.1\" port=\"{udp}\")\n\
              input(type=\"imtcp\" address=\"127.0.0.1\" port=\"{tcp}\")\n\
@@ -77,7 +78,8 @@ impl Rsyslog {
 
     fn with(to: To, framing: Framing, format: Format, confirm: bool) -> Box<dyn Sink> {
         let element = Some("tokenscope@32473".into());
-        let form = Form { facility: 10, app: "tokenscope".into(), element, format, max_bytes: 8192 };
+        let syntax = if matches!(to, To::Unix(_)) { Syntax::Local } else { Syntax::Rfc5424 };
+        let form = Form { syntax, facility: 10, app: "tokenscope".into(), element, format, max_bytes: 8192 };
         open(&Settings { to, framing, confirm, form }, &node()).unwrap()
     }
 
@@ -95,6 +97,20 @@ impl Rsyslog {
 fn number(line: &[String]) -> u64 {
     let data = &line[6];
     data.split("sequenceId=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn the_socket_of_this_host_reads_messages_as_usual_programs_write_them() {
+    let rsyslog = Rsyslog::new();
+    let to = To::Unix(rsyslog.path().join("dev-log"));
+    let mut sink = Rsyslog::sink(to, Framing::Octets, Format::Ocsf);
+    let events = [told(1, Severity::Critical), told(2, Severity::Low)];
+    assert!(matches!(deliver(&mut sink, &events).await, Outcome::Done { .. }));
+    let lines = rsyslog.lines(2);
+    for ((event, line), severity) in events.iter().zip(&lines).zip(["crit", "notice"]) {
+        assert_eq!((line[..2].join("|"), line[4].as_str()), (format!("authpriv|{severity}"), "tokenscope"));
+        assert_eq!(line[7].trim_start(), event.json());
+    }
 }
 
 #[tokio::test(flavor = "current_thread")]

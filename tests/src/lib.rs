@@ -5,12 +5,14 @@
 
 pub mod attack;
 pub mod bench;
+pub mod bpf;
 pub mod capture;
 pub mod client;
 pub mod clock;
 pub mod demo;
 pub mod expect;
 pub mod golden;
+pub mod guest;
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
@@ -19,6 +21,8 @@ pub mod golden;
     reason = "a simulation draws numbers of its own, all of them small"
 )]
 pub mod lab;
+#[expect(clippy::indexing_slicing, reason = "a JSON value answers null for what it has not")]
+pub mod manifests;
 pub mod mint;
 pub mod netns;
 pub mod node;

@@ -15,7 +15,15 @@ pub type Script = fn(&mut TcpStream) -> std::io::Result<()>;
 /// # Errors
 /// When loopback has no free port.
 pub fn listen(script: Script) -> Result<SocketAddr> {
-    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    listen_at(0, script)
+}
+
+/// The same on a port of the caller's choice.
+///
+/// # Errors
+/// When the port is in use.
+pub fn listen_at(port: u16, script: Script) -> Result<SocketAddr> {
+    let listener = TcpListener::bind(("127.0.0.1", port))?;
     let address = listener.local_addr()?;
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -16,8 +17,8 @@ use tempfile::TempDir;
 use crate::clock::Deadline;
 use crate::mint::{AUDIENCE, ISSUER, Mint};
 
-/// Longest a sensor may take to attach on a busy machine, and an alert to come out.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest a sensor may take to attach on a busy or an emulated machine, and an alert to come out.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Lines that the reader threads may hold. More than any test provokes; a full channel only makes the sensor wait.
 const LINES: usize = 100_000;
@@ -252,12 +253,32 @@ impl Sensor {
     /// # Errors
     /// When it ends, or stays silent.
     pub fn start_with(config: &Config, arguments: &[&str]) -> Result<Self> {
+        Self::start_by(command()?, config, arguments)
+    }
+
+    /// The same by a command of the caller's that ends in the program's own name: one that restricts it first.
+    ///
+    /// # Errors
+    /// When it ends, or stays silent.
+    pub fn start_by(program: Command, config: &Config, arguments: &[&str]) -> Result<Self> {
+        Self::start_until("watching", program, config, arguments)
+    }
+
+    /// Starts one that waits for another with the same state directory to end, and waits until it says so.
+    ///
+    /// # Errors
+    /// When it ends, or stays silent.
+    pub fn stand_by(config: &Config) -> Result<Self> {
+        Self::start_until("waiting to take over", command()?, config, &["-o", "json", "--take-over"])
+    }
+
+    fn start_until(words: &str, mut program: Command, config: &Config, arguments: &[&str]) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("sensor-").tempdir()?;
         let metrics = SocketAddr::from(([127, 0, 0, 1], crate::server::free_port()?));
         let mut config = config.clone();
         config.set("/metrics/listen", json!(metrics.to_string()));
         let file = config.write(dir.path())?;
-        let child = command()?
+        let child = program
             .arg("run")
             .arg("-c")
             .arg(&file)
@@ -267,7 +288,7 @@ impl Sensor {
             .stderr(Stdio::piped())
             .spawn()
             .context("start tokenscope")?;
-        Self::adopt(child, dir, metrics)
+        Self::adopt_when(words, child, dir, metrics)
     }
 
     /// Takes over a process whose output, piped, is that of `tokenscope run -o json`, and which passes signals on to it.
@@ -275,7 +296,11 @@ impl Sensor {
     ///
     /// # Errors
     /// When it ends, or stays silent.
-    pub fn adopt(mut child: Child, dir: TempDir, metrics: SocketAddr) -> Result<Self> {
+    pub fn adopt(child: Child, dir: TempDir, metrics: SocketAddr) -> Result<Self> {
+        Self::adopt_when("watching", child, dir, metrics)
+    }
+
+    fn adopt_when(words: &str, mut child: Child, dir: TempDir, metrics: SocketAddr) -> Result<Self> {
         let stdout: ChildStdout = child.stdout.take().context("stdout")?;
         let stderr: ChildStderr = child.stderr.take().context("stderr")?;
         let mut sensor = Self {
@@ -286,7 +311,7 @@ impl Sensor {
             dir,
             metrics,
         };
-        sensor.await_ready()?;
+        sensor.await_words(words)?;
         Ok(sensor)
     }
 
@@ -306,10 +331,6 @@ impl Sensor {
     #[must_use]
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("config.yaml")
-    }
-
-    fn await_ready(&mut self) -> Result<()> {
-        self.await_words("watching")
     }
 
     /// Waits until it says these words on stderr.
@@ -419,9 +440,41 @@ impl Sensor {
         send(self.pid(), Signal::HUP)
     }
 
+    /// Waits until something else kills it.
+    ///
+    /// # Errors
+    /// When nothing does in time, or it ends in another way.
+    pub fn until_killed(mut self) -> Result<()> {
+        let deadline = Deadline::after(PATIENCE);
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                ensure!(status.signal() == Some(Signal::KILL.as_raw()), "it ended with {status}");
+                return Ok(());
+            }
+            ensure!(!deadline.is_over(), "nothing kills the sensor");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// As [`stop`](Self::stop), for those who do not ask what it said.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn stopped(self) -> Result<()> {
+        self.stop().map(|_| ())
+    }
+
     /// Ends it by SIGKILL: it can write nothing any more.
     pub fn kill(self) {
         drop(self);
+    }
+
+    /// The same; gives the lines that it had written and nobody had read.
+    #[must_use]
+    pub fn last_words(mut self) -> Vec<String> {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.alerts.iter().collect()
     }
 
     /// Stops it by SIGTERM, which must end it within the contract's 5 s with status 0.
@@ -529,6 +582,22 @@ pub fn command() -> Result<Command> {
     }
     command.env("LAB_FINGERPRINT_KEY", "a key that is fixed for tests only");
     Ok(command)
+}
+
+/// The program, started by a launcher that takes it as its last arguments, in the same environment.
+///
+/// # Errors
+/// When nobody has built it.
+pub fn behind(mut launcher: Command) -> Result<Command> {
+    let plain = command()?;
+    launcher.arg(plain.get_program());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => launcher.env(name, value),
+            None => launcher.env_remove(name),
+        };
+    }
+    Ok(launcher)
 }
 
 /// Why no sensor can capture here; none if one can.

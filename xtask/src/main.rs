@@ -12,6 +12,7 @@ mod test;
 #[allow(unreachable_pub, reason = "a build script uses the same file")]
 mod toolchain;
 mod tools;
+mod vm;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -53,6 +54,8 @@ enum Verb {
     },
     /// Write the generated pages of docs/ anew
     Docs,
+    /// Boot the sensor on kernels from 5.10 on, and on this host's: capture tests, doctor, capabilities
+    Vm(vm::Arguments),
     /// Play labelled traffic to the sensor: recall, precision, false alarms and delay of every rule; fails below the goals
     Quality(quality::Arguments),
     /// Measure what the sensor costs a busy nginx, and how fast it reads captures
@@ -82,6 +85,7 @@ fn main() -> Result<()> {
         Verb::Ebpf => build::kernel_half(),
         Verb::Test { fast, all } => with_what_it_needs(|| test::run(fast, all)),
         Verb::Demo { cast } => with_what_it_needs(|| lab::demo(cast)),
+        Verb::Vm(arguments) => with_what_it_needs(|| vm::run(&arguments)),
         Verb::Quality(arguments) => with_what_it_needs(|| quality::run(&arguments)),
         Verb::Bench { json, live, offline, quick } => {
             let flags = [(json, "--json"), (live, "--live"), (offline, "--offline"), (quick, "--quick")];

@@ -87,7 +87,8 @@ pub(crate) fn step(name: &str, command: &mut Command) -> Result<Outcome> {
     Ok(Outcome { ok: status.success(), output })
 }
 
+/// A reading of the clock.
 #[expect(clippy::disallowed_methods, reason = "a build tool may say how long a step took")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }

@@ -2,8 +2,8 @@
 
 use ulid::Ulid;
 
-use crate::alert::Incident;
 use crate::alert::key::Key;
+use crate::alert::{Incident, Place};
 use crate::capture::Time;
 use crate::detect::{Finding, Severity};
 
@@ -89,25 +89,3 @@ impl Alert {
 
 /// The fact by which a rule gives its own risk.
 pub const RISK: &str = "risk_score";
-
-/// The workload at the server's end, as far as the host tells.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
-    /// What people call it: `shop/orders-7f9c`, a unit, a process.
-    pub name: String,
-    /// The container.
-    pub container_id: Option<String>,
-    /// The pod.
-    pub pod_uid: Option<String>,
-    /// The process.
-    pub process: Option<Process>,
-}
-
-/// A process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
-    /// Its id on the host.
-    pub pid: u32,
-    /// Its name.
-    pub name: String,
-}

@@ -10,6 +10,7 @@ pub mod incidents;
 pub mod key;
 pub mod marks;
 pub mod memory;
+pub mod place;
 pub mod priority;
 pub mod risk;
 
@@ -17,7 +18,8 @@ pub mod risk;
 pub(crate) mod staging;
 
 pub use desk::{AlertSettings, Desk};
-pub use event::{Activity, Alert, Event, Place, Process};
+pub use event::{Activity, Alert, Event};
 pub use incident::Incident;
 pub use marks::Marks;
+pub use place::{Identity, Place, Process};
 pub use priority::Priority;

@@ -47,6 +47,7 @@ pub(crate) fn alert() -> Alert {
         container_id: Some("4f5a".into()),
         pod_uid: None,
         process: Some(Process { pid: 4242, name: "orders".into() }),
+        ..Place::default()
     };
     Alert { place: Some(place), ..*alert }
 }

@@ -9,12 +9,15 @@
 //! Raising the flag and *then* polling is what makes it sound: a record reserved before the poll shows in
 //! the poll, and one reserved after it sees the flag.
 
+mod blame;
 mod clock;
 mod counts;
 mod diagnostics;
 mod doctor;
 mod host;
+mod kept;
 mod load;
+mod mounts;
 mod pending;
 mod records;
 
@@ -32,8 +35,10 @@ use self::counts::Counts;
 pub use self::counts::Gauges;
 use self::diagnostics::Diagnostics;
 pub use self::doctor::{Check, Status, probe};
+use self::kept::Kept;
+pub use self::load::Features;
 use self::records::Reader;
-use super::{Grant, Input, Progress, Side, Source, SourceError};
+use super::{Grant, Input, Loss, Progress, Side, Source, SourceError};
 
 /// How long records may gather before they are read: what an alert waits at most, and what saves a wakeup a
 /// record under load.
@@ -88,11 +93,16 @@ pub struct EbpfSource {
     clock: BootClock,
     diagnostics: Option<Diagnostics>,
     cgroup: PathBuf,
+    features: Features,
     /// Nanoseconds since boot of the last housekeeping.
     kept_house: u64,
     pace: Pace,
     /// Records that the last look found.
     crowd: usize,
+    /// What was kept while another sensor was watching.
+    kept: Kept,
+    /// Records of this time since boot and later are another sensor's.
+    end: Option<u64>,
 }
 
 /// What one program costs.
@@ -147,7 +157,15 @@ impl EbpfSource {
     /// [`SourceError::Kernel`] names the step, the kernel's answer and what to do about it.
     pub fn open(options: &Options) -> Result<Self, SourceError> {
         let cgroup = host::cgroup(options.cgroup.as_deref())?;
-        let mut programs = load::load(options)?;
+        if options.cgroup.is_none() && host::is_own_part(&cgroup) {
+            tracing::warn!(
+                "{} shows this container alone, so that nothing else is watched: {}",
+                cgroup.display(),
+                host::OWN_PART
+            );
+        }
+        let features = Features::probe();
+        let mut programs = load::load(options, features)?;
         let ring = RingBuf::try_from(load::map(&mut programs, "RECORDS")?).map_err(load::unusable)?;
         let sleeping = Array::try_from(load::map(&mut programs, "SLEEPING")?).map_err(load::unusable)?;
         let grants = HashMap::try_from(load::map(&mut programs, "GRANTS")?).map_err(load::unusable)?;
@@ -169,15 +187,77 @@ impl EbpfSource {
             clock,
             diagnostics,
             cgroup,
+            features,
             pace: Pace::Drowsy { flagged: false },
             crowd: 0,
+            kept: Kept::default(),
+            end: None,
         })
+    }
+
+    /// Nanoseconds since boot, as records have them.
+    #[must_use]
+    pub fn boot_ns(&self) -> u64 {
+        self.clock.boot_ns()
+    }
+
+    /// Keeps what comes instead of delivering it: the sensor before this one still watches. Waits that long.
+    ///
+    /// # Errors
+    /// When the ring cannot be read.
+    pub fn stand_by(&mut self, wait: Duration) -> Result<(), SourceError> {
+        self.pace_itself(wait)?;
+        let mut found = 0;
+        while found < BATCH
+            && let Some(record) = self.ring.next()
+        {
+            found += 1;
+            if let Some(boot_ns) = records::boot_ns(&record) {
+                self.kept.push(boot_ns, &record);
+            }
+        }
+        self.crowd = found;
+        self.pace = match found {
+            BATCH => Pace::Busy,
+            1.. => Pace::Awake,
+            0 if matches!(self.pace, Pace::Drowsy { .. }) => self.pace,
+            0 => Pace::Drowsy { flagged: false },
+        };
+        let now = self.clock.boot_ns();
+        self.kept.expire(now);
+        self.clock.adjust();
+        // What the kernel half could not hand over is the loss of the sensor that watches.
+        self.counts.report(self.clock.time(now), &mut |_loss| {});
+        Ok(())
+    }
+
+    /// Takes over from the sensor before, which has handled everything that was made before that time since boot.
+    pub fn take_over(&mut self, boot_ns: u64, sink: &mut dyn FnMut(Input<'_>)) {
+        let records = self.kept.begin(boot_ns);
+        if records > 0 {
+            let at = self.clock.time(boot_ns);
+            sink(Input::Loss(Loss { at, reason: "handover_full", records, may_hold_request: true }));
+        }
+        self.pace = Pace::Busy;
+    }
+
+    /// Delivers nothing any more that is made from now on, so that another sensor may. Gives this time since boot.
+    pub fn end(&mut self) -> u64 {
+        let now = self.clock.boot_ns();
+        self.end = Some(now);
+        now
     }
 
     /// The cgroup that is watched with all below it.
     #[must_use]
     pub fn cgroup(&self) -> &std::path::Path {
         &self.cgroup
+    }
+
+    /// What this kernel offers beyond the least that is needed.
+    #[must_use]
+    pub const fn features(&self) -> Features {
+        self.features
     }
 
     /// What each program cost so far; run counts stay 0 unless `kernel.bpf_stats_enabled` is set.
@@ -222,11 +302,20 @@ impl EbpfSource {
     fn drain(&mut self, sink: &mut dyn FnMut(Input<'_>)) -> usize {
         let mut bytes = 0;
         let mut delivered = 0;
-        while delivered < BATCH {
-            let Some(record) = self.ring.next() else { break };
-            bytes += record.len();
+        while delivered < BATCH
+            && let Some(record) = self.kept.pop()
+        {
             delivered += 1;
             self.reader.deliver(&record, &self.clock, sink);
+        }
+        while delivered < BATCH
+            && let Some(record) = self.ring.next()
+        {
+            bytes += record.len();
+            delivered += 1;
+            if self.end.is_none_or(|end| records::boot_ns(&record).is_none_or(|at| at < end)) {
+                self.reader.deliver(&record, &self.clock, sink);
+            }
         }
         self.counts.found(bytes);
         delivered

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::capture::ebpf::{self, Status};
 use crate::cli::{Context, Failure, terminal};
 use crate::config::{Config, Secrets};
+use crate::store::examine::{Found, examine};
 use crate::telemetry::printable;
 use crate::token::settings::{Issuer, KeySource};
 
@@ -65,6 +66,7 @@ pub(super) fn doctor(context: &Context, _: &Arguments) -> Result<(), Failure> {
             checks.push(configuration(&name, loaded.warnings.problems.len()));
             checks.extend(loaded.config.tokens.issuers.iter().map(keys));
             checks.extend(metrics(&loaded.config));
+            checks.push(state(loaded.config.state.dir.as_deref()));
         }
         Err(report) => {
             let text = format!("{} errors", report.errors());
@@ -153,6 +155,31 @@ fn metrics(config: &Config) -> Option<Check> {
         Err(error) => Check::new("metrics", Status::Warn, format!("{address}: {error}"))
             .remedy("another sensor may be running; otherwise set `metrics.listen`"),
     })
+}
+
+/// Whether what must survive a restart has a place.
+fn state(dir: Option<&Path>) -> Check {
+    let Some(dir) = dir else {
+        return Check::new("state", Status::Warn, "off")
+            .remedy("alerts wait for sinks in memory, and restarts forget: set `state.dir`");
+    };
+    let said = |status, what: &str| Check::new("state", status, format!("{} {what}", dir.display()));
+    match examine(dir) {
+        Ok(Found::Usable) => said(Status::Ok, "can be written"),
+        Ok(Found::ToBeMade) => said(Status::Ok, "is made at the start"),
+        Ok(Found::InUse) => said(Status::Ok, "is in use by a sensor"),
+        Ok(Found::Exposed(mode)) => said(Status::Warn, &format!("has mode {mode:o}: others may enter it"))
+            .remedy(format!("chmod 700 {}", dir.display())),
+        Ok(Found::Foreign(uid)) => said(Status::Warn, &format!("belongs to user {uid}"))
+            .remedy("chown it to the user that the sensor runs as"),
+        Err(error) => {
+            let check = Check::new("state", Status::Warn, error.to_string());
+            match error.remedy() {
+                Some(remedy) => check.remedy(remedy),
+                None => check,
+            }
+        }
+    }
 }
 
 fn clock() -> Check {

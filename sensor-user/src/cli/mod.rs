@@ -210,6 +210,8 @@ impl Context {
             colour: terminal::colour_stdout(self.global.color),
             rules: Arc::default(),
             reload: Box::new(reload),
+            take_over: false,
+            watch: None,
         }
     }
 

@@ -7,6 +7,7 @@
 pub mod control;
 pub mod docs;
 pub mod env;
+pub mod kubernetes;
 pub mod near;
 pub mod outputs;
 pub mod problem;
@@ -17,6 +18,7 @@ pub mod show;
 pub mod sinks;
 pub mod tokens;
 pub mod traffic;
+mod unreadable;
 pub mod user;
 pub mod word;
 pub mod yaml;
@@ -28,6 +30,7 @@ use crate::detect::About;
 use crate::token::settings::TokenSettings;
 
 pub use env::Environment;
+pub use kubernetes::Kubernetes;
 pub use outputs::{Format, Metrics, Spool, State, Stdout, Store, Sync};
 pub use problem::{Level, Problem, Report, Source, Span};
 pub use rules::{Alerts, RuleSettings};
@@ -82,12 +85,41 @@ pub struct Config {
     pub node: Option<String>,
     /// What every event of this node is labelled with, `name=value`.
     pub labels: Vec<String>,
+    /// Who names pods.
+    pub kubernetes: Kubernetes,
+    /// Which servers are watched.
+    pub watch: crate::enrich::watch::Wishes,
     /// How alerts wait for sinks.
     pub spool: Spool,
     /// What can be searched later.
     pub store: Store,
     /// Where the running sensor can be asked.
     pub control: crate::control::Settings,
+}
+
+impl Config {
+    /// The sections in which another configuration differs and that a running sensor cannot change.
+    #[must_use]
+    pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
+        let privacy = self.privacy != other.privacy || self.pseudonym_key != other.pseudonym_key;
+        [
+            ("capture", self.capture != other.capture),
+            ("flows", self.flows != other.flows),
+            ("http", self.http != other.http),
+            ("alerts", self.alerts != other.alerts),
+            ("privacy", privacy),
+            ("metrics", self.metrics != other.metrics),
+            ("state", self.state != other.state),
+            ("node", self.node != other.node),
+            ("labels", self.labels != other.labels),
+            ("spool", self.spool != other.spool),
+            ("store", self.store != other.store),
+            ("control", self.control != other.control),
+        ]
+        .into_iter()
+        .filter_map(|(section, differs)| differs.then_some(section))
+        .collect()
+    }
 }
 
 /// A configuration and what there is to say about it.
@@ -128,7 +160,8 @@ pub fn load(
 }
 
 fn read_file(path: &Path) -> Result<String, String> {
-    let tell = |error: std::io::Error| format!("cannot read the configuration: {error}");
+    let tell =
+        |error: std::io::Error| format!("cannot read the configuration: {}", unreadable::why(path, &error));
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(tell)?;
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(tell)?;
@@ -251,6 +284,12 @@ impl Config {
         let doc = "Labels of every event of this node, name=value: sinks can pick by them.";
         let labels =
             s.words::<sinks::Label>("labels", Vec::new(), doc).iter().map(ToString::to_string).collect();
+        let doc =
+            "Where names of pods come from. Without them alerts have the pod's UID and the container's id.";
+        let kubernetes = s.section("kubernetes", doc, |s| Kubernetes::read(s, base));
+        let doc = "Which servers are watched. What is not known, such as a pod in its first moment, is.";
+        let watch = s.section("watch", doc, kubernetes::read_watch);
+        kubernetes::check(s, &kubernetes, &watch);
         let state = s.section("state", "What survives a restart of the sensor.", State::read);
         let spool = s.section("spool", "How alerts wait until every sink has them.", Spool::read);
         let store = s.section("store", "What can be searched later.", Store::read);
@@ -276,6 +315,8 @@ impl Config {
             state,
             node,
             labels,
+            kubernetes,
+            watch,
             spool,
             store,
             control,

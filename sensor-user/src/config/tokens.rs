@@ -89,7 +89,9 @@ impl SecretRef {
 }
 
 fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    let tell = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let tell = |error: std::io::Error| {
+        format!("cannot read {}: {}", path.display(), crate::config::unreadable::why(path, &error))
+    };
     let mut secret = Zeroizing::new(Vec::with_capacity(256));
     let file = std::fs::File::open(path).map_err(tell)?;
     file.take(MAX_SECRET + 1).read_to_end(&mut secret).map_err(tell)?;

@@ -23,7 +23,6 @@ pub fn status(sources: &Sources) -> Value {
         "sequence": {"oldest": feed::oldest(&sources.spool), "head": *sources.spool.head().borrow()},
         "observers": sources.exchanges.receiver_count(),
         "sinks": sinks(&figures),
-        "riskiest": sources.overview.riskiest(),
         "figures": flat(&figures),
     })
 }

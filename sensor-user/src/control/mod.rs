@@ -55,11 +55,6 @@ pub trait Overview: Send + Sync {
 
     /// Whether capture is attached and the configuration in effect.
     fn is_ready(&self) -> bool;
-
-    /// Whoever is riskiest now: a list of objects with `name`, `kind` and `risk`.
-    fn riskiest(&self) -> Value {
-        Value::Array(Vec::new())
-    }
 }
 
 /// Alerts that the spool no longer has.

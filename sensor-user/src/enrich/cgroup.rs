@@ -1,17 +1,9 @@
-//! From a cgroup's id, which is the inode of its directory, to its path, and from the path to a unit and a container.
+//! From a cgroup's path to a unit, a container and a pod. [`tree`](super::tree) finds the path of an id.
 //!
 //! Paths are named by systemd (systemd.slice(5)), the kubelet's cgroup drivers, containerd, CRI-O, Docker and Podman.
 //! Their forms are held by the golden list below.
 
-use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 use std::sync::Arc;
-
-/// Most cgroups that are looked at: the kernel's own limit is 65,535 for cgroup v1, and a full node has a thousand.
-const MAX_CGROUPS: usize = 65_536;
-/// Deepest cgroup that is looked at; systemd inside a pod inside a cluster inside a container is twelve deep.
-const MAX_DEPTH: usize = 24;
 
 /// What a path says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,32 +26,6 @@ impl Place {
         }
         self.unit.as_deref()?.strip_suffix(".service")
     }
-}
-
-/// Every cgroup below `root`, by id.
-#[must_use]
-pub fn scan(root: &Path) -> HashMap<u64, Place> {
-    let mut places = HashMap::new();
-    let mut open = vec![(root.to_path_buf(), String::from("/"), 0)];
-    while let Some((dir, path, depth)) = open.pop() {
-        let Ok(meta) = std::fs::symlink_metadata(&dir) else { continue };
-        places.insert(meta.ino(), place(&path));
-        if depth == MAX_DEPTH {
-            continue;
-        }
-        let Ok(entries) = std::fs::read_dir(&dir) else { continue };
-        for entry in entries.flatten() {
-            if places.len() + open.len() >= MAX_CGROUPS {
-                break;
-            }
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                let name = entry.file_name();
-                let path = format!("{}/{}", path.trim_end_matches('/'), name.to_string_lossy());
-                open.push((entry.path(), path, depth + 1));
-            }
-        }
-    }
-    places
 }
 
 /// What a path says: the innermost unit, the innermost container, the innermost pod.
@@ -131,7 +97,7 @@ fn pod_uid(part: &str) -> Option<String> {
 }
 
 /// Prefixes that runtimes put before the id in a scope's name.
-const RUNTIMES: [&str; 5] = ["cri-containerd-", "crio-", "docker-", "libpod-", "nerdctl-"];
+const RUNTIMES: [&str; 6] = ["cri-containerd-", "crio-", "docker-", "libpod-payload-", "libpod-", "nerdctl-"];
 /// Directories below which runtimes without systemd put a container by its bare id.
 const PARENTS: [&str; 6] = ["docker", "buildkit", "libpod_parent", "containerd", "ecs", "cri-containerd"];
 
@@ -154,13 +120,21 @@ mod tests {
     use proptest::prelude::*;
 
     const ID: &str = "3f2a1b4c5d6e7f80913f2a1b4c5d6e7f80913f2a1b4c5d6e7f80913f2a1b4c5d";
+    /// The container that is a node.
+    const OUTER: &str = "c0ffee0d5e6f7a8b9c0dc0ffee0d5e6f7a8b9c0dc0ffee0d5e6f7a8b9c0dc0ff";
+    /// A static pod is named by the hash of its file.
+    const STATIC: &str = "0123456789abcdef0123456789abcdef";
     const UID: &str = "0f3c2a1e-9b7d-4c55-8f10-2f6f1c9d7a42";
 
     /// Unit, container, pod of a path in which `ID`, `UID` and `U_D` (the UID with underscores) are filled in.
     fn read(path: &str) -> (Option<String>, bool, bool) {
-        let place = place(&path.replace("U_D", &UID.replace('-', "_")).replace("UID", UID).replace("ID", ID));
-        assert!(place.container_id.as_deref().is_none_or(|id| id == ID), "{place:?}");
-        assert!(place.pod_uid.as_deref().is_none_or(|uid| uid == UID), "{place:?}");
+        let path = path.replace("U_D", &UID.replace('-', "_")).replace("UID", UID).replace("OUT", OUTER);
+        let place = place(&path.replace("ID", ID));
+        assert!(
+            place.container_id.as_deref().is_none_or(|id| id == ID || place.pod_uid.is_none()),
+            "{place:?}"
+        );
+        assert!(place.pod_uid.as_deref().is_none_or(|uid| uid == UID || uid == STATIC), "{place:?}");
         (place.unit.as_deref().map(str::to_owned), place.container_id.is_some(), place.pod_uid.is_some())
     }
 
@@ -230,6 +204,65 @@ mod tests {
             ("/kubepods/besteffort/podUID/ID", None, true, true),
             ("/kubepods/podUID/ID", None, true, true),
             ("/kubepods/burstable/podUID/crio-ID", None, true, true),
+            // Kubernetes, cgroupfs driver: guaranteed, CRI-O, and Docker's own prefix
+            ("/kubepods/podUID/crio-ID", None, true, true),
+            ("/kubepods/pod0123456789abcdef0123456789abcdef/ID", None, true, true),
+            // kind: a node is a container, and its kubelet has a root of its own
+            (
+                "/docker/OUT/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-podU_D.slice/cri-containerd-ID.scope",
+                None,
+                true,
+                true,
+            ),
+            (
+                "/system.slice/docker-OUT.scope/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-podU_D.slice/cri-containerd-ID.scope",
+                None,
+                true,
+                true,
+            ),
+            ("/docker/OUT/kubelet/kubepods/besteffort/podUID/ID", None, true, true),
+            ("/docker/OUT/system.slice/kubelet.service", Some("kubelet.service"), true, false),
+            (
+                "/machine.slice/libpod-OUT.scope/container/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-podU_D.slice/cri-containerd-ID.scope",
+                None,
+                true,
+                true,
+            ),
+            // k3s: the agent holds containerd, and pods are at the root
+            ("/system.slice/k3s.service", Some("k3s.service"), false, false),
+            (
+                "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podU_D.slice/cri-containerd-ID.scope/init.scope",
+                Some("init.scope"),
+                true,
+                true,
+            ),
+            // k3d: k3s in a container, cgroupfs
+            ("/docker/OUT/kubepods/burstable/podUID/ID", None, true, true),
+            // Talos: no systemd; services of its own beside the pods
+            ("/kubepods/burstable/podUID/ID", None, true, true),
+            ("/podruntime/kubelet", None, false, false),
+            ("/podruntime/runtime", None, false, false),
+            ("/system/apid", None, false, false),
+            // nerdctl and containerd without Kubernetes
+            ("/system.slice/nerdctl-ID.scope", None, true, false),
+            ("/default/ID", None, true, false),
+            // Podman: a pod's slice, a Quadlet, without systemd
+            ("/machine.slice/machine-libpod_pod_OUT.slice/libpod-ID.scope/container", None, true, false),
+            ("/system.slice/web.service/libpod-payload-ID", None, true, false),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/app.slice/web.service/libpod-payload-ID",
+                None,
+                true,
+                false,
+            ),
+            ("/libpod_parent/libpod-ID/init.scope", Some("init.scope"), true, false),
+            // CRI-O's monitor is not the container
+            (
+                "/kubepods.slice/kubepods-podU_D.slice/crio-conmon-ID.scope",
+                Some(&*format!("crio-conmon-{ID}.scope")),
+                false,
+                true,
+            ),
             // others
             ("/ecs/task/ID", None, true, false),
         ];
@@ -246,19 +279,6 @@ mod tests {
         assert_eq!(place("/system.slice/nginx.service").service(), Some("nginx"));
         assert_eq!(place("/user.slice/session-3.scope").service(), None);
         assert_eq!(place(&format!("/docker/{ID}/system.slice/nginx.service")).service(), None);
-    }
-
-    #[test]
-    fn ids_are_the_inodes_of_directories() {
-        let dir = tempfile::tempdir().unwrap();
-        let inner = dir.path().join("system.slice/nginx.service");
-        std::fs::create_dir_all(&inner).unwrap();
-        std::os::unix::fs::symlink(dir.path(), inner.join("loop")).unwrap();
-        let places = scan(dir.path());
-        assert_eq!(places.len(), 3);
-        let id = std::fs::metadata(&inner).unwrap().ino();
-        assert_eq!(places[&id].unit.as_deref(), Some("nginx.service"));
-        assert!(scan(Path::new("/nowhere")).is_empty());
     }
 
     proptest! {

@@ -1,32 +1,38 @@
-//! Who a server is: from a socket's cgroup and port to a service, a container, a process.
+//! Who a server is: from a socket's cgroup and port to a service, a container, a process; [`cluster`] has names of pods.
 //!
-//! [`scan`] reads /proc and the cgroup tree, off the capture path and bounded; what it gives is looked at without any
-//! I/O. Capture files hold no host, so in replay there is nothing to scan and every answer is none.
+//! [`Host`] reads /proc and the cgroup tree, off the capture path and bounded: the cgroup and the processes that are asked
+//! for, and everything only where nothing less will do. Capture files hold no host, so in replay nobody asks.
 //!
-//! Not seen: names of pods, which only the cluster knows; processes that came and went between two scans.
+//! Not seen: processes that came and went between two looks.
 
 pub mod cgroup;
+pub mod cluster;
 pub mod geo;
 pub mod lists;
 pub mod process;
+pub mod tree;
+pub mod watch;
 
 #[cfg(test)]
 pub(crate) mod mmdb;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::capture::Origin;
 
-use cgroup::Place;
 use process::Process;
+use tree::Tree;
 
-/// How often a scan is worth its cost (about 10 ms on a host of 200 processes): a service that starts is named after
-/// this long at the latest, and by its address until then.
+/// How long what is known of processes is true: a service that starts in a cgroup that is known is named after this long
+/// at the latest. A look at every process takes about 10 ms on a host of 200.
 pub const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Most cgroups of which processes are known; beyond it, all are looked at anew.
+const MAX_LOOKED: usize = 4096;
 
 /// What runs behind a server's socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,17 +49,25 @@ pub struct Workload {
     pub pid: Option<u32>,
     /// The command's name, at most 15 bytes, printable.
     pub comm: Option<Arc<str>>,
+    /// Whether its cgroup is no more.
+    pub gone: bool,
 }
 
-/// What one scan found.
-#[derive(Debug, Default)]
+/// What is known of this host.
+#[derive(Debug)]
 pub struct Host {
-    /// By the inode of the cgroup's directory.
-    places: HashMap<u64, Place>,
+    procfs: PathBuf,
+    cgroups: PathBuf,
+    /// Cgroups by the inodes of their directories.
+    pub tree: Tree,
     /// Who listens, by port.
     listeners: HashMap<u16, Vec<Listener>>,
     /// By process id.
     processes: HashMap<u32, Process>,
+    /// When the processes of a cgroup were looked at.
+    looked: HashMap<u64, Instant>,
+    /// When all processes were.
+    scanned: Option<Instant>,
 }
 
 /// A listening socket and its process.
@@ -63,37 +77,105 @@ struct Listener {
     pid: u32,
 }
 
-/// Looks at the host. `procfs` is `/proc`, `cgroups` the root of the cgroup v2 tree.
-#[must_use]
-pub fn scan(procfs: &Path, cgroups: &Path) -> Host {
-    let mut host = Host { places: cgroup::scan(cgroups), ..Host::default() };
-    let found = process::scan(procfs, cgroups);
-    for (address, pid) in found.listeners {
-        host.listeners.entry(address.port()).or_default().push(Listener { address, pid });
-    }
-    host.processes = found.processes;
-    host
-}
-
 impl Host {
-    /// What runs behind a socket; none if nothing is known of it.
+    /// A host of which nothing is known yet. `procfs` is `/proc`, `cgroups` the root of the cgroup v2 tree.
+    #[must_use]
+    pub fn new(procfs: PathBuf, cgroups: PathBuf) -> Self {
+        Self {
+            procfs,
+            tree: Tree::new(cgroups.clone()),
+            cgroups,
+            listeners: HashMap::new(),
+            processes: HashMap::new(),
+            looked: HashMap::new(),
+            scanned: None,
+        }
+    }
+
+    /// What runs behind a socket, after a look at what is not known or may have changed.
+    pub fn find(&mut self, origin: &Origin, server: SocketAddr, now: Instant) -> Option<Workload> {
+        let fresh = |looked: Option<&Instant>| looked.is_some_and(|at| now.duration_since(*at) < INTERVAL);
+        if origin.cgroup != 0 {
+            self.tree.look_for(&[origin.cgroup], now);
+            if !fresh(self.looked.get(&origin.cgroup)) {
+                self.look_at(origin.cgroup, now);
+            }
+        }
+        let found = self.workload(origin, server);
+        let is_whole = found.as_ref().is_some_and(|workload| workload.comm.is_some());
+        // Who listens need not be in the cgroup that the socket was made in, and a process id may be all there is.
+        if (is_whole && origin.cgroup != 0) || fresh(self.scanned.as_ref()) {
+            return found;
+        }
+        self.scan(now);
+        self.workload(origin, server)
+    }
+
+    /// Looks at the processes of one cgroup.
+    fn look_at(&mut self, cgroup: u64, now: Instant) {
+        if self.looked.len() >= MAX_LOOKED {
+            self.looked.clear();
+            self.forget(|_| true);
+        }
+        self.looked.insert(cgroup, now);
+        let Some(dir) = self.tree.directory(cgroup) else { return };
+        let members = process::members(&dir);
+        if members.is_empty() {
+            return;
+        }
+        self.forget(|process| process.cgroup == cgroup);
+        self.take(process::look(&self.procfs, &self.cgroups, members));
+    }
+
+    /// Looks at every process.
+    fn scan(&mut self, now: Instant) {
+        self.forget(|_| true);
+        self.take(process::scan(&self.procfs, &self.cgroups));
+        self.looked.clear();
+        self.scanned = Some(now);
+    }
+
+    fn take(&mut self, found: process::Found) {
+        for (address, pid) in found.listeners {
+            let here = self.listeners.entry(address.port()).or_default();
+            let listener = Listener { address, pid };
+            if !here.contains(&listener) {
+                here.push(listener);
+            }
+        }
+        self.processes.extend(found.processes);
+    }
+
+    fn forget(&mut self, which: impl Fn(&Process) -> bool) {
+        self.processes.retain(|_, process| !which(process));
+        let processes = &self.processes;
+        self.listeners.retain(|_, here| {
+            here.retain(|listener| processes.contains_key(&listener.pid));
+            !here.is_empty()
+        });
+    }
+
+    /// What is known to run behind a socket, without looking.
     #[must_use]
     pub fn workload(&self, origin: &Origin, server: SocketAddr) -> Option<Workload> {
         let pid = self.pid(origin, server);
         let process = pid.and_then(|pid| self.processes.get(&pid));
         let cgroup =
             if origin.cgroup == 0 { process.map_or(0, |process| process.cgroup) } else { origin.cgroup };
-        let place = self.places.get(&cgroup);
+        let place = self.tree.known(cgroup);
         if process.is_none() && place.is_none() {
             return None;
         }
         let place = place.cloned().unwrap_or_default();
         let comm = process.map(|process| Arc::clone(&process.comm));
-        let name = match (place.service(), &comm, &place.container_id) {
+        let name = match (place.service(), &comm, &place.container_id, &place.pod_uid) {
             (Some(service), ..) => service.to_owned(),
-            (None, Some(comm), _) => format!("{comm}:{}", server.port()),
-            (None, None, Some(id)) => format!("{}:{}", id.get(..12).unwrap_or(id), server.port()),
-            (None, None, None) => return None,
+            // What is before a slash would be taken for a namespace.
+            (None, Some(comm), ..) => format!("{}:{}", comm.replace('/', "-"), server.port()),
+            (None, None, Some(id), _) | (None, None, None, Some(id)) => {
+                format!("{}:{}", id.get(..12).unwrap_or(id), server.port())
+            }
+            (None, None, None, None) => return None,
         };
         Some(Workload {
             name,
@@ -102,6 +184,7 @@ impl Host {
             pod_uid: place.pod_uid,
             pid,
             comm,
+            gone: self.tree.is_gone(cgroup),
         })
     }
 
@@ -137,17 +220,17 @@ fn fits(listener: SocketAddr, server: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::cgroup::Place;
     use super::*;
 
     fn host() -> Host {
+        let mut host = Host::new("/nowhere".into(), "/nowhere".into());
         let process = |comm: &str, cgroup| Process { comm: comm.into(), exe: None, cgroup };
         let listen = |address: &str, pid| Listener { address: address.parse().unwrap(), pid };
         let container = Place { container_id: Some("3f2a1b4c5d6e7f80".into()), ..Place::default() };
+        host.tree.stage(10, Place { unit: Some("nginx.service".into()), ..Place::default() });
+        host.tree.stage(20, container);
         Host {
-            places: HashMap::from([
-                (10, Place { unit: Some("nginx.service".into()), ..Place::default() }),
-                (20, container),
-            ]),
             listeners: HashMap::from([
                 (80, vec![listen("0.0.0.0:80", 100), listen("[::]:80", 101)]),
                 (8080, vec![listen("[::]:8080", 200), listen("127.0.0.1:8080", 300)]),
@@ -158,6 +241,7 @@ mod tests {
                 (200, process("java", 20)),
                 (300, process("node", 30)),
             ]),
+            ..host
         }
     }
 
@@ -207,12 +291,70 @@ mod tests {
         assert!(fits("[::ffff:10.0.0.1]:1", "10.0.0.1:1"));
     }
 
+    #[allow(clippy::disallowed_methods, reason = "a test's first moment")]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
     #[test]
     fn finds_this_very_process() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = scan(Path::new("/proc"), Path::new("/nowhere"));
-        let workload = host.workload(&Origin::default(), listener.local_addr().unwrap()).unwrap();
+        let mut host = Host::new("/proc".into(), "/nowhere".into());
+        let workload = host.find(&Origin::default(), listener.local_addr().unwrap(), now()).unwrap();
         assert_eq!(workload.pid, Some(std::process::id()));
         assert!(workload.name.ends_with(&format!(":{}", listener.local_addr().unwrap().port())));
+    }
+
+    /// A host with one service, in a directory.
+    fn small_host(dir: &std::path::Path, pid: u32, comm: &str) -> u64 {
+        use std::os::unix::fs::{MetadataExt as _, symlink};
+        let cgroup = dir.join("cgroup/system.slice/web.service");
+        let process = dir.join(format!("proc/{pid}"));
+        std::fs::create_dir_all(&cgroup).unwrap();
+        for dir in ["ns", "net", "fd"] {
+            std::fs::create_dir_all(process.join(dir)).unwrap();
+        }
+        std::fs::write(cgroup.join("cgroup.procs"), format!("0\n{pid}\n")).unwrap();
+        symlink("net:[1]", process.join("ns/net")).unwrap();
+        symlink("socket:[7]", process.join("fd/3")).unwrap();
+        std::fs::write(process.join("comm"), comm).unwrap();
+        std::fs::write(process.join("cgroup"), "0::/system.slice/web.service\n").unwrap();
+        let table = "  sl  local_address\n   0: 00000000:0050 00000000:0000 0A 0:0 0:0 0 0 0 7 1\n";
+        std::fs::write(process.join("net/tcp"), table).unwrap();
+        std::fs::metadata(cgroup).unwrap().ino()
+    }
+
+    #[test]
+    fn a_cgroup_is_asked_for_its_processes_and_not_the_whole_host() {
+        let dir = tempfile::tempdir().unwrap();
+        let cgroup = small_host(dir.path(), 42, "web");
+        let mut host = Host::new(dir.path().join("proc"), dir.path().join("cgroup"));
+        let (server, began) = ("10.0.0.1:80".parse().unwrap(), now());
+        let mut find = |after: Duration| host.find(&origin(cgroup, 0), server, began + after);
+        let found = find(Duration::ZERO).unwrap();
+        assert_eq!((found.name.as_str(), found.pid), ("web", Some(42)));
+        // The service was restarted, and the old process is gone.
+        std::fs::remove_dir_all(dir.path().join("proc/42")).unwrap();
+        small_host(dir.path(), 43, "web2");
+        assert_eq!(find(INTERVAL - Duration::from_secs(1)).unwrap().pid, Some(42), "known well enough");
+        let found = find(INTERVAL).unwrap();
+        assert_eq!((found.pid, found.comm.as_deref()), (Some(43), Some("web2")));
+        assert_eq!(host.scanned, None);
+    }
+
+    #[test]
+    fn where_processes_cannot_be_seen_the_host_is_not_searched_for_every_question() {
+        let dir = tempfile::tempdir().unwrap();
+        let cgroup = small_host(dir.path(), 42, "web");
+        std::fs::remove_dir_all(dir.path().join("proc/42")).unwrap();
+        let mut host = Host::new(dir.path().join("proc"), dir.path().join("cgroup"));
+        let (server, began) = ("10.0.0.1:80".parse().unwrap(), now());
+        for _ in 0..3 {
+            let found = host.find(&origin(cgroup, 0), server, began).unwrap();
+            assert_eq!((found.unit.as_deref(), found.pid), (Some("web.service"), None));
+        }
+        assert_eq!(host.scanned, Some(began));
+        host.find(&origin(cgroup, 0), server, began + INTERVAL / 2);
+        assert_eq!(host.scanned, Some(began));
     }
 }

@@ -23,6 +23,10 @@ const MAX_NAMESPACES: usize = 1_024;
 const MAX_LISTENERS: usize = 8_192;
 /// Most descriptors of one process: servers open their listeners first, and /proc lists low numbers first.
 const MAX_DESCRIPTORS: usize = 4_096;
+/// Most processes of one cgroup that are looked at: parents come first, and they hold the listeners.
+const MAX_MEMBERS: usize = 256;
+/// A process id and its line break have eight bytes at most.
+const MAX_MEMBERS_BYTES: u64 = 64 << 10;
 /// Longest line of /proc/PID/net/tcp6 is 172 bytes, its last field aside.
 const MAX_LINE: u64 = 512;
 
@@ -49,9 +53,29 @@ pub struct Found {
 /// Looks at every process below `procfs`; their cgroups are directories below `cgroups`.
 #[must_use]
 pub fn scan(procfs: &Path, cgroups: &Path) -> Found {
+    look(procfs, cgroups, pids(procfs))
+}
+
+/// Processes of a cgroup, in rising order; 0 stands for those of other namespaces. None that can be seen: none.
+#[must_use]
+pub fn members(cgroup: &Path) -> Vec<u32> {
+    let mut text = String::new();
+    if let Ok(file) = File::open(cgroup.join("cgroup.procs")) {
+        let _ = file.take(MAX_MEMBERS_BYTES).read_to_string(&mut text);
+    }
+    let mut pids: Vec<u32> =
+        text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != 0).collect();
+    pids.sort_unstable();
+    pids.truncate(MAX_MEMBERS);
+    pids
+}
+
+/// Looks at these processes below `procfs`.
+#[must_use]
+pub fn look(procfs: &Path, cgroups: &Path, pids: Vec<u32>) -> Found {
     let mut found = Found::default();
     let mut namespaces: HashMap<PathBuf, HashMap<u64, SocketAddr>> = HashMap::new();
-    for pid in pids(procfs) {
+    for pid in pids {
         let dir = procfs.join(pid.to_string());
         let Ok(namespace) = std::fs::read_link(dir.join("ns/net")) else { continue };
         if namespaces.len() >= MAX_NAMESPACES && !namespaces.contains_key(&namespace) {

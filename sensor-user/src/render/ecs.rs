@@ -104,8 +104,68 @@ struct SceneFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<UserAgent<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    container: Option<Id<'a>>,
+    container: Option<Container<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orchestrator: Option<Orchestrator<'a>>,
     service: Named<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct Container<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<Image<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Image<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    tag: Box<[&'a str]>,
+}
+
+/// Where a pod runs, by the cluster's word.
+#[derive(Debug, Serialize)]
+struct Orchestrator<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    namespace: &'a str,
+    resource: Resource<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct Resource<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    name: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    label: Box<[&'a str]>,
+}
+
+impl<'a> Container<'a> {
+    fn of(told: &'a Told) -> Option<Self> {
+        let text = |place: &str| told.text(place);
+        let image = text("/evidences/0/container/image/name");
+        Some(Self {
+            id: text("/evidences/0/container/uid")?,
+            name: text("/evidences/0/container/name"),
+            image: image.map(|name| Image {
+                name,
+                tag: text("/evidences/0/container/image/tag").into_iter().collect(),
+            }),
+        })
+    }
+}
+
+impl<'a> Orchestrator<'a> {
+    fn of(told: &'a Told) -> Option<Self> {
+        let label = told.texts("/evidences/0/container/labels").collect();
+        let name = told.text("/unmapped/kubernetes/pod")?;
+        let namespace = told.text("/unmapped/kubernetes/namespace")?;
+        Some(Self { kind: "kubernetes", namespace, resource: Resource { kind: "pod", name, label } })
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -165,6 +225,8 @@ struct Own<'a> {
     verified: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     coverage: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity: Option<&'a str>,
     facts: BTreeMap<&'a str, &'a Value>,
 }
 
@@ -209,6 +271,7 @@ impl<'a> Own<'a> {
             issuer: told.text("/evidences/0/actor/session/issuer"),
             verified: told.at("/unmapped/verified").and_then(Value::as_bool),
             coverage: told.text("/unmapped/coverage"),
+            identity: told.text("/unmapped/identity"),
             facts: facts(told).collect(),
         }
     }
@@ -263,7 +326,8 @@ impl<'a> SceneFields<'a> {
                 domain: text("/evidences/0/http_request/url/domain"),
             },
             user_agent: text("/evidences/0/http_request/user_agent").map(|original| UserAgent { original }),
-            container: text("/evidences/0/container/uid").map(|id| Id { id }),
+            container: Container::of(told),
+            orchestrator: Orchestrator::of(told),
             service: Named { name: told.workload().unwrap_or_default() },
         }
     }

@@ -267,6 +267,8 @@ struct Unmapped<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pod: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    identity: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<&'a str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     tokens: Box<[Other]>,
@@ -367,6 +369,7 @@ impl<'a> Unmapped<'a> {
             pid: (of.pid != 0).then_some(of.pid),
             container: of.place.as_deref().and_then(|place| place.container_id.as_deref()),
             pod: of.place.as_deref().and_then(|place| place.pod_uid.as_deref()),
+            identity: of.place.as_deref().map(|place| place.identity.as_str()),
             method: (!METHODS.contains(&&*of.method)).then_some(&*of.method),
             tokens,
         }
@@ -400,7 +403,7 @@ pub(crate) mod staging {
             name: "shop/orders-7f9c".into(),
             container_id: Some("4f5a".into()),
             pod_uid: Some("pod-1".into()),
-            process: None,
+            ..Place::default()
         };
         Exchanged {
             at: Time(1_795_284_245_123_000_000),

@@ -124,6 +124,10 @@ impl<'a> Fields<'a> {
             ("fd.cip", "/evidences/0/src_endpoint/ip"),
             ("fd.sip", "/evidences/0/dst_endpoint/ip"),
             ("container.id", "/evidences/0/container/uid"),
+            ("container.image.repository", "/evidences/0/container/image/name"),
+            ("container.image.tag", "/evidences/0/container/image/tag"),
+            ("container.name", "/evidences/0/container/name"),
+            ("k8s.pod.uid", "/evidences/0/container/pod_uuid"),
             ("proc.name", "/evidences/0/process/name"),
             ("tokenscope.brief", "/finding_info/desc"),
             ("tokenscope.coverage", "/unmapped/coverage"),
@@ -150,10 +154,10 @@ impl<'a> Fields<'a> {
         self.put("tokenscope.token", told.token());
         self.put("tokenscope.verified", told.at("/unmapped/verified").and_then(Value::as_bool));
         self.put("tokenscope.workload", told.workload());
-        if let Some((namespace, pod)) = told.workload().and_then(|name| name.split_once('/')) {
-            self.put("k8s.ns.name", Some(namespace));
-            self.put("k8s.pod.name", Some(pod));
-        }
+        let named = || told.workload()?.split_once('/').map(|(_, pod)| pod);
+        self.put("k8s.ns.name", told.namespace());
+        self.put("k8s.pod.name", told.text("/unmapped/kubernetes/pod").or_else(named));
+        self.put("tokenscope.identity", told.text("/unmapped/identity"));
         for (name, value) in ecs::facts(told) {
             self.0.insert(format!("tokenscope.fact.{name}").into(), flat(value));
         }

@@ -152,7 +152,7 @@ impl IncidentFinding {
                 due: priority.due(incident.raised).map(crate::capture::Time::millis),
                 rules: incident.rules(),
                 routes: incident.routes.iter().map(|route| text::printable(route.as_bytes(), 512)).collect(),
-                services: incident.services.iter().map(ToString::to_string).collect(),
+                services: services(incident),
                 merged_into: incident.merged_into.map(|id| id.to_string()),
             },
         }
@@ -177,6 +177,24 @@ fn impact(incident: &Incident) -> (u8, &'static str) {
         return (1, "Low");
     }
     (incident.severity.id().saturating_sub(1).max(1), incident.severity.as_str())
+}
+
+/// The names of its services, and the addresses of those that have none.
+fn services(incident: &Incident) -> Vec<String> {
+    let mut all = Vec::new();
+    for server in &incident.services {
+        let mut named = incident.workloads.iter().filter(|(other, _)| other == server).peekable();
+        if named.peek().is_none() {
+            all.push(server.to_string());
+        }
+        for (_, name) in named {
+            let name = text::printable(name.as_bytes(), 128);
+            if !all.contains(&name) {
+                all.push(name);
+            }
+        }
+    }
+    all
 }
 
 fn attacks(incident: &Incident) -> Vec<Attack> {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use ulid::Ulid;
 
 use crate::alert::event::RISK;
+use crate::alert::place::{self, Pod};
 use crate::alert::{Activity, Alert, Place, Priority};
 use crate::capture::Time;
 use crate::detect::Scene;
@@ -276,9 +277,58 @@ struct Endpoint {
 
 #[derive(Debug, Serialize)]
 struct Container<'a> {
-    uid: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<Image<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pod_uuid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orchestrator: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    labels: Vec<String>,
+}
+
+/// The schema wants an image's id.
+#[derive(Debug, Serialize)]
+struct Image<'a> {
+    uid: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tag: Option<&'a str>,
+}
+
+/// What the schema has no place for.
+#[derive(Debug, Serialize)]
+struct Kubernetes<'a> {
+    namespace: &'a str,
+    pod: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<Owner<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
+    host_network: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Owner<'a> {
+    kind: &'a str,
+    name: &'a str,
+}
+
+impl<'a> Kubernetes<'a> {
+    fn of(pod: &'a Pod) -> Self {
+        Self {
+            namespace: &pod.namespace,
+            pod: &pod.name,
+            owner: pod.owner.as_ref().map(|owner| Owner { kind: &owner.kind, name: &owner.name }),
+            node: pod.node.as_deref(),
+            host_network: pod.host_network,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -289,14 +339,15 @@ struct Process<'a> {
 }
 
 /// Members of `unmapped` that are no facts of the rule.
-pub(super) const NO_FACTS: [&str; 6] =
-    ["verified", "coverage", "priority", "due", "alert_risk", "entity_risk"];
+pub(super) const NO_FACTS: [&str; 8] =
+    ["verified", "coverage", "identity", "kubernetes", "priority", "due", "alert_risk", "entity_risk"];
 
 /// What has no place of its own: coverage, verification, priority, risks, and the rule's facts in the rule's order.
 #[derive(Debug)]
 struct Unmapped<'a> {
     verified: Option<bool>,
     coverage: Option<&'static str>,
+    place: Option<&'a Place>,
     priority: Priority,
     due: Option<Time>,
     own_risk: u8,
@@ -312,6 +363,12 @@ impl Serialize for Unmapped<'_> {
         }
         if let Some(coverage) = self.coverage {
             map.serialize_entry("coverage", coverage)?;
+        }
+        if let Some(place) = self.place {
+            map.serialize_entry("identity", place.identity.as_str())?;
+            if let Some(pod) = &place.pod {
+                map.serialize_entry("kubernetes", &Kubernetes::of(pod))?;
+            }
         }
         map.serialize_entry("priority", self.priority.as_str())?;
         if let Some(due) = self.due {
@@ -367,6 +424,7 @@ impl<'a> DetectionFinding<'a> {
             unmapped: Unmapped {
                 verified: finding.principal.as_ref().map(|p| p.verified),
                 coverage: finding.scene.as_ref().map(|s| s.coverage.as_str()),
+                place: alert.place.as_ref(),
                 priority: Priority::of(alert.severity),
                 due: Priority::of(alert.severity).due(alert.raised),
                 own_risk: alert.own_risk(),
@@ -440,7 +498,32 @@ fn session(token: Option<Fingerprint>, issuer: Option<&str>) -> Session<'_> {
 }
 
 fn container(place: &Place) -> Option<Container<'_>> {
-    Some(Container { uid: place.container_id.as_deref()?, pod_uuid: place.pod_uid.as_deref() })
+    if place.container_id.is_none() && place.pod_uid.is_none() {
+        return None;
+    }
+    let labels =
+        place.pod.as_ref().map(|pod| pod.labels.iter().map(|(name, value)| format!("{name}={value}")));
+    Some(Container {
+        uid: place.container_id.as_deref(),
+        name: place.container.as_ref().map(|container| &*container.name),
+        image: place.container.as_ref().and_then(image),
+        pod_uuid: pod_uuid(place),
+        orchestrator: place.pod_uid.as_ref().map(|_| "kubernetes"),
+        labels: labels.map(Iterator::collect).unwrap_or_default(),
+    })
+}
+
+fn image(container: &place::Container) -> Option<Image<'_>> {
+    let uid = container.image_id.as_deref()?;
+    let (name, tag) = container.image().unzip();
+    Some(Image { uid, name, tag: tag.flatten() })
+}
+
+/// The pod's UID. A static pod's cgroup is named by the hash of its file, which is none; the cluster may know better.
+fn pod_uuid(place: &Place) -> Option<&str> {
+    let by_cluster = place.pod.as_ref().map(|pod| &*pod.uid);
+    let is_uuid = |uid: &&str| uid.len() == 36 && uid.bytes().filter(|byte| *byte == b'-').count() == 4;
+    by_cluster.or(place.pod_uid.as_deref()).filter(is_uuid)
 }
 
 fn process(place: Option<&Place>, pid: u32) -> Option<Process<'_>> {

@@ -22,6 +22,14 @@ pub fn timestamp_ms(millis: u64) -> String {
     format!("{stamp:.3}")
 }
 
+/// `Nov 21 18:04:05`, in UTC: as RFC 3164 section 4.1.2 has it.
+#[must_use]
+pub fn syslog_time(millis: u64) -> String {
+    let millis = i64::try_from(millis).unwrap_or(i64::MAX);
+    let stamp = Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX);
+    stamp.strftime("%b %e %H:%M:%S").to_string()
+}
+
 /// The subject: what is left of it once [`Privacy`](crate::render::Privacy) has seen the event.
 #[must_use]
 pub fn subject(principal: &Principal) -> String {

@@ -208,10 +208,21 @@ impl Told {
         self.text("/evidences/0/dst_endpoint/name")
     }
 
-    /// The namespace of the workload, where its name has one.
+    /// The namespace of the workload: the cluster's word, else that of its name.
     #[must_use]
     pub fn namespace(&self) -> Option<&str> {
-        Some(self.workload()?.split_once('/')?.0)
+        self.text("/unmapped/kubernetes/namespace").or_else(|| Some(self.workload()?.split_once('/')?.0))
+    }
+
+    /// The namespaces that it is about: of an alert one at most, of an incident those of its services.
+    pub fn namespaces(&self) -> impl Iterator<Item = &str> {
+        let services = self.texts("/unmapped/services").filter_map(|name| Some(name.split_once('/')?.0));
+        self.namespace().into_iter().chain(services.filter(|_| self.kind == Kind::Incident))
+    }
+
+    /// Labels, `name=value`: those of the node, and those of the pod that are kept.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        self.texts("/metadata/labels").chain(self.texts("/evidences/0/container/labels"))
     }
 
     /// The client's address.

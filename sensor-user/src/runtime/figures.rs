@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::history::History;
 use crate::alert::Desk;
+use crate::capture::Input;
 use crate::capture::ebpf::EbpfSource;
 use crate::detect::user::UserRules;
 use crate::detect::user::model::Figures as RuleFigures;
@@ -21,6 +22,13 @@ const RING_FOUND: &str = "ring_found_bytes";
 pub(super) struct Losses(Vec<(&'static str, u64)>);
 
 impl Losses {
+    /// Counts it if it is a loss.
+    pub(super) fn note(&mut self, input: &Input<'_>) {
+        if let Input::Loss(loss) = input {
+            self.add(loss.reason, loss.records);
+        }
+    }
+
     /// Counts a loss.
     pub(super) fn add(&mut self, reason: &'static str, records: u64) {
         match self.0.iter_mut().find(|(known, _)| *known == reason) {
@@ -242,7 +250,7 @@ mod tests {
         let mut losses = Losses::default();
         losses.add("ring_full_request", 2);
         let mut all = metrics(&pipeline, &losses);
-        weight(&mut all, &History::open(None, Duration::from_secs(1)));
+        weight(&mut all, &History::open(None, Duration::from_secs(1)).unwrap());
         Reloads::begin().show(&mut all);
         crate::runtime::outward::staged(&mut all);
         all

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::cli::cards;
 use crate::pipeline::Pipeline;
 use crate::store::snapshot::FILE;
-use crate::store::{self, Part, Snapshot, Store};
+use crate::store::{self, Part, Snapshot, Store, StoreError, handover};
 use crate::token::settings::TokenSettings;
 use crate::token::stage::Tokens;
 
@@ -27,20 +27,36 @@ pub(super) struct History {
     /// Bytes of each part as it was saved last.
     sizes: Vec<(String, u64)>,
     writing: Option<Receiver<std::io::Result<()>>>,
+    /// Where the sensor before stopped, in nanoseconds since boot.
+    left: Option<u64>,
 }
 
 impl History {
     /// Opens the store. Without one the sensor runs all the same, and says what that costs.
-    pub(super) fn open(dir: Option<&Path>, every: Duration) -> Self {
-        let store = dir.and_then(|dir| match Store::open(dir) {
-            Ok(store) => Some(store),
+    ///
+    /// # Errors
+    /// When another sensor uses it: two that were not meant to run side by side would tell of everything twice.
+    pub(super) fn open(dir: Option<&Path>, every: Duration) -> Result<Self, StoreError> {
+        let store = match dir.map(Store::open).transpose() {
+            Ok(store) => store,
+            Err(error @ StoreError::InUse(_)) => return Err(error),
             Err(error) => {
-                tracing::warn!("{error}; what detections learn is lost at a restart");
+                tracing::warn!("{error}; what detections learn is lost at a restart{}", remedy(&error));
                 None
             }
-        });
+        };
+        if let Some((dir, mode)) = store.as_ref().and_then(|store| Some((store.dir(), store.exposed()?))) {
+            let dir = dir.display();
+            tracing::warn!("{dir} has mode {mode:o}: others may enter it; close it with chmod 700 {dir}");
+        }
+        let left = store.as_ref().and_then(|store| handover::take(store.dir(), &handover::boot_id()));
         let (due, sizes) = (Instant::now() + every, Vec::new());
-        Self { store, key: 0, every, due, taken: None, sizes, writing: None }
+        Ok(Self { store, key: 0, every, due, taken: None, sizes, writing: None, left })
+    }
+
+    /// Where the sensor before stopped, in nanoseconds since boot, if it said so.
+    pub(super) const fn left(&self) -> Option<u64> {
+        self.left
     }
 
     /// The directory of state, if this process alone uses it.
@@ -123,26 +139,31 @@ impl History {
         }
     }
 
-    /// Saves everything now, and waits for it, for a while.
-    pub(super) fn finish(mut self, pipeline: &mut Pipeline) {
+    /// Saves everything now, waits for it for a while, and says that everything was handled that was made before
+    /// `boot_ns`. Others may have the directory once what this gives is dropped.
+    pub(super) fn finish(mut self, pipeline: &mut Pipeline, boot_ns: u64) -> Option<Store> {
         let beside = beside_rules(pipeline);
         let detect = &mut pipeline.detect;
         let deadline = Instant::now() + LAST_WRITE;
-        if self.store.is_none() {
-            return;
-        }
+        let dir = self.dir()?.to_owned();
         if let Some(writing) = self.writing.take() {
             let _ = writing.recv_timeout(LAST_WRITE);
         }
         let saved = (0..detect.parts()).filter_map(|part_of| detect.save(part_of).map(part));
         let parts = beside.into_iter().chain(saved).collect();
         self.write(parts);
-        let Some(writing) = self.writing.take() else { return };
-        if let Ok(done) = writing.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            tell(done);
-        } else {
-            tracing::warn!("no time was left to save the history; the one saved before stays");
+        if let Some(writing) = self.writing.take() {
+            match writing.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(done) => tell(done),
+                Err(_late) => {
+                    tracing::warn!("no time was left to save the history; the one saved before stays");
+                }
+            }
         }
+        if let Err(error) = handover::leave(&dir, &handover::boot_id(), boot_ns) {
+            tracing::warn!("cannot say in {} where this sensor stopped: {error}", dir.display());
+        }
+        self.store
     }
 
     fn write(&mut self, parts: Vec<Part>) {
@@ -188,6 +209,11 @@ fn keys(tokens: &Tokens) -> Option<Part> {
 
 fn part(saved: crate::detect::memory::Remembered) -> Part {
     Part { name: saved.name.to_owned(), version: saved.version, bytes: saved.bytes }
+}
+
+/// What to do about it, behind a message.
+fn remedy(error: &StoreError) -> String {
+    error.remedy().map(|remedy| format!("; {remedy}")).unwrap_or_default()
 }
 
 fn tell(done: std::io::Result<()>) {

@@ -9,18 +9,21 @@ use super::delivery::Delivery;
 use super::figures::{self, Losses, Reloads};
 use super::history::History;
 use super::hosts::Hosts;
+use super::identity;
 use super::life::{LAST_ALERTS, LAST_RECORDS, LAST_VERDICTS, keep_memory_private};
 use super::past::Past;
 use super::records::{self, Records};
 use super::services::{News, Services};
 use super::stages::Stages;
+use super::standby;
 use super::writer::Writer;
 use super::{Options, RuntimeError, outward, settings};
 use crate::capture::ebpf::{self, EbpfSource};
-use crate::capture::{Input, Progress, Source as _};
+use crate::capture::{Progress, Source as _};
 use crate::config::Config;
 use crate::control::Overview;
 use crate::pipeline::{Output, Pipeline, Settings};
+use crate::store::StoreError;
 use crate::telemetry::Totals;
 use crate::token::settings::TokenSettings;
 use crate::token::verifier::{self, Pooled, Verdict};
@@ -43,21 +46,40 @@ const SHOW: Duration = Duration::from_secs(1);
 /// When capture cannot start or go on, or alerts cannot be written.
 pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     keep_memory_private();
-    let source = EbpfSource::open(&capture(config))?;
+    let opened = History::open(config.state.dir.as_deref(), config.state.save_every);
+    let taken = match opened {
+        Err(StoreError::InUse(dir)) if options.take_over => Err(dir),
+        other => Ok(other?),
+    };
+    let mut source = EbpfSource::open(&capture(config))?;
+    let hosts = Hosts::new(source.cgroup().to_owned());
+    let mut services = Services::start(config, options.watch.clone(), Arc::clone(&hosts.cluster))?;
+    let (mut losses, mut reload) = (Losses::default(), false);
+    let mut history = match taken {
+        Ok(history) => history,
+        Err(dir) => {
+            let Some(turn) = standby::wait(&dir, &config.state, &mut source, &services)? else {
+                services.stop();
+                return Ok(Totals::default());
+            };
+            reload = turn.reload;
+            source.take_over(turn.begin, &mut |input| losses.note(&input));
+            turn.history
+        }
+    };
     let mut config = config.clone();
-    let mut history = History::open(config.state.dir.as_deref(), config.state.save_every);
     history.name_tokens(&mut config.tokens);
     let config = &config;
-    let mut services = Services::start(config)?;
+    let identity = identity::Watching::start(hosts.clone(), config.watch.clone())?;
     let delivery = Delivery::start(history.dir(), config, options)?;
-    let writer = Writer::start(config, &delivery, Hosts::new(source.cgroup().to_owned()))?;
+    let writer = Writer::start(config, &delivery, hosts.clone(), identity.tally.clone())?;
     let records = Records::start(records::Plan {
         dir: records::dir(config, history.dir()),
         bounds: records::bounds(config),
         veil: settings::veil(config),
         privacy: settings::privacy(config),
         spool: delivery.spool.clone(),
-        hosts: Hosts::new(source.cgroup().to_owned()),
+        hosts,
     })?;
     let overview = Arc::clone(&services.board) as Arc<dyn Overview>;
     let past = Past::of(config, history.dir());
@@ -66,6 +88,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     let settings = settings::of(config);
     let mut pipeline = Pipeline::new(settings.clone(), Box::new(pool))?;
     history.restore(&mut pipeline);
+    pipeline.chosen.ask();
     pipeline.know(services.knowledge());
     let stages = Stages::default();
     pipeline.time(Box::new(stages.stopwatch()));
@@ -74,14 +97,16 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
         source,
         pipeline,
         settings,
+        began_with: config.clone(),
         verdicts,
         services,
+        identity,
         writer,
         records,
         delivery,
         control,
         history,
-        losses: Losses::default(),
+        losses,
         out: Output::default(),
         began: Instant::now(),
         shown: None,
@@ -89,6 +114,9 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
         ring_bytes: config.capture.ring_bytes,
         stages: stages.clone(),
     };
+    if reload {
+        live.reload(options);
+    }
     live.watch(options)?;
     live.stop()
 }
@@ -122,8 +150,11 @@ struct Live {
     pipeline: Pipeline,
     /// What the pipeline was made with.
     settings: Settings,
+    /// The configuration at the start.
+    began_with: Config,
     verdicts: Receiver<Verdict>,
     services: Services,
+    identity: identity::Watching,
     writer: Writer,
     records: Records,
     delivery: Delivery,
@@ -172,9 +203,7 @@ impl Live {
         let Self { source, pipeline, losses, out, .. } = self;
         let nap = if pipeline.tokens.in_flight() > 0 { SHORT_NAP } else { NAP };
         let progress = source.poll(nap, &mut |input| {
-            if let Input::Loss(loss) = input {
-                losses.add(loss.reason, loss.records);
-            }
+            losses.note(&input);
             pipeline.on_input(input, out);
         })?;
         for grant in out.grants.drain(..) {
@@ -216,6 +245,7 @@ impl Live {
             self.writer.send(event);
         }
         self.writer.push();
+        self.identity.step(&mut self.pipeline.chosen);
         self.records.hand_over(&mut self.out.exchanges, &mut self.pipeline);
     }
 
@@ -240,9 +270,11 @@ impl Live {
         match replaced {
             Ok(()) => {
                 self.delivery.reconfigure(&config, options);
-                tracing::info!(
-                    "configuration reloaded; capture, flows, http, alerts, spool and metrics change at the next start"
-                );
+                tracing::info!("configuration reloaded");
+                let fixed = self.began_with.fixed_differences(&config);
+                if !fixed.is_empty() {
+                    tracing::warn!("restart the sensor for what has changed in: {}", fixed.join(", "));
+                }
             }
             Err(error) => tracing::error!("the configuration was not reloaded, the old one stays: {error}"),
         }
@@ -261,6 +293,8 @@ impl Live {
         }
         self.settings = new;
         self.services.know_by(config);
+        self.services.follow_by(config);
+        self.identity.wish(config.watch.clone());
         Ok(())
     }
 
@@ -278,6 +312,7 @@ impl Live {
         outward::metrics(&mut all, &self.delivery, &self.writer);
         self.records.metrics(&mut all);
         self.control.metrics(&mut all);
+        self.identity.metrics(&mut all, self.pipeline.chosen.skipped);
         all.extend(self.stages.metrics());
         self.services.board.show(all);
     }
@@ -285,6 +320,7 @@ impl Live {
     /// Takes what is still in the ring and under way, and ends everything.
     fn stop(mut self) -> Result<Totals, RuntimeError> {
         let deadline = Instant::now() + LAST_VERDICTS;
+        let ended = self.source.end();
         while (self.capture()? || self.pipeline.tokens.in_flight() > 0 || self.pipeline.tokens.awaits_look())
             && Instant::now() < deadline
         {
@@ -307,7 +343,8 @@ impl Live {
             ..
         } = self;
         drop(source);
-        history.finish(&mut pipeline);
+        // Whoever waits for the directory gets it when this process is done with all that is in it.
+        let held = history.finish(&mut pipeline, ended);
         services.stop();
         let (tally, lost) = writer.stop(LAST_ALERTS);
         if lost > 0 {
@@ -316,6 +353,7 @@ impl Live {
         records.stop(LAST_RECORDS);
         control.stop();
         delivery.stop();
+        drop(held);
         Ok(figures::totals(&pipeline, &losses, tally.0, began.elapsed()))
     }
 }

@@ -198,7 +198,7 @@ struct Clerk {
     head: watch::Receiver<u64>,
     cursor: Cursor,
     /// What runs behind servers, as it was looked up of late.
-    places: HashMap<Service, Option<Arc<Place>>>,
+    places: HashMap<Service, Arc<Place>>,
     placed: Time,
     watchers: broadcast::Sender<Arc<Followed>>,
     under_way: Arc<AtomicUsize>,
@@ -260,7 +260,7 @@ impl Clerk {
         if self.watchers.receiver_count() > 0 {
             for seen in exchanges {
                 let place = self.place(seen);
-                let shown = exchanged(seen, place, &self.plan.privacy);
+                let shown = exchanged(seen, Some(place), &self.plan.privacy);
                 // Whoever watched may be gone by now.
                 let _ = self.watchers.send(Arc::new(Followed::new(shown)));
             }
@@ -281,9 +281,9 @@ impl Clerk {
         let Some(gathered) = self.gathering.take() else { return };
         let mut services = Vec::with_capacity(gathered.services.len());
         for (service, origin) in &gathered.services {
-            let name = |place: Arc<Place>| (!place.name.is_empty()).then(|| place.name.clone());
-            let place = self.look_up(*service, *origin, now).and_then(name);
-            services.push(place.unwrap_or_else(|| service.address.to_string()));
+            let place = self.look_up(*service, *origin, now);
+            let is_named = !place.name.is_empty();
+            services.push(if is_named { place.name.clone() } else { service.address.to_string() });
         }
         let Some(keeper) = &mut self.keeper else { return };
         keeper.keep_uses(&gathered, &services, &self.plan.veil, now);
@@ -324,22 +324,20 @@ impl Clerk {
         self.shared.gathered.store(self.gathering.len(), Ordering::Relaxed);
     }
 
-    fn place(&mut self, seen: &Seen) -> Option<Arc<Place>> {
+    fn place(&mut self, seen: &Seen) -> Arc<Place> {
         let service = Service { address: seen.endpoints.server, cgroup: seen.origin.cgroup };
         self.look_up(service, seen.origin, seen.at)
     }
 
-    fn look_up(&mut self, service: Service, origin: crate::capture::Origin, now: Time) -> Option<Arc<Place>> {
+    fn look_up(&mut self, service: Service, origin: crate::capture::Origin, now: Time) -> Arc<Place> {
         if now.since(self.placed) >= PLACES_FOR || self.places.len() >= PLACES {
             self.places.clear();
             self.placed = now;
         }
-        let hosts = &mut self.plan.hosts;
-        let known = self
-            .places
-            .entry(service)
-            .or_insert_with(|| hosts.place_of(&origin, service.address).map(Arc::new));
-        known.clone()
+        let hosts = &self.plan.hosts;
+        let known =
+            self.places.entry(service).or_insert_with(|| Arc::new(hosts.place_of(&origin, service.address)));
+        Arc::clone(known)
     }
 }
 

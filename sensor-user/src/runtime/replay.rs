@@ -10,7 +10,7 @@ use super::settings;
 use super::writer::Tally;
 use super::{Options, RuntimeError};
 use crate::capture::pcap::PcapSource;
-use crate::capture::{Input, Progress as Polled, Source as _};
+use crate::capture::{Progress as Polled, Source as _};
 use crate::config::{Config, Zone};
 use crate::pipeline::{Output, Pipeline};
 use crate::render::{Privacy, Told};
@@ -37,6 +37,9 @@ pub fn replay(
     if config.time_zone == Zone::System {
         config.time_zone = Zone::Named("UTC".to_owned());
     }
+    if config.watch.is_choosy() {
+        tracing::info!("`watch` is not obeyed: a capture file does not tell whose server answered");
+    }
     config.tokens = config.tokens.without_inquiries();
     let keys = super::services::fetch_once(&config.tokens)?;
     let verifier = Box::new(InStep::new(&config.tokens));
@@ -51,9 +54,7 @@ pub fn replay(
         let mut source = PcapSource::open(file)?;
         loop {
             let polled = source.poll(Duration::ZERO, &mut |input| {
-                if let Input::Loss(loss) = input {
-                    losses.add(loss.reason, loss.records);
-                }
+                losses.note(&input);
                 pipeline.on_input(input, &mut out);
             });
             writer.write(&mut out, progress)?;
@@ -93,7 +94,9 @@ impl Writer {
     fn write(&mut self, out: &mut Output, progress: &Progress) -> Result<(), RuntimeError> {
         out.grants.clear();
         let events = std::mem::take(&mut out.events);
-        events.iter().for_each(|event| self.tally.count(event));
+        for event in &events {
+            self.tally.count(event);
+        }
         let Some(stdout) = self.stdout.as_mut().filter(|_| !events.is_empty()) else { return Ok(()) };
         let told = |event| Arc::new(Told::of(&self.privacy.event(event), None, None));
         let told: Vec<_> = events.iter().map(told).collect();

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::RuntimeError;
+use super::config_file::{self, ConfigFile};
 use super::knowledge::{self, Change, Reader};
 use super::user_rules::Watching;
 use crate::alert::Marks;
@@ -20,6 +21,7 @@ use crate::config::Config;
 use crate::control::Overview;
 use crate::detect::Knowledge;
 use crate::detect::user::UserRules;
+use crate::enrich::cluster::{Cluster, follow};
 use crate::store::marks as store;
 use crate::telemetry::server::{self, Status};
 use crate::telemetry::{Metric, metrics};
@@ -159,6 +161,24 @@ impl Asking {
     }
 }
 
+/// Follows the pods of this node.
+struct Following {
+    settings: Option<follow::Settings>,
+    task: Option<AbortHandle>,
+}
+
+impl Following {
+    fn start(events: &Handle, settings: Option<follow::Settings>, cluster: &Arc<Cluster>) -> Self {
+        let follow = |settings| {
+            events.spawn(follow::follow(settings, Arc::clone(cluster), Instant::now)).abort_handle()
+        };
+        if let Some(settings) = &settings {
+            tracing::info!("pods of the node {} get their names from the Kubernetes API", settings.node);
+        }
+        Self { task: settings.clone().map(follow), settings }
+    }
+}
+
 /// The thread, from the capture thread's side.
 pub(super) struct Services {
     pub(super) news: Receiver<News>,
@@ -168,14 +188,20 @@ pub(super) struct Services {
     asking: Option<Asking>,
     marks: watch::Receiver<Arc<Marks>>,
     rules: Watching,
+    following: Following,
+    cluster: Arc<Cluster>,
     events: Handle,
     stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
 }
 
 impl Services {
-    /// Starts the thread.
-    pub(super) fn start(config: &Config) -> Result<Self, RuntimeError> {
+    /// Starts the thread. What the cluster tells of pods is kept in `cluster`.
+    pub(super) fn start(
+        config: &Config,
+        file: Option<ConfigFile>,
+        cluster: Arc<Cluster>,
+    ) -> Result<Self, RuntimeError> {
         let board = Arc::new(Board::default());
         let (tell, news) = sync_channel(NEWS);
         let (stop, stopped) = watch::channel(false);
@@ -190,6 +216,7 @@ impl Services {
         let knowing = Knowing::start(&events, config);
         let asking = Asking::start(&events, &config.tokens, fetching.keys.clone())?;
         let rules = Watching::start(&events, &config.rules_dir.path);
+        let following = Following::start(&events, super::settings::following(config), &cluster);
         if let Some(address) = config.metrics.listen {
             events.spawn(serve(address, Arc::clone(&board)));
         }
@@ -197,12 +224,28 @@ impl Services {
         if let Some(dir) = &config.state.dir {
             events.spawn(read_marks(dir.clone(), publish));
         }
+        if let Some(file) = file {
+            events.spawn(config_file::watch(file, tell.clone()));
+        }
         let run = move || {
             runtime.block_on(signals.watch(tell, stopped));
             runtime.shutdown_timeout(Duration::from_millis(100));
         };
         let thread = std::thread::Builder::new().name("services".into()).spawn(run).map_err(started)?;
-        Ok(Self { news, board, fetching, knowing, asking, marks, rules, events, stop, thread })
+        Ok(Self {
+            news,
+            board,
+            fetching,
+            knowing,
+            asking,
+            marks,
+            rules,
+            following,
+            cluster,
+            events,
+            stop,
+            thread,
+        })
     }
 
     /// Keys that have come or changed since the last call.
@@ -228,6 +271,20 @@ impl Services {
         if self.knowing.changes.try_send(change).is_err() {
             tracing::error!("the lists and databases are being read: reload again to have the new ones");
         }
+    }
+
+    /// Follows pods as another configuration says from now on.
+    pub(super) fn follow_by(&mut self, config: &Config) {
+        let settings = super::settings::following(config);
+        if settings == self.following.settings {
+            return;
+        }
+        if let Some(task) = self.following.task.take() {
+            task.abort();
+        }
+        // Labels that were not kept are not known: until the pods are listed anew nobody is.
+        self.cluster.end();
+        self.following = Following::start(&self.events, settings, &self.cluster);
     }
 
     /// Marks that have changed since the last call.

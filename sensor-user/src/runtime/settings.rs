@@ -6,10 +6,12 @@ use jiff::tz::TimeZone;
 
 use crate::alert::AlertSettings;
 use crate::alert::risk::RiskSettings;
+use crate::config::kubernetes::Enabled;
 use crate::config::{Config, Mask, PrincipalSource, Zone};
 use crate::detect::rules::entity_risk;
 use crate::detect::session::SessionKey;
 use crate::detect::{DetectSettings, RouteKind, settings::RouteMatch, settings::RuleSettings};
+use crate::enrich::cluster::{client, follow};
 use crate::http::{AccountSource, Bodies, BodyKey, BodyUse, HttpLimits};
 use crate::pipeline::Settings;
 use crate::reassembly::FlowLimits;
@@ -116,6 +118,26 @@ pub(super) fn zone(zone: &Zone) -> TimeZone {
         Zone::System => TimeZone::system(),
         Zone::Named(name) => TimeZone::get(name).unwrap_or(TimeZone::UTC),
     }
+}
+
+/// How names of pods are followed; none if they are not.
+pub(super) fn following(config: &Config) -> Option<follow::Settings> {
+    let kubernetes = &config.kubernetes;
+    let wanted = match kubernetes.enabled {
+        Enabled::Yes => true,
+        Enabled::No => false,
+        Enabled::Auto => kubernetes.kubeconfig.is_some() || client::is_in_cluster(),
+    };
+    let named = || std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
+    let node = kubernetes
+        .node
+        .clone()
+        .or_else(named)
+        .unwrap_or_else(|| super::node(config).name.to_ascii_lowercase());
+    let mut labels = kubernetes.labels.clone();
+    labels.extend(config.watch.labels.iter().map(|wanted| wanted.name.clone()));
+    let kubeconfig = kubernetes.kubeconfig.clone();
+    wanted.then_some(follow::Settings { kubeconfig, node, labels })
 }
 
 fn detect(config: &Config) -> DetectSettings {

@@ -16,12 +16,12 @@ use crate::detect::user::model::MAX_RULES;
 use crate::detect::user::{UserRule, UserRules};
 
 /// Between two looks: a person who saves a file waits no longer than that.
-const EVERY: Duration = Duration::from_secs(2);
+pub(super) const EVERY: Duration = Duration::from_secs(2);
 
 /// How a file looks from outside; none if it is not there.
-type Stamp = Option<(SystemTime, u64, u64)>;
+pub(super) type Stamp = Option<(SystemTime, u64, u64)>;
 
-fn stamp(path: &Path) -> Stamp {
+pub(super) fn stamp(path: &Path) -> Stamp {
     let data = std::fs::metadata(path).ok()?;
     Some((data.modified().ok()?, data.len(), data.ino()))
 }

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::delivery::Delivery;
 use super::hosts::Hosts;
-use super::{RuntimeError, settings};
+use super::unfinished::Unfinished;
+use super::{RuntimeError, identity, settings};
 use crate::alert::marks::Named;
-use crate::alert::{Activity, Alert, Event};
+use crate::alert::{Activity, Alert, Event, Identity};
 use crate::config::Config;
 use crate::deliver::clock;
 use crate::detect::Severity;
@@ -62,7 +63,12 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn start(config: &Config, delivery: &Delivery, hosts: Hosts) -> Result<Self, RuntimeError> {
+    pub(super) fn start(
+        config: &Config,
+        delivery: &Delivery,
+        hosts: Hosts,
+        identities: identity::Tally,
+    ) -> Result<Self, RuntimeError> {
         let (queue, events) = sync_channel(QUEUE);
         let privacy = settings::privacy(config);
         let notes = config.state.dir.as_deref().and_then(|dir| Notes::open(dir, privacy.clone()));
@@ -70,6 +76,8 @@ impl Writer {
             spool: delivery.spool.clone(),
             node: delivery.node.clone(),
             hosts,
+            identities,
+            unfinished: Unfinished::default(),
             notes,
             privacy,
             failing: false,
@@ -136,6 +144,8 @@ struct Desk {
     spool: Spool,
     node: Node,
     hosts: Hosts,
+    identities: identity::Tally,
+    unfinished: Unfinished,
     notes: Option<Notes>,
     privacy: Privacy,
     failing: bool,
@@ -150,6 +160,7 @@ impl Desk {
             if Instant::now() >= next {
                 let ticked = self.spool.tick(clock::now_ms());
                 self.tell(ticked);
+                self.complete();
                 next = Instant::now() + TICK;
             }
             match events.recv_timeout(next.saturating_duration_since(Instant::now())) {
@@ -163,15 +174,44 @@ impl Desk {
         }
     }
 
-    /// Places, hides, numbers and keeps them.
+    /// Places and keeps them.
     fn write(&mut self, batch: &mut [Event]) {
         for event in batch.iter_mut() {
-            let Event::Alert(alert) = event else { continue };
-            alert.place = alert.finding.scene.as_deref().and_then(|scene| self.hosts.place(scene));
+            let alert = match event {
+                Event::Alert(alert) => alert,
+                Event::Incident(incident) => {
+                    incident.workloads = self.hosts.names(&incident.origins);
+                    continue;
+                }
+            };
+            alert.place = alert.finding.scene.as_deref().map(|scene| self.hosts.place(scene));
+            if let Some(place) = &alert.place {
+                self.identities.told(place.identity);
+                self.unfinished.note(alert, place.identity, Instant::now());
+            }
             if self.notes.as_mut().is_some_and(|notes| !notes.take(alert)) {
                 self.notes = None;
             }
         }
+        self.keep(batch);
+    }
+
+    /// Tells alerts again of which the pod's name has come since they were told.
+    fn complete(&mut self) {
+        let hosts = &self.hosts;
+        let mut known = self.unfinished.take_known(Instant::now(), |scene| hosts.place(scene));
+        for event in &known {
+            let place = event.alert().and_then(|alert| alert.place.as_ref());
+            self.identities.told(place.map_or(Identity::Unknown, |place| place.identity));
+            self.identities.completed();
+        }
+        if !known.is_empty() {
+            self.keep(&mut known);
+        }
+    }
+
+    /// Hides, numbers and keeps them.
+    fn keep(&mut self, batch: &mut [Event]) {
         let (privacy, node) = (&self.privacy, &self.node);
         let render = |event: &Event, sequence| told::json(&privacy.event(event), Some(sequence), Some(node));
         let mut tell: Vec<_> = batch.iter().map(|event| move |sequence| render(event, sequence)).collect();

@@ -171,7 +171,8 @@ impl Alertmanager {
         };
         let severity = told.severity.as_str().to_ascii_lowercase();
         let workload = workload(told);
-        let namespace = workload.and_then(|name| Some(name.split_once('/')?.0));
+        let named = || Some(workload?.split_once('/')?.0);
+        let namespace = told.namespace().or_else(named);
         let own = [
             ("alertname", Some(if name.is_empty() { told.rule() } else { name })),
             ("severity", Some(severity.as_str())),

@@ -274,8 +274,12 @@ impl Open {
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no regular file"));
         }
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_taken| io::Error::new(io::ErrorKind::ResourceBusy, "another process writes to it"))?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_taken| {
+            io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "another process writes to it, as a running sensor does",
+            )
+        })?;
         let length = tail::mend(&mut file, format)?;
         Ok(Self { file, path, length })
     }

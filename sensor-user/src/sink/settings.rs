@@ -84,7 +84,7 @@ pub struct Picks {
     pub not_rules: Vec<String>,
     /// Namespaces of the workload.
     pub namespaces: Vec<String>,
-    /// Labels of the event, `name=value`, all of them.
+    /// Labels of the node or of the pod, `name=value`, all of them.
     pub labels: Vec<String>,
     /// Alerts, or news of them.
     pub alerts: bool,
@@ -119,10 +119,7 @@ impl Picks {
                 None => wanted == name,
             })
         };
-        let labels = || told.value().pointer("/metadata/labels").and_then(|all| all.as_array());
-        let has_label = |wanted: &String| {
-            labels().is_some_and(|all| all.iter().any(|label| label.as_str() == Some(wanted)))
-        };
+        let has_label = |wanted: &String| told.labels().any(|label| label == wanted);
         let kind = match told.kind {
             Kind::Alert => self.alerts,
             Kind::Incident => self.incidents,
@@ -131,8 +128,7 @@ impl Picks {
             && (self.updates || told.number("/activity_id") == Some(1))
             && (self.rules.is_empty() || fits(&self.rules, told.rule()))
             && (self.not_rules.is_empty() || !fits(&self.not_rules, told.rule()))
-            && (self.namespaces.is_empty()
-                || told.namespace().is_some_and(|name| fits(&self.namespaces, name)))
+            && (self.namespaces.is_empty() || told.namespaces().any(|name| fits(&self.namespaces, name)))
             && self.labels.iter().all(has_label)
     }
 }

@@ -211,6 +211,7 @@ mod tests {
     fn sink(to: To, framing: Framing) -> Box<dyn Sink> {
         let element = Some("tokenscope@32473".into());
         let form = Form {
+            syntax: message::Syntax::Rfc5424,
             facility: 16,
             app: "tokenscope".into(),
             element,

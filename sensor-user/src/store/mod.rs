@@ -7,7 +7,9 @@
 
 pub mod database;
 pub mod events;
+pub mod examine;
 pub mod files;
+pub mod handover;
 pub mod index;
 pub mod keeper;
 pub mod marks;
@@ -41,10 +43,15 @@ const KEY_BYTES: usize = 32;
 /// The file of the drawn key.
 pub const KEY: &str = "fingerprint.key";
 
+/// The file whose lock says that the directory is in use.
+const LOCK: &str = "lock";
+
 /// A directory for state, in use by this process.
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
+    /// Its mode, if others than its owner may enter it.
+    exposed: Option<u32>,
     /// Locked while the store is open.
     _lock: File,
 }
@@ -53,7 +60,10 @@ pub struct Store {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process has it.
-    #[error("another sensor uses {0}: give this one a `state.dir` of its own")]
+    #[error(
+        "another sensor runs here and uses {0}: stop it first; to run both, and have two alerts of everything, give this \
+         one a `state.dir`, a `control.socket` and a `metrics.listen` of its own"
+    )]
     InUse(PathBuf),
     /// It cannot be read or written.
     #[error("{what} {path}: {cause}")]
@@ -77,6 +87,29 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// What to do about it, where the message does not say so.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&'static str> {
+        let Self::Io { cause, .. } = self else { return None };
+        match cause.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => Some(
+                "the file system is read-only: put a writable volume there (systemd: StateDirectory=tokenscope; Helm: \
+                 state.enabled), or set `state.dir` to another directory or to off",
+            ),
+            io::ErrorKind::PermissionDenied => Some(
+                "it must belong to the user that the sensor runs as (chown), and no security module may forbid it \
+                 (`dmesg` tells)",
+            ),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some("make room on its disk"),
+            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                Some("a file is there: remove it, or set `state.dir` to another directory or to off")
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Store {
     /// Opens the directory, and makes it if need be.
     ///
@@ -88,11 +121,12 @@ impl Store {
             move |cause| StoreError::Io { what, path, cause }
         };
         files::make_dir(dir).map_err(failed("cannot make", dir))?;
-        let path = dir.join("lock");
+        let exposed = examine::close(dir).map_err(failed("cannot close to others", dir))?;
+        let path = dir.join(LOCK);
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let lock = lock.map_err(failed("cannot open", &path))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { dir: dir.to_owned(), exposed, _lock: lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(dir.to_owned())),
             Err(errno) => Err(failed("cannot lock", &path)(errno.into())),
         }
@@ -102,6 +136,12 @@ impl Store {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The mode of the directory, if others than its owner may enter it.
+    #[must_use]
+    pub fn exposed(&self) -> Option<u32> {
+        self.exposed
     }
 
     /// Where a file of this store is.

@@ -115,6 +115,7 @@ macro_rules! catalogue {
 catalogue! {
     "The sensor itself" {
         BUILD_INFO: Gauge "tokenscope_build_info" ["version"] "Always 1; the version that runs.";
+        STANDBY: Gauge "tokenscope_standby" [] "1 while the sensor waits to take over from another one; absent otherwise.";
         START_TIME: Gauge "process_start_time_seconds" [] "When the process began, seconds since the epoch.";
         CPU_SECONDS: Counter "process_cpu_seconds_total" [] "CPU time of the process, user and system.";
         RESIDENT_BYTES: Gauge "process_resident_memory_bytes" [] "Resident memory.";
@@ -207,6 +208,17 @@ catalogue! {
         SINK_CIRCUIT: Gauge "tokenscope_sink_circuit_open" ["sink"] "1 while a sink that failed again and again is left alone.";
         SINK_SECONDS: Histogram "tokenscope_sink_delivery_seconds" ["sink"] "What a delivery takes.";
         DEAD_LETTERS: Gauge "tokenscope_dead_letters" ["sink"] "Events that a sink refused for good and that nobody has taken out yet.";
+    }
+    "Identity of workloads" {
+        IDENTITY_ALERTS: Counter "tokenscope_identity_alerts_total" ["identity"] "Events of alerts, by how far it was known who answered: known, pending, gone, host, unknown.";
+        IDENTITY_COMPLETED: Counter "tokenscope_identity_completed_total" [] "Alerts that were told again because the name of their pod had come.";
+        IDENTITY_SYNCED: Gauge "tokenscope_identity_synced" [] "1 while names of pods come from the Kubernetes API; 0 if they are out of date, or not asked for.";
+        IDENTITY_PODS: Gauge "tokenscope_identity_pods" ["state"] "Pods of this node whose names are known: live, and gone for at most ten minutes.";
+        IDENTITY_FAILURES: Counter "tokenscope_identity_watch_failures_total" ["reason"] "Failures of the watch of pods, by reason: unauthorized, forbidden, expired, unreachable, malformed, other.";
+        IDENTITY_CGROUPS: Gauge "tokenscope_identity_cgroups" ["state"] "Cgroups that are known: live, and gone for at most ten minutes.";
+        IDENTITY_WALKS: Counter "tokenscope_identity_walks_total" ["kind"] "Walks through the cgroup tree: of what has changed, of the whole.";
+        IDENTITY_REFUSED: Counter "tokenscope_identity_refused_total" ["kind"] "What found no room to be known: pod, cgroup.";
+        UNWATCHED: Counter "tokenscope_unwatched_exchanges_total" [] "Exchanges that were not judged because `watch` or their pod's owner says so.";
     }
     "Store and stream" {
         STORE_BYTES: Gauge "tokenscope_store_bytes" [] "Bytes of the store on disk.";

@@ -31,7 +31,10 @@ pub fn init(level: Level, colour: bool) {
         if level.0 == LevelFilter::TRACE { LevelFilter::DEBUG } else { LevelFilter::WARN.min(level.0) };
     let wanted = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let filter = wanted.and_then(|text| EnvFilter::try_new(text).ok());
-    let filter = filter.unwrap_or_else(|| EnvFilter::new(format!("{others},sensor_user={}", level.0)));
+    // What the client of Kubernetes cannot read it logs whole, and pods hold secrets.
+    let silent = "kube_client=off,kube_runtime=off";
+    let filter =
+        filter.unwrap_or_else(|| EnvFilter::new(format!("{others},{silent},sensor_user={}", level.0)));
     let layer = fmt::layer().compact().with_writer(std::io::stderr).with_ansi(colour).with_target(false);
     // systemd's journal has times of its own.
     let layer = if std::env::var_os("JOURNAL_STREAM").is_some() {

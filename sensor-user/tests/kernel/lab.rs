@@ -16,6 +16,7 @@ pub(crate) struct Seen {
     pub(crate) client: SocketAddr,
     pub(crate) server: SocketAddr,
     pub(crate) cgroup: u64,
+    pub(crate) netns: u64,
     pub(crate) pid: u32,
     pub(crate) what: What,
 }
@@ -90,6 +91,7 @@ impl Lab {
                     client: frame.endpoints.client,
                     server: frame.endpoints.server,
                     cgroup: frame.origin.cgroup,
+                    netns: frame.origin.netns,
                     pid: frame.origin.pid,
                     what: what(frame.event),
                 }),

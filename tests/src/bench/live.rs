@@ -64,18 +64,20 @@ impl Drop for Bed {
     }
 }
 
-/// Measures pairs of runs, and the kernel programs in a run of their own (their statistics cost time).
+/// Measures rounds of runs: without the sensor, with it, with it but without its store; and the kernel programs in a run of their own (their statistics cost time).
 pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
     let bed = Bed::make(options.seconds)?;
     bed.run(None, WARM_UP_S)?;
-    let (mut off, mut on) = (Vec::new(), Vec::new());
-    for pair in 0..options.pairs {
-        // Every other pair runs the other way round, so that drift of the machine favours neither.
-        for with_sensor in [pair % 2 == 1, pair % 2 == 0] {
-            if with_sensor {
-                on.push(bed.sensed()?);
-            } else {
-                off.push(bed.run(None, bed.seconds)?);
+    let (mut off, mut on, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+    let mut storeless = bed.config.clone();
+    storeless.set("/store/enabled", json!(false));
+    for round in 0..options.pairs {
+        // Each round begins with another of the three, so that drift of the machine favours none.
+        for turn in 0..3 {
+            match (round + turn) % 3 {
+                0 => off.push(bed.run(None, bed.seconds)?),
+                1 => on.push(bed.sensed(&bed.config)?),
+                _ => bare.push(bed.sensed(&storeless)?),
             }
         }
     }
@@ -92,6 +94,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
         Figure::new("added to nginx", "us/request", pairs(|on, off| on.nginx_us - off.nginx_us)),
         Figure::new("added to the client", "us/request", pairs(|on, off| on.wrk_us - off.wrk_us)),
         Figure::new("sensor's own CPU", "us/request", each(&on, |r| r.sensor_us)),
+        Figure::new("sensor's own CPU, store off", "us/request", each(&bare, |r| r.sensor_us)),
         Figure::new("kernel programs", "ns/run", vec![ns]),
         Figure::new("kernel program runs", "runs/request", vec![runs]),
         Figure::new("kernel programs", "us/request", vec![ns * runs / 1000.0]),
@@ -193,8 +196,8 @@ impl Bed {
         })
     }
 
-    fn sensed(&self) -> Result<Run> {
-        let sensor = Sensor::start(&self.config)?;
+    fn sensed(&self, config: &Config) -> Result<Run> {
+        let sensor = Sensor::start(config)?;
         let warm_up = self.run(Some(&sensor), WARM_UP_S)?;
         let mut run = self.run(Some(&sensor), self.seconds)?;
         let ended = sensor.stop()?;

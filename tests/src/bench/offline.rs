@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::process::{children_cpu_s, weigh};
 use super::{Figure, Options, store};
+use crate::attack::Attack;
 use crate::capture::{Conversation, Segment, file_header, record_header};
 use crate::client::get;
 use crate::golden::START;
@@ -78,6 +79,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
         Figure::new("replay with many live tokens, peak memory", "MiB", vec![peak]),
     ];
     if options.million > 0 {
+        figures.extend(storm(options.million, &mint, &config, &fresh(dir.path(), "storm")?)?);
         figures.push(million(options.million, &mint, config, &fresh(dir.path(), "million")?)?);
     }
     Ok(figures)
@@ -93,6 +95,46 @@ fn million(count: u64, mint: &Mint, mut config: Config, dir: &Path) -> Result<Fi
     config.set("/tokens/max_tokens", json!(count));
     let (_, peak) = replay(&capture, &config.write(dir)?)?;
     Ok(Figure::new("a million live tokens of 200,000 principals, peak memory", "MiB", vec![peak]))
+}
+
+/// As many findings as there are addresses, each of them forging tokens once; and twice of it, for which no
+/// more alerts and no more memory should be needed.
+fn storm(count: u64, mint: &Mint, config: &Config, dir: &Path) -> Result<Vec<Figure>> {
+    let request = get("/orders/1", Some(&Attack::AlgNone.token(mint, "mallory")?));
+    let file = config.write(dir)?;
+    let (mut alerts, mut peaks) = (0, Vec::new());
+    for count in [count, 2 * count] {
+        let capture = stored("storm", count, |file| from_everywhere(file, count, &request))?;
+        let lines = dir.join("alerts");
+        let (_, peak) = replay_to(File::create(&lines)?.into(), &capture, &file)?;
+        let text = fs::read_to_string(&lines)?;
+        let fresh = |line: &&str| line.contains("\"class_uid\":2004") && line.contains("\"activity_id\":1,");
+        alerts = text.lines().filter(fresh).count();
+        peaks.push(peak);
+        fs::remove_file(capture)?;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a thousand")]
+    let alerts = alerts as f64;
+    let peak = |index: usize| vec![peaks.get(index).copied().unwrap_or(f64::NAN)];
+    Ok(vec![
+        Figure::new("a storm of a million findings, peak memory", "MiB", peak(0)),
+        Figure::new("a storm of two million findings, peak memory", "MiB", peak(1)),
+        Figure::new("a storm of two million findings, alerts", "", vec![alerts]),
+    ])
+}
+
+/// Writes a capture in which each of so many addresses sends this request once, and is refused.
+fn from_everywhere(file: &mut dyn Write, count: u64, request: &[u8]) -> Result<()> {
+    file.write_all(&file_header())?;
+    let server = SocketAddr::from(([10, 0, 0, 1], 8080));
+    let mut out = Out { file, at: START, frame: Vec::new() };
+    for n in 0..count {
+        let [_, _, _, _, _, b, c, d] = n.to_be_bytes();
+        let mut talk = Conversation::open(SocketAddr::from(([11, b, c, d], 40_000)), server);
+        talk.request(request).response(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").close();
+        out.write(&mut talk)?;
+    }
+    Ok(())
 }
 
 fn fresh(dir: &Path, name: &str) -> Result<PathBuf> {
@@ -116,6 +158,10 @@ fn without_rules(config: &Config) -> Result<Config> {
 
 /// Replays once, pinned to one core. CPU seconds and peak memory in MiB.
 fn replay(capture: &Path, config: &Path) -> Result<(f64, f64)> {
+    replay_to(Stdio::null(), capture, config)
+}
+
+fn replay_to(alerts: Stdio, capture: &Path, config: &Path) -> Result<(f64, f64)> {
     let before = children_cpu_s()?;
     let mut child = Command::new("taskset")
         .args(["-c", "0"])
@@ -127,7 +173,7 @@ fn replay(capture: &Path, config: &Path) -> Result<(f64, f64)> {
         .args(["-o", "json"])
         .env("LAB_FINGERPRINT_KEY", "a key that is fixed for tests only")
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(alerts)
         .stderr(Stdio::null())
         .spawn()?;
     let (status, peak) = weigh(&mut child)?;

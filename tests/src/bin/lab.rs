@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use tests::lab::quality;
-use tests::{bench, demo, golden, lab, mint};
+use tests::{bench, demo, golden, guest, lab, mint};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -34,6 +34,11 @@ fn run(arguments: &[&str]) -> Result<()> {
             })
         }
         ["quality", flags @ ..] => quality::run(&quality_options(flags)?),
+        // What `cargo xtask vm` runs in a machine, and on this host.
+        ["guest"] => guest::run(false),
+        ["guest", "--native"] => guest::run(true),
+        ["serve", cgroup, user] => guest::serve(Path::new(cgroup), user.parse()?),
+        ["only", capabilities, program @ ..] => guest::become_only(capabilities, program),
         // Writes one seed's capture, its labels and the sensor's configuration.
         ["record", dir, seed, exchanges, attacks @ ..] => {
             let attacks = attacks.first().map_or(Ok(2), |attacks| attacks.parse())?;
@@ -74,7 +79,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         _ => bail!(
             "usage: lab demo [--cast FILE] | bench [--json] [--quick] [--live|--offline] | samples DIR | captures DIR | keys \
              | quality [--json] [--tuning] [--seed N] [--seeds N] [--attacks N] [--million N] \
-             | record DIR SEED EXCHANGES [ATTACKS]"
+             | guest [--native] | serve CGROUP USER | only CAPABILITIES PROGRAM... | record DIR SEED EXCHANGES [ATTACKS]"
         ),
     }
 }

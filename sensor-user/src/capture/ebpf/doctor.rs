@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::load::TELLS_PROCESS;
-use super::{EbpfSource, Options, host};
+use super::blame::{self, COUNTS_BY_CGROUP, Standing};
+use super::host::Capability;
+use super::{EbpfSource, Features, Options, host};
 use crate::capture::SourceError;
 
 /// How a check ended.
@@ -38,8 +39,9 @@ const OLDEST: (u32, u32) = (5, 10);
 #[must_use]
 pub fn probe(cgroup: Option<&Path>) -> Vec<Check> {
     let root = host::cgroup(cgroup);
-    let mut checks = vec![kernel(), control_groups(&root)];
-    checks.extend(capabilities());
+    let mut checks = vec![kernel(), control_groups(&root, cgroup.is_none())];
+    checks.extend(capabilities(&Standing::now()));
+    checks.extend(features(Features::probe()));
     if let Ok(root) = root {
         checks.push(attach(&root));
     }
@@ -56,43 +58,78 @@ fn kernel() -> Check {
         Some(version) if version < OLDEST => {
             check("kernel", Status::Fail, release, "run a kernel of 5.10 or later")
         }
-        Some(version) if version < TELLS_PROCESS => check(
-            "kernel",
-            Status::Ok,
-            format!("{release} (before 6.12 the process behind a response is unknown)"),
-            "",
-        ),
         Some(_) => check("kernel", Status::Ok, release, ""),
         None => check("kernel", Status::Warn, release, "its version cannot be read; 5.10 or later is needed"),
     }
 }
 
-fn control_groups(root: &Result<std::path::PathBuf, SourceError>) -> Check {
+/// `auto`: nobody named this tree, it was found.
+fn control_groups(root: &Result<std::path::PathBuf, SourceError>, auto: bool) -> Check {
     match root {
+        Ok(path) if auto && host::is_own_part(path) => {
+            let found = format!("{} shows this container alone", path.display());
+            check("cgroup v2", Status::Warn, found, host::OWN_PART)
+        }
         Ok(path) => check("cgroup v2", Status::Ok, path.display().to_string(), ""),
         Err(SourceError::Kernel { problem, remedy, .. }) => check("cgroup v2", Status::Fail, problem, remedy),
         Err(error) => check("cgroup v2", Status::Fail, error.to_string(), "mount /proc"),
     }
 }
 
-/// A check a capability. `CAP_SYS_ADMIN` stands for the two that 5.8 split off from it.
-fn capabilities() -> Vec<Check> {
-    let held = host::capabilities().unwrap_or(0);
-    let admin = host::holds(held, host::SYS_ADMIN);
-    [
-        ("CAP_BPF", host::holds(held, host::BPF) || admin),
-        ("CAP_NET_ADMIN", host::holds(held, host::NET_ADMIN)),
-        ("CAP_PERFMON", host::holds(held, host::PERFMON) || admin),
-    ]
-    .into_iter()
-    .map(|(name, held)| {
-        if held {
-            check(name, Status::Ok, "held", "")
+/// A check a capability.
+fn capabilities(standing: &Standing) -> Vec<Check> {
+    let one = |one: Capability, without: Status, found: &str, remedy: &str| {
+        if one.is_held(standing.held) {
+            check(one.name, Status::Ok, "held", "")
         } else {
-            check(name, Status::Fail, "not held", "run as root, or grant this capability")
+            check(one.name, without, found, remedy)
         }
+    };
+    let needed = host::NEEDED
+        .into_iter()
+        .map(|needed| one(needed, Status::Fail, "not held", "run as root, or grant this capability"));
+    let names = host::NAMES.into_iter().map(|names| {
+        let found = "not held: processes of other users are not named";
+        one(names, Status::Warn, found, "grant this capability if you want their names")
+    });
+    needed.chain(names).chain(locked_memory(standing)).collect()
+}
+
+/// Before 5.11 maps are locked memory.
+fn locked_memory(standing: &Standing) -> Option<Check> {
+    let counts = standing.version.is_some_and(|version| version < COUNTS_BY_CGROUP);
+    counts.then(|| match standing.memlock {
+        _ if standing.is_short_of_memory() => {
+            check("locked memory", Status::Fail, "limited", &blame::memory(standing))
+        }
+        Some(_) => check("locked memory", Status::Ok, "limited, and CAP_SYS_RESOURCE lifts it", ""),
+        None => check("locked memory", Status::Ok, "without limit", ""),
     })
-    .collect()
+}
+
+/// A check a feature: what the kernel offers, and what happens without it.
+fn features(features: Features) -> [Check; 3] {
+    let one = |name, there, without: &str| {
+        let found = if there { "yes".to_owned() } else { format!("no: {without}") };
+        check(name, Status::Ok, found, "")
+    };
+    [
+        one(
+            "kernel: process behind a response",
+            features.pid,
+            "the process that listens is named (6.12 tells)",
+        ),
+        one(
+            "kernel: network namespace of new connections",
+            features.netns_sockets,
+            "it is not told (5.15 tells)",
+        ),
+        one(
+            "kernel: network namespace of old connections",
+            features.netns_packets,
+            "it is not told (6.14 tells)",
+        ),
+    ]
 }
 
 fn attach(root: &Path) -> Check {

@@ -4,16 +4,46 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use super::mounts::{self, Mount};
 use crate::capture::SourceError;
 
-/// `CAP_NET_ADMIN`, `CAP_SYS_ADMIN`, `CAP_PERFMON`, `CAP_BPF`: bits of linux/capability.h.
-pub(super) const NET_ADMIN: u32 = 12;
-/// Covers the two below on every kernel.
-pub(super) const SYS_ADMIN: u32 = 21;
-/// Since 5.8.
-pub(super) const PERFMON: u32 = 38;
-/// Since 5.8.
-pub(super) const BPF: u32 = 39;
+/// `CAP_SYS_ADMIN`, which covers those that 5.8 split off from it; a bit of linux/capability.h, as those below.
+const SYS_ADMIN: u32 = 21;
+/// `CAP_SYS_RESOURCE`.
+pub(super) const SYS_RESOURCE: u32 = 24;
+
+/// A capability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Capability {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// Its bit.
+    pub(super) bit: u32,
+    /// Whether `CAP_SYS_ADMIN` covers it.
+    split_off: bool,
+}
+
+impl Capability {
+    const fn new(name: &'static str, bit: u32) -> Self {
+        Self { name, bit, split_off: bit > 37 }
+    }
+
+    /// Whether the set has it.
+    pub(super) const fn is_held(self, held: u64) -> bool {
+        holds(held, self.bit) || (self.split_off && holds(held, SYS_ADMIN))
+    }
+}
+
+/// What loading and attaching takes on every kernel (docs/kernels.md).
+pub(super) const NEEDED: [Capability; 3] = [
+    Capability::new("CAP_BPF", 39),
+    Capability::new("CAP_PERFMON", 38),
+    Capability::new("CAP_NET_ADMIN", 12),
+];
+
+/// What reading the descriptors of other users' processes takes.
+pub(super) const NAMES: [Capability; 2] =
+    [Capability::new("CAP_SYS_PTRACE", 19), Capability::new("CAP_DAC_READ_SEARCH", 2)];
 
 /// The cgroup to attach to: the one asked for, or the root of cgroup v2.
 ///
@@ -32,30 +62,57 @@ pub(super) fn cgroup(asked: Option<&Path>) -> Result<PathBuf, SourceError> {
     })
 }
 
-/// The root of cgroup v2, wherever it is mounted.
+/// The root of cgroup v2, wherever it is mounted: of several mounts, the one that shows most of the host.
 pub(super) fn root() -> Result<PathBuf, SourceError> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts")
-        .map_err(|cause| SourceError::Io { what: "read /proc/self/mounts".to_owned(), cause })?;
-    mount_point(&mounts).ok_or_else(|| SourceError::Kernel {
-        step: "find cgroup v2".to_owned(),
-        problem: "/proc/self/mounts has no file system of type cgroup2".to_owned(),
-        remedy: "mount one: mount -t cgroup2 none /sys/fs/cgroup".to_owned(),
+    let text = mount_table()?;
+    let seen = mounts::highest_first(&text);
+    let usable = seen.iter().find(|mount| File::open(&mount.at).is_ok_and(|dir| is_cgroup2(&dir)));
+    let found = usable.or(seen.first()).map(|mount| mount.at.clone());
+    found.ok_or_else(|| {
+        let (problem, remedy) = without_cgroup2(&text);
+        SourceError::Kernel {
+            step: "find cgroup v2".to_owned(),
+            problem: problem.to_owned(),
+            remedy: remedy.to_owned(),
+        }
     })
 }
 
-/// The first cgroup2 mount in the text of /proc/self/mounts.
-fn mount_point(mounts: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let at = fields.next()?;
-        (fields.next()? == "cgroup2").then(|| PathBuf::from(unescaped(at)))
-    })
+/// What is wrong with a host that mounts no cgroup v2, and what to do. Version 2 may be mounted beside version 1: it needs
+/// no controller to attach programs to.
+fn without_cgroup2(mounts: &str) -> (&'static str, &'static str) {
+    if mounts.lines().any(|line| line.contains(" - cgroup ")) {
+        return (
+            "this host mounts cgroup v1 alone, and /proc/self/mountinfo has no file system of type cgroup2",
+            "boot with systemd.unified_cgroup_hierarchy=1, or mount cgroup v2 beside it: mkdir -p /run/cgroup2 && \
+             mount -t cgroup2 none /run/cgroup2",
+        );
+    }
+    (
+        "/proc/self/mountinfo has no file system of type cgroup2",
+        "mount one: mount -t cgroup2 none /sys/fs/cgroup; in a container, mount the host's /sys/fs/cgroup",
+    )
 }
 
-/// Undoes the octal escapes that the kernel puts in place of blanks and backslashes (`proc_pid_mounts(5)`).
-fn unescaped(field: &str) -> String {
-    field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+fn mount_table() -> Result<String, SourceError> {
+    let text = std::fs::read("/proc/self/mountinfo")
+        .map_err(|cause| SourceError::Io { what: "read /proc/self/mountinfo".to_owned(), cause })?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
+
+/// Whether the tree at `root` is no more than what the sensor's own container is given: then it would watch itself.
+///
+/// It begins where this process's namespace begins, and that is not the root of all: only the true root has no
+/// `cgroup.type` (Documentation/admin-guide/cgroup-v2.rst).
+pub(super) fn is_own_part(root: &Path) -> bool {
+    let here = |mount: &Mount| mount.at == root && mount.height <= 0;
+    root.join("cgroup.type").exists()
+        && mount_table().is_ok_and(|text| mounts::highest_first(&text).iter().any(here))
+}
+
+/// What to do then.
+pub(super) const OWN_PART: &str = "mount the host's /sys/fs/cgroup into the container, read-only, for example at \
+                                   /host/sys/fs/cgroup";
 
 fn is_cgroup2(dir: impl AsFd) -> bool {
     /// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
@@ -91,12 +148,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_cgroup2_beside_version_one() {
-        let mounts =
-            "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        assert_eq!(mount_point(mounts), Some(PathBuf::from("/sys/fs/cgroup/unified")));
-        assert_eq!(mount_point("none /odd\\040place cgroup2 rw 0 0"), Some(PathBuf::from("/odd place")));
-        assert_eq!(mount_point("tmpfs /run tmpfs rw 0 0\n\n"), None);
+    fn a_host_of_version_one_alone_is_told_so() {
+        assert!(
+            without_cgroup2("33 24 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n")
+                .0
+                .contains("cgroup v1")
+        );
+        assert!(!without_cgroup2("24 1 0:22 / /proc rw - proc proc rw\n").0.contains("cgroup v1"));
+    }
+
+    #[test]
+    fn one_capability_covers_those_that_were_split_off_from_it() {
+        let held = 1 << SYS_ADMIN;
+        let covered: Vec<&str> =
+            NEEDED.iter().chain(&NAMES).filter(|one| one.is_held(held)).map(|one| one.name).collect();
+        assert_eq!(covered, ["CAP_BPF", "CAP_PERFMON"]);
     }
 
     #[test]

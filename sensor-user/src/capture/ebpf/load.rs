@@ -1,5 +1,6 @@
 //! Loading and attaching: one object, fitted to the running kernel.
 
+use std::error::Error;
 use std::fs::File;
 use std::path::Path;
 
@@ -9,8 +10,10 @@ use aya::programs::{
 };
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::blame::{self, Act, Standing};
 use super::{MAX_PORTS, Options, host};
 use crate::capture::SourceError;
 
@@ -23,22 +26,28 @@ pub(super) const TELLS_PROCESS: (u32, u32) = (6, 12);
 /// Lines of the verifier's log that go into an error: its end says what it did not like.
 const LOG_LINES: usize = 12;
 
-/// Helpers that older kernels lack, as the kernel half's flags.
-struct Features {
-    pid_true: u8,
-    netns_sockets: u8,
-    netns_packets: u8,
+/// What older kernels lack, as the kernel half's flags. Nothing else depends on the version: without one of them a
+/// detail is missing, and capture goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// The process behind a response is told at once (>= 6.12); else it is looked up among those that listen.
+    pub pid: bool,
+    /// The network namespace of connections that are accepted from now on (>= 5.15); else it is 0.
+    pub netns_sockets: bool,
+    /// The same of connections that are older than the sensor (>= 6.14); else it is 0.
+    pub netns_packets: bool,
 }
 
 impl Features {
-    fn probe() -> Self {
+    /// Asks the kernel.
+    #[must_use]
+    pub fn probe() -> Self {
         let skb = ProgramType::CgroupSkb;
         let recent = host::version(&host::release()).is_some_and(|version| version >= TELLS_PROCESS);
-        let pid = recent && has(skb, BpfHelper::BPF_FUNC_get_current_pid_tgid);
         Self {
-            pid_true: u8::from(pid),
-            netns_sockets: u8::from(has(ProgramType::SockOps, BpfHelper::BPF_FUNC_get_netns_cookie)),
-            netns_packets: u8::from(has(skb, BpfHelper::BPF_FUNC_get_netns_cookie)),
+            pid: recent && has(skb, BpfHelper::BPF_FUNC_get_current_pid_tgid),
+            netns_sockets: has(ProgramType::SockOps, BpfHelper::BPF_FUNC_get_netns_cookie),
+            netns_packets: has(skb, BpfHelper::BPF_FUNC_get_netns_cookie),
         }
     }
 }
@@ -49,7 +58,7 @@ fn has(kind: ProgramType, helper: BpfHelper) -> bool {
 }
 
 /// Loads maps and programs, with the settings that `options` and the kernel ask for.
-pub(super) fn load(options: &Options) -> Result<Ebpf, SourceError> {
+pub(super) fn load(options: &Options, features: Features) -> Result<Ebpf, SourceError> {
     if OBJECT.is_empty() {
         return Err(SourceError::Kernel {
             step: "load the kernel half".to_owned(),
@@ -58,20 +67,19 @@ pub(super) fn load(options: &Options) -> Result<Ebpf, SourceError> {
         });
     }
     lift_memlock();
-    let features = Features::probe();
     let ring_bytes = u64::from(options.ring_bytes);
     let ports_on = u8::from(!options.ports.is_empty());
     let answers_on = u8::from(options.answers);
     let mut programs = EbpfLoader::new()
-        .override_global("PID_TRUE", &features.pid_true, true)
-        .override_global("NETNS_SOCKETS", &features.netns_sockets, true)
-        .override_global("NETNS_PACKETS", &features.netns_packets, true)
+        .override_global("PID_TRUE", &u8::from(features.pid), true)
+        .override_global("NETNS_SOCKETS", &u8::from(features.netns_sockets), true)
+        .override_global("NETNS_PACKETS", &u8::from(features.netns_packets), true)
         .override_global("PORTS_ON", &ports_on, true)
         .override_global("ANSWERS_ON", &answers_on, true)
         .override_global("RING_BYTES", &ring_bytes, true)
         .map_max_entries("RECORDS", options.ring_bytes)
         .load(OBJECT)
-        .map_err(|error| refused("load the maps of the kernel half", &chain(&error)))?;
+        .map_err(|error| refused("load the maps of the kernel half", &error, &Act::Map))?;
     for (name, program) in programs.programs_mut() {
         let loaded = match program {
             Program::CgroupSkb(program) => program.load(),
@@ -141,40 +149,44 @@ fn missing(name: &str) -> SourceError {
 /// A map that cannot be used.
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(super) fn unusable(error: MapError) -> SourceError {
-    refused("use a map of the kernel half", &chain(&error))
+    refused("use a map of the kernel half", &error, &Act::Map)
 }
 
 fn rejected(step: &str, error: &ProgramError) -> SourceError {
     let ProgramError::LoadError { io_error, verifier_log } = error else {
-        return refused(step, &chain(error));
+        return refused(step, error, &Act::Load);
     };
     let log = verifier_log.to_string();
     let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
     let end = lines.get(lines.len().saturating_sub(LOG_LINES)..).unwrap_or_default();
-    refused(step, &format!("{io_error}\n{}", end.join("\n")))
+    let errno = io_error.raw_os_error().map(Errno::from_raw_os_error);
+    explained(step, format!("{io_error}\n{}", end.join("\n")), &Act::Load, errno)
 }
 
 fn not_attached(program: &str, cgroup: &Path, error: &ProgramError) -> SourceError {
-    refused(&format!("attach {program} to {}", cgroup.display()), &chain(error))
+    refused(&format!("attach {program} to {}", cgroup.display()), error, &Act::Attach(cgroup.to_owned()))
 }
 
-fn refused(step: &str, problem: &str) -> SourceError {
-    let problem = problem.to_owned();
-    SourceError::Kernel { step: step.to_owned(), problem, remedy: remedy().to_owned() }
+fn refused(step: &str, error: &(dyn Error + 'static), act: &Act) -> SourceError {
+    explained(step, chain(error), act, errno(error))
 }
 
-/// What most often is wrong, judged by what this process may do.
-fn remedy() -> &'static str {
-    let held = host::capabilities().unwrap_or(0);
-    let may = |bit| host::holds(held, bit);
-    if may(host::SYS_ADMIN) || (may(host::BPF) && may(host::NET_ADMIN)) {
-        return "`tokenscope doctor` tells what this kernel offers; 5.10 or later is needed";
-    }
-    "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+fn explained(step: &str, problem: String, act: &Act, errno: Option<Errno>) -> SourceError {
+    let remedy = blame::remedy(act, errno, &Standing::now());
+    SourceError::Kernel { step: step.to_owned(), problem, remedy }
+}
+
+/// What the system said, somewhere among the causes.
+fn errno(error: &(dyn Error + 'static)) -> Option<Errno> {
+    let causes = std::iter::successors(Some(error), |error| (**error).source());
+    let system = causes
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .find_map(std::io::Error::raw_os_error);
+    system.map(Errno::from_raw_os_error)
 }
 
 /// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -187,7 +199,11 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Before 5.11 maps counted against this limit. Failure shows when the maps are made.
+/// Before 5.11 maps counted against this limit. It is lifted, or raised as far as it may be; if that is not enough, it
+/// shows when the maps are made.
 fn lift_memlock() {
-    let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
+    if setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None }).is_err() {
+        let limit = getrlimit(Resource::Memlock);
+        let _ = setrlimit(Resource::Memlock, Rlimit { current: limit.maximum, ..limit });
+    }
 }

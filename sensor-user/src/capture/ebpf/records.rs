@@ -113,6 +113,11 @@ impl Held {
     }
 }
 
+/// When a record was made, in nanoseconds since boot.
+pub(super) fn boot_ns(record: &[u8]) -> Option<u64> {
+    Header::ref_from_prefix(record).ok().map(|(header, _)| header.boot_ns)
+}
+
 /// A record as its header and its payload, if they agree with each other.
 fn split(record: &[u8]) -> Option<(&Header, &[u8])> {
     let (header, rest) = Header::ref_from_prefix(record).ok()?;

@@ -178,25 +178,15 @@ impl Model {
         alerts.iter().rev().filter(move |told| contains(told, &wanted))
     }
 
-    /// The riskiest principals: as the sensor says, or by the alerts that are known here.
+    /// The riskiest principals of the alerts that are known here: their highest risk, and how many alerts they have.
     pub(super) fn riskiest(&self) -> Vec<(String, u64, u64)> {
-        let told = self.shown().list("riskiest");
-        let mut all: Vec<(String, u64, u64)> = if told.is_empty() {
-            let mut known: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-            for (name, told) in self.listed().filter_map(|told| Some((told.principal_name()?, told))) {
-                let entry = known.entry(name).or_default();
-                entry.0 = entry.0.max(told.number("/risk_score").unwrap_or(0));
-                entry.1 += 1;
-            }
-            known.into_iter().map(|(name, (risk, alerts))| (name, risk, alerts)).collect()
-        } else {
-            let of = |one: &Value| {
-                let name = one.get("name")?.as_str()?.to_owned();
-                let count = |key: &str| one.get(key).and_then(Value::as_u64).unwrap_or(0);
-                Some((name, count("risk"), count("alerts")))
-            };
-            told.iter().filter_map(of).collect()
-        };
+        let mut known: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for (name, told) in self.listed().filter_map(|told| Some((told.principal_name()?, told))) {
+            let entry = known.entry(name).or_default();
+            entry.0 = entry.0.max(told.number("/risk_score").unwrap_or(0));
+            entry.1 += 1;
+        }
+        let mut all: Vec<_> = known.into_iter().map(|(name, (risk, alerts))| (name, risk, alerts)).collect();
         all.sort_by_key(|(_, risk, alerts)| std::cmp::Reverse((*risk, *alerts)));
         all
     }
@@ -279,7 +269,6 @@ pub(super) mod staging {
             "sequence": {"oldest": 1, "head": 42},
             "sinks": [{"name": "siem", "lag_events": 3, "lag_seconds": 2, "circuit_open": 1,
                        "events": {"delivered": 40, "dead": 1}}],
-            "riskiest": [],
             "figures": {
                 "tokenscope_exchanges_total": exchanges,
                 "tokenscope_token_uses_total": exchanges / 2,

@@ -7,7 +7,7 @@ use crate::config::sinks::place;
 use crate::config::tokens::Resolver;
 use crate::config::word::{Word, Wrong, choose, excerpt, quote};
 use crate::sink::client::TlsSettings;
-use crate::sink::syslog::message::Form;
+use crate::sink::syslog::message::{Form, Syntax};
 use crate::sink::syslog::{Framing, Settings, To};
 
 /// Reads what is particular to it.
@@ -34,12 +34,35 @@ pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<Se
                kept for examples (RFC 5612).";
     let Element(element) = s.word("structured_data", Element(Some("tokenscope@32473".into())), doc);
     let format = super::file::format(s, "The text of messages: json, ocsf, ecs, falco, cef or compact.");
+    let usual = if matches!(to, Some(To::Unix(_))) { Syntax::Local } else { Syntax::Rfc5424 };
+    let doc = "What stands before the text: rfc5424, or local, which is what syslog(3) writes and services on this host \
+               read. Left out: local by unix:, rfc5424 otherwise.";
+    let syntax = s.word("syntax", usual, doc);
     // RFC 5426 section 3.2 wants every receiver to take 2048 bytes; rsyslog takes 8192 of any message.
     let usual = if matches!(to, Some(To::Udp(_))) { 2048 } else { 8192 };
     let doc = "Bytes of a message at most; text beyond is cut, and the structured data says so. Left out: 2048 by UDP, \
                8192 otherwise.";
     let max_bytes = usize::try_from(s.number("max_bytes", usual, 480..=65_507, doc)).unwrap_or(2048);
-    Some(Settings { to: to?, framing, confirm, form: Form { facility, app, element, format, max_bytes } })
+    Some(Settings {
+        to: to?,
+        framing,
+        confirm,
+        form: Form { syntax, facility, app, element, format, max_bytes },
+    })
+}
+
+const SYNTAXES: [(&str, Syntax); 2] = [("rfc5424", Syntax::Rfc5424), ("local", Syntax::Local)];
+
+impl Word for Syntax {
+    const WHAT: &'static str = "rfc5424 or local";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        choose(text, &SYNTAXES)
+    }
+
+    fn show(&self) -> String {
+        SYNTAXES.iter().find(|(_, syntax)| syntax == self).map_or("rfc5424", |(name, _)| name).to_owned()
+    }
 }
 
 impl Word for To {
@@ -212,6 +235,7 @@ mod tests {
             assert_eq!(problems, Vec::<String>::new());
             let settings = settings.unwrap();
             assert_eq!((settings.form.max_bytes, settings.form.facility), (max_bytes, 16));
+            assert_eq!(settings.form.syntax, Syntax::Rfc5424);
             assert_eq!(settings.form.element.as_deref(), Some("tokenscope@32473"));
         }
         let (settings, _) = settings("to: tls://logs\ntls: {ca: ca.pem}\nstructured_data: off");

@@ -83,7 +83,7 @@ impl Facts {
             "json" => Value::from(told.json()),
             "kind" => Value::from(kind(told)),
             "message" => Value::from(told.message()),
-            "namespace" => maybe(workload(told).and_then(|name| Some(name.split_once('/')?.0))),
+            "namespace" => maybe(told.namespace().or_else(|| Some(workload(told)?.split_once('/')?.0))),
             "node" => Value::from(&*self.node),
             "operation" => maybe(operation(told)),
             "principal" => maybe(told.principal().or_else(|| observed(told, 4))),

@@ -16,9 +16,21 @@ const MAX_VALUE: usize = 200;
 /// What the structured data holds beside facts: ` truncated="yes"`, `]` and `[meta sequenceId="2147483647"] `.
 const MARKS: usize = 64;
 
+/// What stands before the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syntax {
+    /// Header and structured data of RFC 5424.
+    Rfc5424,
+    /// What syslog(3) writes, `<PRI>Nov 21 18:04:05 APP: `: the only thing that journald and a usual rsyslog read on
+    /// `/dev/log`. They take the time and the host by themselves. Nothing tells of a text that was cut.
+    Local,
+}
+
 /// How messages are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Form {
+    /// What stands before the text.
+    pub syntax: Syntax,
     /// 0 to 23 (section 6.2.1).
     pub facility: u8,
     /// APP-NAME: up to 48 printable characters of ASCII.
@@ -50,9 +62,14 @@ impl Form {
         self.format.told(told, false, &mut body);
         let body = match self.format {
             Format::Ocsf | Format::Ecs | Format::Falco => ascii(body.trim_end_matches('\n')),
-            Format::Compact => format!("\u{feff}{}", body.trim_end_matches('\n')),
-            Format::Cef | Format::Yaml => body.trim_end_matches('\n').replace('\n', " "),
+            Format::Compact if self.syntax == Syntax::Rfc5424 => {
+                format!("\u{feff}{}", body.trim_end_matches('\n'))
+            }
+            Format::Compact | Format::Cef | Format::Yaml => body.trim_end_matches('\n').replace('\n', " "),
         };
+        if self.syntax == Syntax::Local {
+            return self.local(told, &body);
+        }
         let mut out = self.header(told, node);
         let room = (self.max_bytes / 2).min(self.max_bytes.saturating_sub(out.len() + MARKS));
         let whole = self.data(told, room, false);
@@ -70,9 +87,22 @@ impl Form {
         out
     }
 
+    fn local(&self, told: &Told, body: &str) -> String {
+        let time = shown::syslog_time(told.time_ms);
+        let mut out = format!("<{}>{time} {}: ", self.priority(told), name(&self.app, 32));
+        let room = self.max_bytes.saturating_sub(out.len());
+        out.push_str(body.get(..body.floor_char_boundary(room)).unwrap_or_default());
+        out
+    }
+
+    /// Section 6.2.1.
+    fn priority(&self, told: &Told) -> u8 {
+        self.facility * 8 + severity(told.severity)
+    }
+
     /// `<PRI>1 TIME HOST APP - RULE `.
     fn header(&self, told: &Told, node: &str) -> String {
-        let pri = self.facility * 8 + severity(told.severity);
+        let pri = self.priority(told);
         let time = shown::timestamp_ms(told.time_ms);
         let (host, id) = (name(node, 255), name(told.rule(), 32));
         format!("<{pri}>1 {time} {host} {} - {id} ", name(&self.app, 48))
@@ -173,7 +203,8 @@ mod tests {
 
     fn form(format: Format) -> Form {
         let element = Some("tokenscope@32473".into());
-        Form { facility: 16, app: "tokenscope".into(), element, format, max_bytes: 8192 }
+        let (syntax, app) = (Syntax::Rfc5424, "tokenscope".into());
+        Form { syntax, facility: 16, app, element, format, max_bytes: 8192 }
     }
 
     fn told(event: &Event) -> Told {
@@ -243,6 +274,17 @@ mod tests {
         assert!(json.is_ascii() && json.contains("caf\\u00e9 \\ud83d\\ude00"));
         let back: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(&back, told.value());
+    }
+
+    #[test]
+    fn on_this_host_a_message_is_what_syslog_3_writes() {
+        let local = |format, max_bytes| Form { syntax: Syntax::Local, max_bytes, ..form(format) };
+        let told = told(&event());
+        let message = local(Format::Ocsf, 8192).message(&told, "node-1");
+        assert_eq!(message, format!("<130>Nov 21 18:04:05 tokenscope: {}", told.json()));
+        assert_eq!(local(Format::Ocsf, 480).message(&told, "node-1"), message[..480]);
+        let compact = local(Format::Compact, 8192).message(&told, "node-1");
+        assert!(compact.contains("tokenscope: 2026-11-21T18:04:05.123Z CRITICAL"), "{compact}");
     }
 
     #[test]

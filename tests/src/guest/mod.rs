@@ -1,0 +1,144 @@
+//! What wants a kernel of its own: run by `cargo xtask vm` inside virtual machines, where it may do as it likes, and in
+//! part on the host itself.
+//!
+//! Every step says how it went on standard output (`tell`); a step that fails does not keep the next one from running.
+
+mod capability;
+mod conditions;
+mod doctor;
+mod lives;
+mod scene;
+mod serve;
+mod tell;
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+pub use capability::become_only;
+pub use scene::cgroup_root;
+pub use serve::{Service, serve};
+
+use self::tell::{Told, tell};
+use crate::clock;
+
+/// The names of tables in docs/kernels.md.
+const CAPABILITIES: &str = "capabilities";
+/// See [`CAPABILITIES`].
+const FEATURES: &str = "features";
+/// See [`CAPABILITIES`].
+const CONDITIONS: &str = "conditions";
+
+/// A step and its name.
+type Step = (&'static str, fn() -> Result<Told>);
+
+/// What a machine of its own allows. The order matters: cgroup v2 is mounted by the second step, and lockdown cannot
+/// be taken back.
+const MACHINE: [Step; 13] = [
+    ("no cgroup v2", conditions::no_cgroup2),
+    ("cgroup v1 alone", conditions::cgroup1_alone),
+    (MOUNTS, mount_cgroup2),
+    ("capture tests", capture_tests),
+    ("doctor", doctor::all_is_well),
+    ("capabilities", capability::table),
+    ("killed", lives::killed),
+    ("out of memory", lives::out_of_memory),
+    ("a cgroup that another holds", lives::held_by_another),
+    ("no BTF", conditions::no_btf),
+    ("no BPF for the unprivileged", conditions::unprivileged),
+    ("lockdown for integrity", conditions::lockdown_integrity),
+    ("lockdown for confidentiality", conditions::lockdown_confidentiality),
+];
+
+/// What may be done on a host that others use. The capture tests run there anyway.
+const NATIVE: [Step; 3] =
+    [("doctor", doctor::all_is_well), ("capabilities", capability::table), ("killed", lives::killed)];
+
+/// Runs the steps.
+///
+/// # Errors
+/// When a step failed.
+pub fn run(native: bool) -> Result<()> {
+    tell(&["kernel", &rustix::system::uname().release().to_string_lossy()]);
+    let steps: &[Step] = if native { &NATIVE } else { &MACHINE };
+    let mut failed = 0;
+    let only = std::env::var("TOKENSCOPE_GUEST_ONLY").unwrap_or_default();
+    for (name, step) in steps {
+        if !(is_wanted(&only, name) || *name == MOUNTS) {
+            continue;
+        }
+        let began = clock::instant();
+        match step() {
+            Ok(Told::Done) => tell(&["ok", name, &format!("{:.1}", began.elapsed().as_secs_f64())]),
+            Ok(Told::Skipped(why)) => tell(&["SKIPPED", name, &why]),
+            Err(error) => {
+                failed += 1;
+                tell(&["FAILED", name, &format!("{error:#}")]);
+            }
+        }
+    }
+    if native {
+        tell(&["end", "0"]);
+    }
+    if failed > 0 {
+        bail!("{failed} steps failed");
+    }
+    Ok(())
+}
+
+/// The step that the others stand on.
+const MOUNTS: &str = "cgroup v2";
+
+/// Whether a step is among those asked for, by names with hyphens and commas between them; all are if none is named.
+fn is_wanted(only: &str, name: &str) -> bool {
+    only.is_empty() || only.split(',').any(|wanted| wanted == name.replace(' ', "-"))
+}
+
+/// Where a machine mounts cgroup v2.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+fn mount_cgroup2() -> Result<Told> {
+    mount(&["-t", "cgroup2", "none", CGROUPS])?;
+    // Children may be given a limit of memory only where their parent hands it on.
+    std::fs::write(Path::new(CGROUPS).join("cgroup.subtree_control"), "+memory")?;
+    Ok(Told::Done)
+}
+
+/// The capture tests of `sensor-user/tests/kernel.rs`; none of them may be left out.
+fn capture_tests() -> Result<Told> {
+    let program = std::env::var_os("TOKENSCOPE_TEST_KERNEL").context("TOKENSCOPE_TEST_KERNEL is not set")?;
+    let done = Command::new(program).args(["--test-threads", "2", "--nocapture"]).output()?;
+    let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+    // For the log of the machine's console.
+    eprintln!("{said}");
+    ensure!(done.status.success(), "{said}");
+    ensure!(!said.contains("SKIPPED"), "{said}");
+    let passed = said.lines().find(|line| line.starts_with("test result: ok."));
+    ensure!(passed.is_some_and(|line| !line.contains(" 0 passed")), "{said}");
+    Ok(Told::Done)
+}
+
+/// Runs `mount`; the tests' own crates have no safe call for it.
+fn mount(arguments: &[&str]) -> Result<()> {
+    run_program("mount", arguments).map(|_| ())
+}
+
+/// Runs a program of the machine and returns what it printed.
+fn run_program(name: &str, arguments: &[&str]) -> Result<String> {
+    let done = Command::new(name).args(arguments).output().with_context(|| name.to_owned())?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    ensure!(done.status.success(), "{name} {}: {said}", arguments.join(" "));
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_chosen_by_name() {
+        assert!(is_wanted("", "no BTF") && is_wanted("doctor,no-BTF", "no BTF"));
+        assert!(!is_wanted("doctor", "no BTF"));
+    }
+}

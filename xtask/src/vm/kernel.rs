@@ -1,0 +1,183 @@
+//! Kernels of Debian's releases: fetched by apt into a place of their own, without a change to the system.
+//!
+//! Only the image is used: what the sensor needs is built into Debian's cloud kernels, so no module is loaded.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::step::step;
+use crate::toolchain::output;
+
+/// A kernel and where it comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Source {
+    /// Its version, major and minor.
+    pub(super) series: &'static str,
+    /// The release of Debian that has it.
+    suite: &'static str,
+    /// The package that depends on the newest one.
+    package: &'static str,
+}
+
+/// The oldest kernel that is supported, and those of two releases of Debian that are in wide use.
+pub(super) const KERNELS: [Source; 3] = [
+    Source { series: "5.10", suite: "bullseye", package: "linux-image-cloud-amd64" },
+    Source { series: "6.1", suite: "bookworm", package: "linux-image-cloud-amd64" },
+    Source { series: "6.12", suite: "bookworm", package: "linux-image-6.12-cloud-amd64" },
+];
+
+/// Where Debian's releases are: those of today, and those of the past.
+const MIRRORS: [&str; 2] = ["http://deb.debian.org", "http://archive.debian.org"];
+
+/// What the releases are signed with; part of the package debian-archive-keyring.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// A kernel that can be booted.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    /// Its version, major and minor.
+    pub(super) series: &'static str,
+    /// Its full version: `6.1.0-56-cloud-amd64`.
+    pub(super) release: String,
+    /// The image.
+    pub(super) image: PathBuf,
+}
+
+impl Source {
+    /// The kernel below `home`, fetched if it is not there or `update` is set.
+    pub(super) fn fetch(&self, home: &Path, update: bool) -> Result<Kernel> {
+        let dir = home.join("kernels").join(self.series);
+        if !update && let Ok(kernel) = self.fetched(&dir) {
+            return Ok(kernel);
+        }
+        ensure!(Path::new(KEYRING).exists(), "{KEYRING} is missing (apt-get install debian-archive-keyring)");
+        let mut last = None;
+        for mirror in MIRRORS {
+            match self.download(mirror, home) {
+                Ok(package) => return self.unpack(&package, &dir),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.with_context(|| format!("no mirror of {}", self.suite))?)
+    }
+
+    fn fetched(&self, dir: &Path) -> Result<Kernel> {
+        let release = fs::read_to_string(dir.join("release"))?;
+        let image = dir.join("vmlinuz");
+        ensure!(image.is_file(), "{} is missing", image.display());
+        Ok(Kernel { series: self.series, release, image })
+    }
+
+    /// Fetches the package of the newest image and says where it is.
+    fn download(&self, mirror: &str, home: &Path) -> Result<PathBuf> {
+        let apt = Apt::new(mirror, self.suite, &home.join("apt").join(self.suite))?;
+        let name = format!("look for kernel {}", self.series);
+        ensure!(
+            step(&name, apt.command("apt-get").args(["-q", "update"]))?.ok,
+            "{mirror} has no {}",
+            self.suite
+        );
+        let depends = output(apt.command("apt-cache").args(["depends", self.package])).unwrap_or_default();
+        let image = newest(&depends).with_context(|| format!("{} offers no {}", self.suite, self.package))?;
+        let into = home.join("debs").join(self.series);
+        let _ = fs::remove_dir_all(&into);
+        fs::create_dir_all(&into)?;
+        let mut download = apt.command("apt-get");
+        download.args(["-q", "download", image]).current_dir(&into);
+        ensure!(step(&format!("fetch {image}"), &mut download)?.ok, "{image} cannot be fetched");
+        only_file(&into)
+    }
+
+    /// Takes the image out of its package.
+    fn unpack(&self, package: &Path, dir: &Path) -> Result<Kernel> {
+        let whole = dir.join("package");
+        let _ = fs::remove_dir_all(dir);
+        fs::create_dir_all(&whole)?;
+        let mut unpack = Command::new("dpkg-deb");
+        unpack.arg("-x").arg(package).arg(&whole);
+        ensure!(step(&format!("unpack kernel {}", self.series), &mut unpack)?.ok, "the package is damaged");
+        for file in fs::read_dir(whole.join("boot"))? {
+            let file = file?;
+            let name = file.file_name().to_string_lossy().into_owned();
+            if let Some(release) = name.strip_prefix("vmlinuz-") {
+                fs::copy(file.path(), dir.join("vmlinuz"))?;
+                fs::write(dir.join("release"), release)?;
+            }
+        }
+        fs::remove_dir_all(&whole)?;
+        if let Some(debs) = package.parent() {
+            fs::remove_dir_all(debs)?;
+        }
+        self.fetched(dir)
+    }
+}
+
+/// The first package that `apt-cache depends` names.
+fn newest(depends: &str) -> Option<&str> {
+    let mut needed = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+    needed.find(|package| package.starts_with("linux-image-"))
+}
+
+fn only_file(dir: &Path) -> Result<PathBuf> {
+    match fs::read_dir(dir)?.next() {
+        Some(file) => Ok(file?.path()),
+        None => bail!("apt-get fetched nothing"),
+    }
+}
+
+/// apt with sources, lists and a cache of its own.
+struct Apt {
+    options: Vec<String>,
+}
+
+impl Apt {
+    fn new(mirror: &str, suite: &str, home: &Path) -> Result<Self> {
+        for dir in ["lists/partial", "cache/archives/partial", "parts"] {
+            fs::create_dir_all(home.join(dir))?;
+        }
+        let sources = home.join("sources.list");
+        let line = |archive: &str, suite: &str| {
+            format!("deb [signed-by={KEYRING}] {mirror}/{archive} {suite} main\n")
+        };
+        let text = line("debian", suite) + &line("debian-security", &format!("{suite}-security"));
+        fs::write(&sources, text)?;
+        let place = |key: &str, path: &str| format!("{key}={}", home.join(path).display());
+        let options = vec![
+            place("Dir::Etc::SourceList", "sources.list"),
+            place("Dir::Etc::SourceParts", "parts"),
+            place("Dir::State::Lists", "lists"),
+            place("Dir::Cache", "cache"),
+            "APT::Architecture=amd64".to_owned(),
+            // The directories are ours, so the user of the sandbox may not enter them.
+            "APT::Sandbox::User=root".to_owned(),
+            "Acquire::Languages=none".to_owned(),
+            // A release of the past is not signed anew.
+            "Acquire::Check-Valid-Until=false".to_owned(),
+            "APT::Update::Error-Mode=any".to_owned(),
+        ];
+        Ok(Self { options })
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        for option in &self.options {
+            command.args(["-o", option]);
+        }
+        command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_image_behind_a_meta_package_is_found() {
+        let depends = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-56-cloud-amd64\n  Replaces: x\n";
+        assert_eq!(newest(depends), Some("linux-image-6.1.0-56-cloud-amd64"));
+        assert_eq!(newest("linux-image-cloud-amd64\n"), None);
+    }
+}
