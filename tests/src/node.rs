@@ -34,7 +34,7 @@ pub const BRIDGE: &str = "10.213.0.1";
 pub const OUTSIDE: &str = "192.0.2.2";
 
 /// Longest that containerd and containers may take to start on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How the kubelet names cgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

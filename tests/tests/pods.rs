@@ -196,7 +196,7 @@ fn sidecar(peer: SocketAddr) -> Program {
 
 /// Waits until a container listens. The attempts carry no request.
 fn await_port(node: &Node, pod: &Pod, id: &str, to: SocketAddr) -> Result<()> {
-    let deadline = Deadline::after(Duration::from_secs(60));
+    let deadline = Deadline::after(Duration::from_mins(1));
     while node.inside(pod, || Ok(std::net::TcpStream::connect(to)?)).is_err() {
         ensure!(!deadline.is_over(), "{to} does not listen: {}", node.said(id));
         std::thread::sleep(Duration::from_millis(50));

@@ -1,22 +1,24 @@
-//! The Debian package that `cargo xtask deb` makes: installed, upgraded, removed and purged in a root of its own, its unit
-//! looked at by systemd, and the whole by lintian.
+//! The Debian package that `cargo xtask deb` makes: installed, upgraded, removed and purged in a root of its own, and
+//! looked at by lintian.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says loudly what it leaves out"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// How exposed the unit may be in the eyes of `systemd-analyze security`, in tenths. What is left comes of the
-/// capabilities, the network, and running as root.
-const EXPOSURE: &str = "30";
-
 /// Findings of lintian that are as they are on purpose.
-const ACCEPTED: [&str; 4] = [
-    // Made outside of Debian: no bug closes, no signed repository, no source package.
+const ACCEPTED: [&str; 3] = [
+    // Made outside of Debian: there is no bug to close, and who makes it names a maintainer by DEBEMAIL.
     "initial-upload-closes-no-bugs",
-    "no-changelog",
+    "bogus-mail-host",
     // C libraries are compiled in with the versions that the lock file fixes.
     "embedded-library",
-    // The changelog is the project's.
-    "wrong-name-for-upstream-changelog",
 ];
 
 fn run(program: &str, arguments: &[&str]) -> (bool, String) {
@@ -89,10 +91,10 @@ fn dpkg(root: &Path, arguments: &[&str]) {
 }
 
 /// What of ours is in the root, dpkg's own records left out.
-fn left(root: &Path) -> String {
+fn left(root: &Path) -> Vec<String> {
     let found = succeeds("find", &[root.to_str().unwrap(), "-path", "*tokenscope*", "-printf", "%P\n"]);
     let ours = |line: &&str| !line.is_empty() && !line.starts_with("var/lib/dpkg");
-    found.lines().filter(ours).map(|line| format!("{line}\n")).collect()
+    found.lines().filter(ours).map(str::to_owned).collect()
 }
 
 #[test]
@@ -128,9 +130,9 @@ fn an_upgrade_keeps_state_and_a_purge_leaves_nothing() {
 
     dpkg(&root, &["--remove", "tokenscope"]);
     assert!(!root.join("usr/bin/tokenscope").exists());
-    assert!(config.exists() && spool.exists(), "removing took configuration or state: {}", left(&root));
+    assert!(config.exists() && spool.exists(), "removing took configuration or state: {:?}", left(&root));
     dpkg(&root, &["--purge", "tokenscope"]);
-    assert_eq!(left(&root), "");
+    assert_eq!(left(&root), [""; 0]);
 }
 
 #[test]
@@ -178,35 +180,4 @@ fn the_package_holds_what_it_promises() {
     let unaccepted: Vec<&str> =
         findings.filter(|line| !ACCEPTED.iter().any(|tag| line.contains(tag))).collect();
     assert!(unaccepted.is_empty(), "{unaccepted:#?}");
-}
-
-#[test]
-fn systemd_finds_no_fault_with_the_unit() {
-    if !Path::new("/usr/bin/systemd-analyze").exists() {
-        println!(
-            "SKIPPED deb::systemd_finds_no_fault_with_the_unit: no systemd-analyze (apt-get install systemd)"
-        );
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let unit = std::fs::read_to_string(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd/tokenscope.service"),
-    );
-    // A program that is there: the sensor itself is not installed.
-    let unit = unit.unwrap().replace("/usr/local/bin/tokenscope", "/usr/bin/true");
-    let mut keys: Vec<&str> = unit.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
-    keys.retain(|key| !key.starts_with('#') && !matches!(*key, "ExecReload"));
-    let count = keys.len();
-    keys.sort_unstable();
-    keys.dedup();
-    assert_eq!(keys.len(), count, "a key is set twice");
-    let file = dir.path().join("tokenscope.service");
-    std::fs::write(&file, &unit).unwrap();
-    let file = file.to_str().unwrap();
-    let said = succeeds("systemd-analyze", &["verify", "--man=no", "--recursive-errors=no", file]);
-    assert!(!said.contains("tokenscope"), "{said}");
-    let threshold = format!("--threshold={EXPOSURE}");
-    let (well, said) =
-        run("systemd-analyze", &["security", "--offline=true", "--no-pager", &threshold, file]);
-    assert!(well, "{said}");
 }

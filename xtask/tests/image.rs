@@ -1,5 +1,13 @@
 //! The image that `cargo xtask image` makes: the same twice, readable by other tools, and with nothing in it that is not
 //! needed. The program in it is this test, which is small; `tests/tests/pods.rs` runs the real one.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says loudly what it leaves out"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -17,29 +17,33 @@ pub(super) fn text(crates: &[Crate]) -> Result<String> {
     let mit = fs::read_to_string(root().join("LICENSE-MIT"))?;
     let holder = mit.lines().find_map(|line| line.strip_prefix("Copyright (c) ")).unwrap_or("the authors");
     let expressions: BTreeSet<&str> = crates.iter().map(|one| one.licence.as_str()).collect();
-    let list: String = expressions.iter().map(|expression| format!("  {expression}\n")).collect();
+    let list: Vec<String> = expressions.iter().map(|expression| format!("  {expression}")).collect();
     Ok(format!(
         "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\
          Upstream-Name: {NAME}\n\
          Comment: The program holds code of other people. /usr/share/doc/{NAME}/licences.txt.gz names\n \
          every part with its licence, and /usr/share/sbom/{NAME}.cdx.json lists them for programs.\n \
-         The licences among them are:\n{list}\n\
+         The licences among them are:\n{}\n\n\
          Files: *\n\
          Copyright: {holder}\n\
          License: MIT or Apache-2.0\n\n\
          License: MIT\n{}\n\
          License: Apache-2.0\n \
          On Debian systems the full text is in /usr/share/common-licenses/Apache-2.0.\n",
+        list.join("\n"),
         indented(&mit)
     ))
 }
 
 /// As continuation lines: one blank before each, and a full stop on those that would be empty.
 fn indented(text: &str) -> String {
-    let line = |line: &str| {
-        if line.trim().is_empty() { " .\n".to_owned() } else { format!(" {}\n", line.trim_end()) }
-    };
-    text.lines().map(line).collect()
+    let mut out = String::new();
+    for line in text.lines().map(str::trim_end) {
+        out.push(' ');
+        out.push_str(if line.is_empty() { "." } else { line });
+        out.push('\n');
+    }
+    out
 }
 
 #[cfg(test)]

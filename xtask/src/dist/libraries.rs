@@ -1,9 +1,8 @@
 //! Which shared libraries a program needs, read from its dynamic section and not by running it, so that it works for
 //! other machines too.
 //!
-//! Why not a static program: glibc's name look-ups open libraries as they run, and a static one then needs the very
-//! glibc that it was linked with beside it. Since glibc 2.34 the look-ups by file and by DNS are part of `libc.so.6`
-//! itself, so the five libraries that the program names are all that there is to bring.
+//! A static program would work too; decision 14 says why it is not one. Since glibc 2.34 the look-ups of names by file and
+//! by DNS are part of `libc.so.6` itself, so the libraries that the program names are all that there is to bring.
 
 use std::collections::BTreeMap;
 use std::fs;

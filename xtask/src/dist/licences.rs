@@ -4,6 +4,7 @@
 //! of C libraries are searched deeper.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +36,7 @@ pub(super) fn text(crates: &[Crate]) -> Result<String> {
     );
     for one in crates {
         let title = format!("{} {}", one.name, one.version);
-        out.push_str(&format!("{title}: {}\n", one.licence));
+        writeln!(out, "{title}: {}", one.licence)?;
         let files = files(one).with_context(|| format!("the sources of {title}"))?;
         for (name, wording) in files {
             wordings.entry(wording).or_default().push(format!("{title} ({name})"));
@@ -45,7 +46,7 @@ pub(super) fn text(crates: &[Crate]) -> Result<String> {
     let mut sorted: Vec<_> = wordings.into_iter().collect();
     sorted.sort_by(|a, b| a.1.cmp(&b.1));
     for (wording, of) in sorted {
-        out.push_str(&format!("\n{}\n{}\n\n{wording}\n", "-".repeat(78), of.join("\n")));
+        writeln!(out, "\n{}\n{}\n\n{wording}", "-".repeat(78), of.join("\n"))?;
     }
     Ok(out)
 }

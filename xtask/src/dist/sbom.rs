@@ -1,4 +1,4 @@
-//! The bill of materials: CycloneDX 1.5 (<https://cyclonedx.org/docs/1.5/json/>), every crate and library that the
+//! The bill of materials: `CycloneDX` 1.5 (<https://cyclonedx.org/docs/1.5/json/>), every crate and library that the
 //! program is made of, with versions, licences, digests, and who uses whom.
 //!
 //! Without a serial number and with the commit's time, so that the same source gives the same bytes.
