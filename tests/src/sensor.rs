@@ -18,7 +18,7 @@ use crate::clock::Deadline;
 use crate::mint::{AUDIENCE, ISSUER, Mint};
 
 /// Longest a sensor may take to attach on a busy or an emulated machine, and an alert to come out.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Lines that the reader threads may hold. More than any test provokes; a full channel only makes the sensor wait.
 const LINES: usize = 100_000;

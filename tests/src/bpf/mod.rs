@@ -108,6 +108,7 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Foreign {
     cgroup: PathBuf,
+    mode: Mode,
     /// A BPF file system of its own.
     home: TempDir,
 }
@@ -125,32 +126,38 @@ impl Foreign {
         fs::create_dir(&pins)?;
         let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&pins).status()?;
         ensure!(mounted.success(), "mount -t bpf: {mounted}");
-        let foreign = Self { cgroup: cgroup.to_owned(), home };
+        let foreign = Self { cgroup: cgroup.to_owned(), mode, home };
         bpftool(&["prog", "load", &text(&object), &foreign.pin()])?;
-        let pin = foreign.pin();
-        let at = text(cgroup);
-        let mut arguments = vec!["cgroup", "attach", &at, "ingress", "pinned", &pin];
-        arguments.extend((mode == Mode::Multi).then_some("multi"));
-        bpftool(&arguments)?;
+        foreign.command("attach")?;
         Ok(foreign)
+    }
+
+    fn command(&self, verb: &str) -> Result<String> {
+        let (at, pin) = (text(&self.cgroup), self.pin());
+        let mut arguments = vec!["cgroup", verb, &at, "ingress", "pinned", &pin];
+        arguments.extend((verb == "attach" && self.mode == Mode::Multi).then_some("multi"));
+        bpftool(&arguments)
     }
 
     fn pin(&self) -> String {
         text(&self.home.path().join("pins/pass"))
     }
 
-    /// Whether it still is.
+    /// Whether it still is: it can be taken off then, and is put back. To list what is attached takes a newer kernel
+    /// than the oldest one.
     ///
     /// # Errors
-    /// When it cannot be found out.
+    /// When it cannot be put back.
     pub fn is_attached(&self) -> Result<bool> {
-        Ok(bpftool(&["cgroup", "show", &text(&self.cgroup)])?.contains(object::NAME))
+        let there = self.command("detach").is_ok();
+        self.command("attach")?;
+        Ok(there)
     }
 }
 
 impl Drop for Foreign {
     fn drop(&mut self) {
-        let _ = bpftool(&["cgroup", "detach", &text(&self.cgroup), "ingress", "pinned", &self.pin()]);
+        let _ = self.command("detach");
         let _ = Command::new("umount").arg(self.home.path().join("pins")).status();
     }
 }

@@ -2,7 +2,7 @@
 //! instructions. The layout is ELF-64 (System V ABI, chapters 4 and 5) for machine 247, BPF.
 
 /// The program's name.
-pub(super) const NAME: &str = "somebody_else";
+const NAME: &str = "somebody_else";
 
 /// `r0 = 1; exit`: let the packet pass.
 const CODE: [u8; 16] = [0xb7, 0, 0, 0, 1, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];

@@ -24,7 +24,7 @@ const NOBODY: u32 = 65_534;
 /// Two services: one of root's in a container, one of another user's in a cgroup of its own.
 pub(super) struct Scene {
     mint: Mint,
-    contained: Service,
+    inside: Service,
     foreign: Service,
     cgroups: Vec<PathBuf>,
 }
@@ -47,18 +47,18 @@ impl Scene {
         let container = outer.join(POD).join(CONTAINER);
         let other = outer.join("other");
         let lab = std::env::current_exe()?;
-        let contained = Service::start(&lab, &container, 0)?;
+        let inside = Service::start(&lab, &container, 0)?;
         let foreign = Service::start(&lab, &other, NOBODY)?;
         // Innermost first, as they must be removed.
         let above = container.ancestors().take_while(|dir| *dir != root).map(Path::to_owned);
         let cgroups = [other].into_iter().chain(above).collect();
-        Ok(Self { mint: Mint::at(clock::now())?, contained, foreign, cgroups })
+        Ok(Self { mint: Mint::at(clock::now())?, inside, foreign, cgroups })
     }
 
     /// A configuration that watches both services.
     pub(super) fn config(&self) -> Result<Config> {
         let mut config = Config::new(&self.mint)?;
-        config.set("/capture/ports", json!([self.contained.address.port(), self.foreign.address.port()]));
+        config.set("/capture/ports", json!([self.inside.address.port(), self.foreign.address.port()]));
         Ok(config)
     }
 
@@ -75,22 +75,22 @@ impl Scene {
 
     /// Attacks both services and says what the sensor told of it.
     pub(super) fn attack(&self, sensor: &mut Sensor) -> Result<Seen> {
-        let contained = self.once(sensor, &self.contained, Attack::AlgNone)?;
+        let inside = self.once(sensor, &self.inside, Attack::AlgNone)?;
         let foreign = self.once(sensor, &self.foreign, Attack::Psychic)?;
         let named = |alert: &Alert, service: &Service| -> Result<bool> {
             let name = service.name()?;
             Ok(alert.0.pointer("/evidences/0/process/name").is_some_and(|told| *told == *name))
         };
         Ok(Seen {
-            container: contained.0.pointer("/evidences/0/container/uid") == Some(&json!(CONTAINER)),
-            process_of_root: named(&contained, &self.contained)?,
+            container: inside.0.pointer("/evidences/0/container/uid") == Some(&json!(CONTAINER)),
+            process_of_root: named(&inside, &self.inside)?,
             process_of_others: named(&foreign, &self.foreign)?,
         })
     }
 
     /// Attacks one service and returns the alert.
     pub(super) fn attack_once(&self, sensor: &mut Sensor) -> Result<Alert> {
-        self.once(sensor, &self.contained, Attack::AlgNone)
+        self.once(sensor, &self.inside, Attack::AlgNone)
     }
 
     fn once(&self, sensor: &mut Sensor, service: &Service, attack: Attack) -> Result<Alert> {
@@ -102,7 +102,7 @@ impl Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        for service in [&mut self.contained, &mut self.foreign] {
+        for service in [&mut self.inside, &mut self.foreign] {
             service.end();
         }
         for cgroup in &self.cgroups {

@@ -86,8 +86,11 @@ pub(super) fn remedy(act: &Act, errno: Option<Errno>, standing: &Standing) -> St
     let lacks = standing.lacks();
     // Without CAP_PERFMON a verifier may as well find programs too complex: the number says nothing then.
     if !lacks.is_empty() && errno != Some(Errno::NOSYS) {
+        let more =
+            if standing.is_short_of_memory() { format!("; {}", memory(standing)) } else { String::new() };
         return format!(
-            "grant {} (systemd: CapabilityBoundingSet; Kubernetes: securityContext.capabilities.add), or run as root",
+            "grant {} (systemd: CapabilityBoundingSet; Kubernetes: securityContext.capabilities.add), or run as \
+             root{more}",
             lacks.join(" and ")
         );
     }
@@ -162,6 +165,9 @@ mod tests {
         let old = Standing { version: Some((5, 10)), memlock: Some(64 << 10), ..standing() };
         let told = remedy(&Act::Map, Some(Errno::PERM), &old);
         assert!(told.contains("CAP_SYS_RESOURCE") && told.contains("64 KiB"), "{told}");
+        let poor = Standing { held: 0, ..old.clone() };
+        let told = remedy(&Act::Map, Some(Errno::PERM), &poor);
+        assert!(told.contains("CAP_BPF") && told.contains("CAP_SYS_RESOURCE"), "{told}");
         for fine in [
             Standing { memlock: None, ..old.clone() },
             Standing { held: all() | 1 << host::SYS_RESOURCE, ..old.clone() },
