@@ -35,9 +35,10 @@ fn tally(lines: &[String]) -> Result<(BTreeMap<String, u32>, Vec<u64>)> {
         let event: Value = serde_json::from_str(line).with_context(|| line.clone())?;
         numbers.push(event.pointer("/metadata/sequence").and_then(Value::as_u64).context("no number")?);
         let address = event.pointer("/evidences/0/src_endpoint/ip").and_then(Value::as_str);
-        if event["class_uid"] == 2004
-            && event["activity_id"] == 1
-            && event.pointer("/finding_info/analytic/uid").is_some_and(|rule| rule == "alg-none")
+        let is = |place: &str, what: Value| event.pointer(place) == Some(&what);
+        if is("/class_uid", json!(2004))
+            && is("/activity_id", json!(1))
+            && is("/finding_info/analytic/uid", json!("alg-none"))
         {
             *alerts.entry(address.context("no address")?.to_owned()).or_insert(0) += 1;
         }
