@@ -15,7 +15,7 @@ const S3RVER: &str = "s3rver@3.7.1";
 /// A broker that speaks the protocol of Kafka (crates.io, Apache-2.0).
 const TANSU: &str = "tansu@0.6.0";
 
-/// Helm as a library and the schemas of Kubernetes' objects (PyPI, MIT and Apache-2.0), with what reads YAML.
+/// Helm as a library and the schemas of Kubernetes' objects (`PyPI`, MIT and Apache-2.0), with what reads YAML.
 const PYTHON: [&str; 3] = ["helm-python-sdk==0.2.2", "kubernetes-validate==1.37.0", "PyYAML==6.0.3"];
 
 /// What is there.
