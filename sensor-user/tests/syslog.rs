@@ -88,7 +88,8 @@ impl Rsyslog {
         wait_for("line of rsyslog", || {
             let text = fs::read_to_string(self.path().join("out")).unwrap_or_default();
             let fields = |line: &str| line.splitn(8, '|').map(str::to_owned).collect::<Vec<_>>();
-            (text.lines().count() >= least).then(|| text.lines().map(fields).collect())
+            (text.lines().count() >= least && text.ends_with('\n'))
+                .then(|| text.lines().map(fields).collect())
         })
     }
 }

@@ -194,6 +194,7 @@ pub(super) fn kernel(all: &mut Vec<Metric>, source: &EbpfSource, ring_bytes: u32
 
 /// What the process is, and what it and its history weigh.
 pub(super) fn weight(all: &mut Vec<Metric>, history: &History) {
+    all.push(of::STANDBY.level(0));
     all.push(of::BUILD_INFO.level(1).with(&[env!("CARGO_PKG_VERSION").into()]));
     all.extend(process::metrics());
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

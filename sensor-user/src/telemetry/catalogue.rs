@@ -115,7 +115,7 @@ macro_rules! catalogue {
 catalogue! {
     "The sensor itself" {
         BUILD_INFO: Gauge "tokenscope_build_info" ["version"] "Always 1; the version that runs.";
-        STANDBY: Gauge "tokenscope_standby" [] "1 while the sensor waits to take over from another one; absent otherwise.";
+        STANDBY: Gauge "tokenscope_standby" [] "1 while the sensor waits to take over from another one, 0 otherwise.";
         START_TIME: Gauge "process_start_time_seconds" [] "When the process began, seconds since the epoch.";
         CPU_SECONDS: Counter "process_cpu_seconds_total" [] "CPU time of the process, user and system.";
         RESIDENT_BYTES: Gauge "process_resident_memory_bytes" [] "Resident memory.";
