@@ -382,9 +382,12 @@ impl Drop for Node {
         for space in self.spaces.get_mut().map(std::mem::take).unwrap_or_default() {
             let _ = ip(&format!("netns del {space}"));
         }
-        // The shims' sockets lay there; it stays if it is somebody else's too.
-        for dir in ["s", "fifo", "runc/default", "runc", ""] {
-            let _ = fs::remove_dir(Path::new("/run/containerd").join(dir));
+        // The shims' sockets lay there, beside those of the host's own containerd if there is one.
+        let shared = Path::new("/run/containerd");
+        if !shared.join("containerd.sock").exists() {
+            for dir in ["s", "fifo", "runc/default", "runc", ""] {
+                let _ = fs::remove_dir(shared.join(dir));
+            }
         }
     }
 }

@@ -22,6 +22,8 @@ use tests::{sensor, skip};
 /// Where services listen in their pods, and where the part behind a sidecar does.
 const PORT: u16 = 18_080;
 const BEHIND: u16 = 18_090;
+/// The same in the other test, which may run at the same time: every sensor sees the whole host.
+const ROLLOUT: u16 = 18_081;
 
 /// The capabilities that containerd gives a container unasked; the sensor gets none of them.
 const UNASKED: [&str; 14] = [
@@ -137,11 +139,11 @@ fn cgroup2() -> Result<String> {
 
 /// Starts the sensor in a pod, over what is kept in `state`, and waits until it is ready. The first one captures, another
 /// one waits to take over.
-fn watch(node: &Node, mint: &Mint, image: &str, state: &Path, first: bool) -> Result<Sensor> {
+fn watch(node: &Node, mint: &Mint, image: &str, state: &Path, ports: &[u16], first: bool) -> Result<Sensor> {
     ensure!(image.starts_with("docker.io/library/tokenscope:"), "it is called {image}");
     let pod = node.pod(Driver::Systemd, &[])?;
     let dir = tempfile::Builder::new().prefix("sensor-").tempdir()?;
-    let mut config = Config::new(mint)?.ports(&[PORT, BEHIND]);
+    let mut config = Config::new(mint)?.ports(ports);
     config.set("/state/dir", json!("/var/lib/tokenscope"));
     config.set("/control/socket", json!("/run/tokenscope/control.sock"));
     config.set("/metrics/listen", json!("0.0.0.0:9464"));
@@ -239,7 +241,7 @@ fn each_request_between_pods_is_one_record_of_the_right_pod() -> Result<()> {
     let web_at = SocketAddr::new(web.address, PORT);
     await_port(&node, &web, &web_app, web_at)?;
     let image = node.load(&archive)?;
-    let mut sensor = watch(&node, &mint, &image, dir.path(), true)?;
+    let mut sensor = watch(&node, &mint, &image, dir.path(), &[PORT, BEHIND], true)?;
     let front = node.pod(Driver::Systemd, &[])?;
     let behind = node.run(&front, &orders(&mint, "127.0.0.1", BEHIND)?)?;
     let proxy = node.run(&front, &sidecar(web_at))?;
@@ -310,20 +312,20 @@ fn a_rollout_of_the_sensor_misses_nothing_and_tells_nothing_twice() -> Result<()
     let image = node.load(&image(dir.path())?)?;
     let state = tempfile::tempdir()?;
     let web = node.pod(Driver::Systemd, &[])?;
-    let app = node.run(&web, &orders(&mint, "0.0.0.0", PORT)?)?;
-    let at = SocketAddr::new(web.address, PORT);
+    let app = node.run(&web, &orders(&mint, "0.0.0.0", ROLLOUT)?)?;
+    let at = SocketAddr::new(web.address, ROLLOUT);
     await_port(&node, &web, &app, at)?;
     let visitor = node.pod(Driver::Systemd, &[])?;
     let client = visitor.address.to_string();
     let mut asked = Asked::default();
     let ask = |asked: &mut Asked| {
         (0..4).try_for_each(|_| {
-            node.inside(&visitor, || asked.forged(&mint, at, "/orders/7", &[(&app, &web, &client, PORT)]))
+            node.inside(&visitor, || asked.forged(&mint, at, "/orders/7", &[(&app, &web, &client, ROLLOUT)]))
         })
     };
-    let old = watch(&node, &mint, &image, state.path(), true)?;
+    let old = watch(&node, &mint, &image, state.path(), &[ROLLOUT], true)?;
     ask(&mut asked)?;
-    let mut new = watch(&node, &mint, &image, state.path(), false)?;
+    let mut new = watch(&node, &mint, &image, state.path(), &[ROLLOUT], false)?;
     ask(&mut asked)?;
     let mut alerts = old.stop()?.alerts;
     // Nobody captures and tells now but what is kept in the new one's ring.
