@@ -12,6 +12,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -45,11 +46,15 @@ pub enum Driver {
     Cgroupfs,
 }
 
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
 /// A running node. Dropping it takes all of it away.
 #[derive(Debug)]
 pub struct Node {
     dir: TempDir,
     containerd: Child,
+    /// Which of this process's nodes it is.
+    number: u32,
     /// What makes names on this host its own.
     tag: String,
     spaces: Mutex<Vec<String>>,
@@ -122,8 +127,10 @@ impl Node {
             .stderr(log)
             .spawn()
             .context("start containerd")?;
-        let tag = std::process::id().to_string();
+        let number = COUNT.fetch_add(1, Ordering::Relaxed) % 0x100;
+        let tag = format!("{}-{number}", std::process::id());
         let mut node = Self {
+            number,
             dir,
             containerd,
             tag,
@@ -208,7 +215,8 @@ impl Node {
             });
             self.plugin(&space, &map)?;
         }
-        let uid = format!("0f3c2a1e-9b7d-4c55-8f10-{:08x}{number:04x}", std::process::id());
+        let uid =
+            format!("0f3c2a1e-9b7d-4c55-8f10-{:08x}{:02x}{number:02x}", std::process::id(), self.number);
         Ok(Pod { uid, address, space, driver })
     }
 
@@ -285,7 +293,8 @@ impl Node {
     /// An id as containerd's CRI makes them: 64 hexadecimal digits.
     fn next_id(&self, pod: &Pod) -> Result<String> {
         let mut containers = lock(&self.containers)?;
-        let id = format!("{:048x}{:08x}{:08x}", 0x7e57_u32, std::process::id(), containers.len());
+        let (process, count) = (std::process::id(), containers.len());
+        let id = format!("{:048x}{process:08x}{:04x}{count:04x}", 0x7e57_u32, self.number);
         containers.push((id.clone(), pod.cgroup(&id)));
         Ok(id)
     }
@@ -373,9 +382,12 @@ impl Drop for Node {
         for space in self.spaces.get_mut().map(std::mem::take).unwrap_or_default() {
             let _ = ip(&format!("netns del {space}"));
         }
-        // The shims' sockets lay there; it stays if it is somebody else's too.
-        for dir in ["s", "fifo", "runc/default", "runc", ""] {
-            let _ = fs::remove_dir(Path::new("/run/containerd").join(dir));
+        // The shims' sockets lay there, beside those of the host's own containerd if there is one.
+        let shared = Path::new("/run/containerd");
+        if !shared.join("containerd.sock").exists() {
+            for dir in ["s", "fifo", "runc/default", "runc", ""] {
+                let _ = fs::remove_dir(shared.join(dir));
+            }
         }
     }
 }

@@ -288,19 +288,15 @@ impl Sensor {
             .stderr(Stdio::piped())
             .spawn()
             .context("start tokenscope")?;
-        Self::adopt_when(words, child, dir, metrics)
+        Self::adopt(words, child, dir, metrics)
     }
 
     /// Takes over a process whose output, piped, is that of `tokenscope run -o json`, and which passes signals on to it.
-    /// Waits until it says that it captures. `dir` holds its configuration and lives as long.
+    /// Waits until it says these words. `dir` holds its configuration and lives as long.
     ///
     /// # Errors
     /// When it ends, or stays silent.
-    pub fn adopt(child: Child, dir: TempDir, metrics: SocketAddr) -> Result<Self> {
-        Self::adopt_when("watching", child, dir, metrics)
-    }
-
-    fn adopt_when(words: &str, mut child: Child, dir: TempDir, metrics: SocketAddr) -> Result<Self> {
+    pub fn adopt(words: &str, mut child: Child, dir: TempDir, metrics: SocketAddr) -> Result<Self> {
         let stdout: ChildStdout = child.stdout.take().context("stdout")?;
         let stderr: ChildStderr = child.stderr.take().context("stderr")?;
         let mut sensor = Self {

@@ -2,7 +2,7 @@
 //! services in pods of their own, reached from pods, through NAT, over loopback and by probes. Each request must be one
 //! record, of the right pod and container, from the right client.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,12 +16,14 @@ use tests::clock::{self, Deadline};
 use tests::mint::Mint;
 use tests::node::{BRIDGE, Driver, NODE, Node, OUTSIDE, Pod, Program};
 use tests::sensor::{Alert, Config, Sensor};
-use tests::server::free_port;
+use tests::server::{Kind, free_port};
 use tests::{sensor, skip};
 
 /// Where services listen in their pods, and where the part behind a sidecar does.
 const PORT: u16 = 18_080;
 const BEHIND: u16 = 18_090;
+/// The same in the other test, which may run at the same time: every sensor sees the whole host.
+const ROLLOUT: u16 = 18_081;
 
 /// The capabilities that containerd gives a container unasked; the sensor gets none of them.
 const UNASKED: [&str; 14] = [
@@ -135,22 +137,20 @@ fn cgroup2() -> Result<String> {
     Ok(found.get(1).copied().unwrap_or_default().to_owned())
 }
 
-/// Starts the sensor's pod and waits until it captures; its page is at the pod's address.
-fn watch(node: &Node, mint: &Mint, archive: &Path) -> Result<Sensor> {
-    let image = node.load(archive)?;
+/// Starts the sensor in a pod, over what is kept in `state`, and waits until it is ready. The first one captures, another
+/// one waits to take over.
+fn watch(node: &Node, mint: &Mint, image: &str, state: &Path, ports: &[u16], first: bool) -> Result<Sensor> {
     ensure!(image.starts_with("docker.io/library/tokenscope:"), "it is called {image}");
     let pod = node.pod(Driver::Systemd, &[])?;
     let dir = tempfile::Builder::new().prefix("sensor-").tempdir()?;
-    let mut config = Config::new(mint)?.ports(&[PORT, BEHIND]);
+    let mut config = Config::new(mint)?.ports(ports);
     config.set("/state/dir", json!("/var/lib/tokenscope"));
     config.set("/control/socket", json!("/run/tokenscope/control.sock"));
     config.set("/metrics/listen", json!("0.0.0.0:9464"));
     let file = config.write(dir.path())?;
     let text = std::fs::read_to_string(&file)?;
     std::fs::write(&file, text.replace(&dir.path().to_string_lossy().into_owned(), "/etc/tokenscope"))?;
-    for name in ["state", "run"] {
-        std::fs::create_dir(dir.path().join(name))?;
-    }
+    std::fs::create_dir(dir.path().join("run"))?;
     let bind = |from: &str, to: &str, mode: &str| {
         format!("--mount=type=bind,src={from},dst={to},options=rbind:{mode}")
     };
@@ -160,16 +160,18 @@ fn watch(node: &Node, mint: &Mint, archive: &Path) -> Result<Sensor> {
         "--env=LAB_FINGERPRINT_KEY=a key that is fixed for tests only".to_owned(),
         bind(&cgroup2()?, "/sys/fs/cgroup", "ro"),
         bind(&at(""), "/etc/tokenscope", "ro"),
-        bind(&at("state"), "/var/lib/tokenscope", "rw"),
+        bind(&state.to_string_lossy(), "/var/lib/tokenscope", "rw"),
         bind(&at("run"), "/run/tokenscope", "rw"),
     ];
     flags.extend(UNASKED.map(|name| format!("--cap-drop=CAP_{name}")));
     flags.extend(["BPF", "PERFMON", "NET_ADMIN"].map(|name| format!("--cap-add=CAP_{name}")));
-    let words = ["/usr/bin/tokenscope", "run", "-o", "json"];
-    let mut command = node.foreground(&pod, &image, &flags, &words)?;
+    // As the chart starts it.
+    let words = ["/usr/bin/tokenscope", "run", "--watch-config", "--take-over", "-o", "json"];
+    let mut command = node.foreground(&pod, image, &flags, &words)?;
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let page = SocketAddr::new(pod.address, 9464);
-    let sensor = Sensor::adopt(child, dir, page)?;
+    let said = if first { "watching" } else { "waiting to take over" };
+    let sensor = Sensor::adopt(said, child, dir, page)?;
     // As the kubelet asks: until it is ready.
     let deadline = Deadline::after(Duration::from_secs(30));
     while node.here(|| Ok(Client::connect(page)?.ask(&get("/readyz", None))?.status))? != 200 {
@@ -204,12 +206,27 @@ fn await_port(node: &Node, pod: &Pod, id: &str, to: SocketAddr) -> Result<()> {
     Ok(())
 }
 
+fn missing(test: &str) -> bool {
+    let why = sensor::missing().or_else(Node::missing).or_else(|| Kind::Nginx.missing());
+    if let Some(why) = &why {
+        skip(&format!("pods::{test}"), why);
+    }
+    why.is_some()
+}
+
+/// Counts the forged requests by their record; what is no alert about one must not be there.
+fn tally(alerts: &[Alert]) -> Result<BTreeMap<Record, u64>> {
+    let mut tally: BTreeMap<Record, u64> = BTreeMap::new();
+    for alert in alerts {
+        ensure!(alert.rule() == "alg-none", "{alert:?}");
+        *tally.entry(Record::of(alert)).or_default() += alert.count();
+    }
+    Ok(tally)
+}
+
 #[test]
 fn each_request_between_pods_is_one_record_of_the_right_pod() -> Result<()> {
-    let missing = sensor::missing().or_else(Node::missing);
-    let missing = missing.or_else(|| tests::server::Kind::Nginx.missing());
-    if let Some(why) = missing {
-        skip("pods::each_request_between_pods_is_one_record_of_the_right_pod", &why);
+    if missing("each_request_between_pods_is_one_record_of_the_right_pod") {
         return Ok(());
     }
     let mint = Mint::at(clock::now())?;
@@ -223,7 +240,8 @@ fn each_request_between_pods_is_one_record_of_the_right_pod() -> Result<()> {
     let web_app = node.run(&web, &orders(&mint, "0.0.0.0", PORT)?)?;
     let web_at = SocketAddr::new(web.address, PORT);
     await_port(&node, &web, &web_app, web_at)?;
-    let mut sensor = watch(&node, &mint, &archive)?;
+    let image = node.load(&archive)?;
+    let mut sensor = watch(&node, &mint, &image, dir.path(), &[PORT, BEHIND], true)?;
     let front = node.pod(Driver::Systemd, &[])?;
     let behind = node.run(&front, &orders(&mint, "127.0.0.1", BEHIND)?)?;
     let proxy = node.run(&front, &sidecar(web_at))?;
@@ -275,14 +293,51 @@ fn each_request_between_pods_is_one_record_of_the_right_pod() -> Result<()> {
     }
     let ended = sensor.stop()?;
     alerts.extend(ended.alerts.iter().cloned());
-    let mut got: BTreeMap<Record, u64> = BTreeMap::new();
-    for alert in alerts.iter().filter(|alert| alert.rule() == "alg-none") {
-        *got.entry(Record::of(alert)).or_default() += alert.count();
-    }
+    let got = tally(&alerts)?;
     ensure!(got == asked.forged, "expected {:#?}\ngot {got:#?}\n{}", asked.forged, ended.stderr);
-    let others: BTreeSet<&str> = alerts.iter().map(Alert::rule).filter(|rule| *rule != "alg-none").collect();
-    ensure!(others.is_empty(), "{others:?}");
     let watched = format!("watched: {} exchanges", asked.requests);
     ensure!(ended.stderr.contains(&watched), "no {watched:?} in {}", ended.stderr);
+    Ok(())
+}
+
+/// A rollout as the DaemonSet does it: the new pod becomes ready beside the old one, and then the old one ends.
+#[test]
+fn a_rollout_of_the_sensor_misses_nothing_and_tells_nothing_twice() -> Result<()> {
+    if missing("a_rollout_of_the_sensor_misses_nothing_and_tells_nothing_twice") {
+        return Ok(());
+    }
+    let mint = Mint::at(clock::now())?;
+    let node = Node::start()?;
+    let dir = tempfile::tempdir()?;
+    let image = node.load(&image(dir.path())?)?;
+    let state = tempfile::tempdir()?;
+    let web = node.pod(Driver::Systemd, &[])?;
+    let app = node.run(&web, &orders(&mint, "0.0.0.0", ROLLOUT)?)?;
+    let at = SocketAddr::new(web.address, ROLLOUT);
+    await_port(&node, &web, &app, at)?;
+    let visitor = node.pod(Driver::Systemd, &[])?;
+    let client = visitor.address.to_string();
+    let mut asked = Asked::default();
+    let ask = |asked: &mut Asked| {
+        (0..4).try_for_each(|_| {
+            node.inside(&visitor, || asked.forged(&mint, at, "/orders/7", &[(&app, &web, &client, ROLLOUT)]))
+        })
+    };
+    let old = watch(&node, &mint, &image, state.path(), &[ROLLOUT], true)?;
+    ask(&mut asked)?;
+    let mut new = watch(&node, &mint, &image, state.path(), &[ROLLOUT], false)?;
+    ask(&mut asked)?;
+    let mut alerts = old.stop()?.alerts;
+    // Nobody captures and tells now but what is kept in the new one's ring.
+    ask(&mut asked)?;
+    new.await_words("takes over")?;
+    ask(&mut asked)?;
+    let total: u64 = asked.forged.values().sum();
+    while (alerts.len() as u64) < total {
+        alerts.push(new.next_alert()?);
+    }
+    alerts.extend(new.stop()?.alerts);
+    let got = tally(&alerts)?;
+    ensure!(got == asked.forged, "expected {:#?}\ngot {got:#?}", asked.forged);
     Ok(())
 }
