@@ -12,7 +12,7 @@ use rustix::thread::{
 
 use super::scene::{Scene, Seen};
 use super::tell::{Told, cell};
-use super::{CAPABILITIES, tell};
+use super::{CAPABILITIES, doctor, tell};
 use crate::sensor;
 
 /// Those that may matter, with their bits of linux/capability.h.
@@ -108,6 +108,7 @@ pub(super) fn table() -> Result<Told> {
         cell(CAPABILITIES, dropped, &loss.text());
         losses.push((*dropped, loss));
     }
+    unlimited(&scene, &names)?;
     smallest(&scene, &losses, whole)?;
     old_way(&scene, &names)?;
     Ok(Told::Done)
@@ -131,11 +132,35 @@ fn smallest(scene: &Scene, losses: &[(&'static str, Loss)], whole: Seen) -> Resu
         Ok(_) => bail!("it starts without any capability"),
         Err(error) => {
             let said = format!("{error:#}");
-            for name in captures {
+            for name in &captures {
                 ensure!(said.contains(name), "without any capability it does not name {name}: {said}");
             }
         }
     }
+    diagnosed(&captures)
+}
+
+/// Doctor, without any capability, names each that is needed to capture.
+fn diagnosed(needed: &[&str]) -> Result<()> {
+    let checks = doctor::checks(restricted(&[])?)?;
+    for name in needed {
+        // That one is needed for the memory that it unlocks.
+        let name = if *name == "CAP_SYS_RESOURCE" { "locked memory" } else { name };
+        let failed =
+            checks.iter().any(|check| check.name() == name && check.failed() && !check.remedy().is_empty());
+        ensure!(failed, "doctor does not name {name}: {checks:?}");
+    }
+    Ok(())
+}
+
+/// Where the memory that may be locked has no limit, nothing has to lift it.
+fn unlimited(scene: &Scene, names: &[&str]) -> Result<()> {
+    let rest: Vec<&str> = names.iter().copied().filter(|name| *name != "CAP_SYS_RESOURCE").collect();
+    let mut launcher = Command::new("sh");
+    launcher.args(["-c", "ulimit -l unlimited && exec \"$0\" \"$@\""]).arg(std::env::current_exe()?);
+    launcher.args(["only", &rest.join(",")]);
+    scene.play(sensor::behind(launcher)?)?;
+    cell(CAPABILITIES, "CAP_SYS_RESOURCE, with `ulimit -l unlimited`", "not needed");
     Ok(())
 }
 

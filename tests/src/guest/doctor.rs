@@ -1,5 +1,7 @@
 //! `tokenscope doctor` on a host where all is well, and what it says of the kernel.
 
+use std::process::{Command, Stdio};
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
@@ -16,6 +18,11 @@ impl Check {
         self.0.get(member).and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// What was looked at.
+    pub(super) fn name(&self) -> &str {
+        self.text("check")
+    }
+
     /// Whether the sensor cannot run because of it.
     pub(super) fn failed(&self) -> bool {
         self.text("status") == "fail"
@@ -27,9 +34,9 @@ impl Check {
     }
 }
 
-/// What doctor says.
-pub(super) fn checks() -> Result<Vec<Check>> {
-    let done = sensor::run(&["doctor", "-o", "json"])?;
+/// What doctor says, run by this command.
+pub(super) fn checks(mut sensor: Command) -> Result<Vec<Check>> {
+    let done = sensor.args(["doctor", "-o", "json"]).stdin(Stdio::null()).output()?;
     let said = String::from_utf8_lossy(&done.stderr);
     let all: Vec<Value> = serde_json::from_slice(&done.stdout).with_context(|| said.into_owned())?;
     Ok(all.into_iter().map(Check).collect())
@@ -37,14 +44,14 @@ pub(super) fn checks() -> Result<Vec<Check>> {
 
 /// The check of this name.
 pub(super) fn check(name: &str) -> Result<Check> {
-    let all = checks()?;
+    let all = checks(sensor::command()?)?;
     let found = all.iter().find(|check| check.text("check") == name);
     found.cloned().with_context(|| format!("no check {name:?} in {all:?}"))
 }
 
 /// Nothing fails; each feature of the kernel is told.
 pub(super) fn all_is_well() -> Result<Told> {
-    let all = checks()?;
+    let all = checks(sensor::command()?)?;
     let bad: Vec<&Check> = all.iter().filter(|check| check.failed()).collect();
     ensure!(bad.is_empty(), "{bad:?}");
     let features = all.iter().filter_map(|check| {

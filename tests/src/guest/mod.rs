@@ -105,17 +105,33 @@ fn mount_cgroup2() -> Result<Told> {
     Ok(Told::Done)
 }
 
-/// The capture tests of `sensor-user/tests/kernel.rs`; none of them may be left out.
+/// The capture tests that a kernel is most likely to fail, for when time is short: each loads programs of its own, and
+/// an emulated verifier takes seconds for that. The host's kernel passes all of them in the ordinary test run.
+const TELLING: [&str; 9] = [
+    "kernel::features::",
+    "sees_requests_and_responses_of_a_kept_connection",
+    "a_grant_makes_an_upload_cheap",
+    "joins_a_request_on_the_handshake",
+    "joins_a_request_on_the_syn",
+    "sees_ipv6",
+    "records_a_connection_between_local_processes_once",
+    "mutes_what_is_not_http",
+    "forged_bytes_do_not_replace_true_ones",
+];
+
+/// The capture tests of `sensor-user/tests/kernel.rs`; none of those chosen may be left out.
 fn capture_tests() -> Result<Told> {
     let program = std::env::var_os("TOKENSCOPE_TEST_KERNEL").context("TOKENSCOPE_TEST_KERNEL is not set")?;
-    let done = Command::new(program).args(["--test-threads", "2", "--nocapture"]).output()?;
+    let quick = std::env::var("TOKENSCOPE_GUEST_QUICK").is_ok_and(|quick| quick == "1");
+    let chosen: &[&str] = if quick { &TELLING } else { &[] };
+    let done = Command::new(program).args(["--test-threads", "2", "--nocapture"]).args(chosen).output()?;
     let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
     // For the log of the machine's console.
     eprintln!("{said}");
     ensure!(done.status.success(), "{said}");
     ensure!(!said.contains("SKIPPED"), "{said}");
-    let passed = said.lines().find(|line| line.starts_with("test result: ok."));
-    ensure!(passed.is_some_and(|line| !line.contains(" 0 passed")), "{said}");
+    let passed = said.lines().filter(|line| line.starts_with("test ") && line.ends_with("... ok")).count();
+    ensure!(passed >= chosen.len().max(TELLING.len()), "{passed} passed: {said}");
     Ok(Told::Done)
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use super::Arguments;
 use super::kernel::Kernel;
 use super::report::Report;
 use crate::step::{now, say};
@@ -27,10 +28,12 @@ const LOOK: Duration = Duration::from_millis(100);
 const SHOWN: usize = 30;
 
 /// Boots the kernel and returns what the guest told. Logs stay beside the archive.
-pub(super) fn run(kernel: &Kernel, disk: &Path, home: &Path, only: &str) -> Result<Report> {
+pub(super) fn run(kernel: &Kernel, disk: &Path, home: &Path, arguments: &Arguments) -> Result<Report> {
     let log = |what: &str| home.join(format!("{}.{what}.log", kernel.series));
     let (console, told) = (log("console"), log("told"));
     let serial = |file: &Path| format!("file:{}", file.display());
+    let (only, quick) = (&arguments.only, u8::from(arguments.quick));
+    let wishes = format!("TOKENSCOPE_GUEST_ONLY={only} TOKENSCOPE_GUEST_QUICK={quick}");
     let mut qemu = Command::new(QEMU);
     qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", MEMORY])
         .args(["-display", "none", "-nic", "none", "-no-reboot", "-kernel"])
@@ -38,7 +41,7 @@ pub(super) fn run(kernel: &Kernel, disk: &Path, home: &Path, only: &str) -> Resu
         .arg("-initrd")
         .arg(disk)
         // What the kernel does not know, it gives to the first process as its environment.
-        .args(["-append", &format!("console=ttyS0 quiet panic=-1 rdinit=/init TOKENSCOPE_GUEST_ONLY={only}")])
+        .args(["-append", &format!("console=ttyS0 quiet panic=-1 rdinit=/init {wishes}")])
         .args(["-serial", &serial(&console), "-serial", &serial(&told)])
         .stdin(Stdio::null())
         .stdout(File::create(log("qemu"))?)

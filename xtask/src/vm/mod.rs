@@ -34,6 +34,9 @@ pub(crate) struct Arguments {
     /// Kernels to boot: 5.10, 6.1, 6.12, or `host` for the one that runs here; all of them if none is named
     #[arg(value_name = "VERSION")]
     versions: Vec<String>,
+    /// Of the capture tests, run only those that a kernel is most likely to fail, as the ordinary test command does
+    #[arg(long)]
+    pub(crate) quick: bool,
     /// Run these steps alone: names as they are shown, with hyphens for blanks and commas between them
     #[arg(long, value_name = "STEPS", default_value = "", hide_default_value = true)]
     only: String,
@@ -148,7 +151,7 @@ fn machines(
         match source.fetch(&home, arguments.update) {
             Ok(kernel) => {
                 let began = now();
-                let report = boot::run(&kernel, &disk, &home, &arguments.only)?;
+                let report = boot::run(&kernel, &disk, &home, arguments)?;
                 report.show(&kernel.release, began.elapsed());
                 take(&report, tables, count);
             }

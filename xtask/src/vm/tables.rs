@@ -108,7 +108,7 @@ impl Table {
             self.0.push(vec![String::new()]);
         }
         let column = self.column(series).unwrap_or_else(|| {
-            self.0.iter_mut().for_each(|cells| cells.push("?".to_owned()));
+            self.0.iter_mut().for_each(|cells| cells.push("–".to_owned()));
             if let Some(last) = self.0.first_mut().and_then(|head| head.last_mut()) {
                 series.clone_into(last);
             }
@@ -117,7 +117,7 @@ impl Table {
         let width = self.0.first().map_or(0, Vec::len);
         let at = self.0.iter().position(|cells| cells.first().is_some_and(|name| name == row));
         let at = at.unwrap_or_else(|| {
-            let mut cells = vec!["?".to_owned(); width];
+            let mut cells = vec!["–".to_owned(); width];
             if let Some(first) = cells.first_mut() {
                 row.clone_into(first);
             }
@@ -173,7 +173,7 @@ mod tests {
         assert!(page.take("6.1", &[cell("a", "yes"), cell("b", "new")]).is_empty());
         assert!(page.take("6.12", &[cell("a", "maybe")]).is_empty());
         let rows =
-            "|  | 5.10 | 6.1 | 6.12 |\n|---|---|---|---|\n| a | yes | yes | maybe |\n| b | ? | new | ? |\n";
+            "|  | 5.10 | 6.1 | 6.12 |\n|---|---|---|---|\n| a | yes | yes | maybe |\n| b | – | new | – |\n";
         assert!(page.text.contains(rows), "{}", page.text);
         assert!(page.text.starts_with("before\n") && page.text.ends_with("<!-- end -->\nafter\n"));
     }
