@@ -37,6 +37,9 @@ const NAP: Duration = Duration::from_millis(200);
 /// How long it may sleep while verdicts are on their way.
 const SHORT_NAP: Duration = Duration::from_millis(2);
 
+/// How long somebody may hold the lock of the state directory who is no sensor.
+const SHORT_LOCK: Duration = Duration::from_millis(100);
+
 /// How often figures are shown.
 const SHOW: Duration = Duration::from_secs(1);
 
@@ -46,7 +49,13 @@ const SHOW: Duration = Duration::from_secs(1);
 /// When capture cannot start or go on, or alerts cannot be written.
 pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     keep_memory_private();
-    let opened = History::open(config.state.dir.as_deref(), config.state.save_every);
+    let open = || History::open(config.state.dir.as_deref(), config.state.save_every);
+    let mut opened = open();
+    if matches!(opened, Err(StoreError::InUse(_))) {
+        // `doctor` holds the lock for a moment, to see whether it can.
+        std::thread::sleep(SHORT_LOCK);
+        opened = open();
+    }
     let taken = match opened {
         Err(StoreError::InUse(dir)) if options.take_over => Err(dir),
         other => Ok(other?),
