@@ -15,6 +15,7 @@ mod identity;
 mod knowledge;
 mod life;
 mod live;
+mod names;
 mod outward;
 mod past;
 mod records;

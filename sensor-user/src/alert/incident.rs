@@ -10,7 +10,7 @@ use ulid::Ulid;
 
 use crate::alert::entity::Entity;
 use crate::alert::{Activity, Alert};
-use crate::capture::{Origin, Time};
+use crate::capture::Time;
 use crate::detect::rules::entity_risk;
 use crate::detect::{About, Finding, Scene, Severity};
 use crate::token::Fingerprint;
@@ -83,8 +83,6 @@ pub struct Incident {
     pub routes: Vec<Arc<str>>,
     /// Servers.
     pub services: Vec<SocketAddr>,
-    /// Where on the host they live: not known of those from before a restart.
-    pub origins: Vec<(SocketAddr, Origin)>,
     /// What they are called. The runtime, which may look at the host, fills it in.
     pub workloads: Vec<(SocketAddr, String)>,
     /// Names of people in the exchanges that the routes are of, for privacy to hide: at most [`MAX_PEOPLE`].
@@ -148,7 +146,6 @@ impl Open {
         if let Some(scene) = &alert.finding.scene {
             incident.take_route(&scene.route, &scene.names);
             note(&mut incident.services, MAX_NAMES, scene.endpoints.server);
-            note(&mut incident.origins, MAX_NAMES, (scene.endpoints.server, scene.origin));
         }
         if incident.members.len() < MAX_MEMBERS {
             let Alert { id, severity, first_seen, .. } = *alert;
@@ -214,7 +211,6 @@ impl Open {
         from.addresses.into_iter().for_each(|a| note(&mut into.addresses, MAX_NAMES, a));
         from.routes.iter().for_each(|route| into.take_route(route, &from.people));
         from.services.into_iter().for_each(|s| note(&mut into.services, MAX_NAMES, s));
-        from.origins.into_iter().for_each(|o| note(&mut into.origins, MAX_NAMES, o));
     }
 }
 

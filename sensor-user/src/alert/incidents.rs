@@ -171,7 +171,6 @@ impl Incidents {
             addresses: Vec::new(),
             routes: Vec::new(),
             services: Vec::new(),
-            origins: Vec::new(),
             workloads: Vec::new(),
             people: Vec::new(),
             merged_into: None,

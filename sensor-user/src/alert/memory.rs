@@ -330,7 +330,6 @@ fn wake_incident(mut kept: KeptIncident, cards: &[&'static About]) -> Open {
         addresses: kept.addresses,
         routes: kept.routes.into_iter().take(MAX_NAMES).map(Into::into).collect(),
         services: kept.services,
-        origins: Vec::new(),
         workloads: Vec::new(),
         people: kept.people,
         merged_into: None,

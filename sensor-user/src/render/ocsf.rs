@@ -339,8 +339,17 @@ struct Process<'a> {
 }
 
 /// Members of `unmapped` that are no facts of the rule.
-pub(super) const NO_FACTS: [&str; 8] =
-    ["verified", "coverage", "identity", "kubernetes", "priority", "due", "alert_risk", "entity_risk"];
+pub(super) const NO_FACTS: [&str; 9] = [
+    "verified",
+    "coverage",
+    "identity",
+    "pod_uid",
+    "kubernetes",
+    "priority",
+    "due",
+    "alert_risk",
+    "entity_risk",
+];
 
 /// What has no place of its own: coverage, verification, priority, risks, and the rule's facts in the rule's order.
 #[derive(Debug)]
@@ -366,6 +375,11 @@ impl Serialize for Unmapped<'_> {
         }
         if let Some(place) = self.place {
             map.serialize_entry("identity", place.identity.as_str())?;
+            if let (Some(uid), false) =
+                (&place.pod_uid, container(place).is_some_and(|c| c.pod_uuid.is_some()))
+            {
+                map.serialize_entry("pod_uid", uid)?;
+            }
             if let Some(pod) = &place.pod {
                 map.serialize_entry("kubernetes", &Kubernetes::of(pod))?;
             }
@@ -498,7 +512,8 @@ fn session(token: Option<Fingerprint>, issuer: Option<&str>) -> Session<'_> {
 }
 
 fn container(place: &Place) -> Option<Container<'_>> {
-    if place.container_id.is_none() && place.pod_uid.is_none() {
+    // The schema wants an id or a name.
+    if place.container_id.is_none() && place.container.is_none() {
         return None;
     }
     let labels =
@@ -656,7 +671,9 @@ mod tests {
             assert_eq!(event.pointer(pointer), Some(&value), "{pointer}");
         }
         assert_eq!(bare.pointer("/unmapped/identity"), Some(&Value::from("pending")));
-        assert_eq!(bare.pointer("/evidences/0/container/pod_uuid"), None);
+        assert_eq!(bare.pointer("/evidences/0/container"), None);
+        assert_eq!(bare.pointer("/unmapped/pod_uid"), Some(&Value::from("0123456789abcdef0123456789abcdef")));
+        assert_eq!(event.pointer("/unmapped/pod_uid"), None, "it has its place");
         let Some(schema) = validator::Schema::find() else { return };
         for event in [event, bare] {
             assert_eq!(schema.problems(&event), Vec::<String>::new());

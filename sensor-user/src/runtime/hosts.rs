@@ -58,12 +58,6 @@ impl Hosts {
         found.map_or_else(Place::default, |workload| self.named(workload, now))
     }
 
-    /// The names of servers, where they have one.
-    pub(super) fn names(&self, servers: &[(SocketAddr, Origin)]) -> Vec<(SocketAddr, String)> {
-        let name = |(server, origin): &(SocketAddr, Origin)| (*server, self.place_of(origin, *server).name);
-        servers.iter().map(name).filter(|(_, name)| !name.is_empty()).collect()
-    }
-
     fn named(&self, workload: Workload, now: Instant) -> Place {
         let (uid, container) = (workload.pod_uid.as_deref(), workload.container_id.as_deref());
         let answer = self.cluster.find(uid, container, now);

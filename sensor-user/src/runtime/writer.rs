@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::delivery::Delivery;
 use super::hosts::Hosts;
+use super::names::Names;
 use super::unfinished::Unfinished;
 use super::{RuntimeError, identity, settings};
 use crate::alert::marks::Named;
@@ -78,6 +79,7 @@ impl Writer {
             hosts,
             identities,
             unfinished: Unfinished::default(),
+            named: Names::default(),
             notes,
             privacy,
             failing: false,
@@ -146,6 +148,7 @@ struct Desk {
     hosts: Hosts,
     identities: identity::Tally,
     unfinished: Unfinished,
+    named: Names,
     notes: Option<Notes>,
     privacy: Privacy,
     failing: bool,
@@ -180,11 +183,17 @@ impl Desk {
             let alert = match event {
                 Event::Alert(alert) => alert,
                 Event::Incident(incident) => {
-                    incident.workloads = self.hosts.names(&incident.origins);
+                    self.named.fill(incident);
                     continue;
                 }
             };
             alert.place = alert.finding.scene.as_deref().map(|scene| self.hosts.place(scene));
+            if let (Some(place), Some(scene), Some(incident)) =
+                (&alert.place, &alert.finding.scene, alert.incident)
+                && !place.name.is_empty()
+            {
+                self.named.note(incident, scene.endpoints.server, &place.name);
+            }
             if let Some(place) = &alert.place {
                 self.identities.told(place.identity);
                 self.unfinished.note(alert, place.identity, Instant::now());
