@@ -317,7 +317,7 @@ fn each_request_between_pods_is_one_record_of_the_right_pod() -> Result<()> {
         alerts.push(sensor.next_alert()?);
     }
     let ended = sensor.stop()?;
-    alerts.extend(ended.alerts.clone());
+    alerts.extend_from_slice(&ended.alerts);
     let got = tally(&alerts)?;
     ensure!(got == asked.forged, "expected {:#?}\ngot {got:#?}\n{}", asked.forged, ended.stderr);
     let watched = format!("watched: {} exchanges", asked.requests);
