@@ -325,7 +325,7 @@ fn each_request_between_pods_is_one_record_of_the_right_pod() -> Result<()> {
     Ok(())
 }
 
-/// A rollout as the DaemonSet does it: the new pod becomes ready beside the old one, and then the old one ends.
+/// A rollout as the `DaemonSet` does it: the new pod becomes ready beside the old one, and then the old one ends.
 #[test]
 fn a_rollout_of_the_sensor_misses_nothing_and_tells_nothing_twice() -> Result<()> {
     if missing("a_rollout_of_the_sensor_misses_nothing_and_tells_nothing_twice") {
