@@ -172,9 +172,9 @@ fn watch(node: &Node, mint: &Mint, image: &str, state: &Path, ports: &[u16], fir
     let page = SocketAddr::new(pod.address, 9464);
     let said = if first { "watching" } else { "waiting to take over" };
     let sensor = Sensor::adopt(said, child, dir, page)?;
-    // As the kubelet asks: until it is ready.
+    // As the kubelet asks: until it is ready. A page that nobody serves yet is not ready either.
     let deadline = Deadline::after(Duration::from_secs(30));
-    while node.here(|| Ok(Client::connect(page)?.ask(&get("/readyz", None))?.status))? != 200 {
+    while node.here(|| Ok(Client::connect(page)?.ask(&get("/readyz", None))?.status)).ok() != Some(200) {
         ensure!(!deadline.is_over(), "the sensor is not ready");
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -224,6 +224,64 @@ fn tally(alerts: &[Alert]) -> Result<BTreeMap<Record, u64>> {
     Ok(tally)
 }
 
+/// Services in two pods, and a pod that visits them.
+struct Shop<'a> {
+    node: &'a Node,
+    /// A service alone, at its own address and at a port of the node's.
+    web: Pod,
+    web_app: String,
+    web_at: SocketAddr,
+    node_at: SocketAddr,
+    /// A service behind a sidecar.
+    front: Pod,
+    behind: String,
+    proxy: String,
+    front_at: SocketAddr,
+    visitor: Pod,
+}
+
+impl Shop<'_> {
+    /// Sends requests on every way that there is; gives what was asked.
+    fn is_visited(&self, mint: &Mint) -> Result<Asked> {
+        let Self { node, web, web_app, web_at, node_at, front, behind, proxy, front_at, visitor } = self;
+        let (visitor_ip, front_ip) = (visitor.address.to_string(), front.address.to_string());
+        let mut asked = Asked::default();
+        // Probes, as the kubelet sends them: no token, so no alert, but each is an exchange.
+        for at in [*web_at, *front_at] {
+            for _ in 0..3 {
+                let status = node.here(|| Ok(Client::connect(at)?.ask(&get("/health", None))?.status))?;
+                ensure!(status == 200, "/health answered {status}");
+            }
+        }
+        // Those to the front go on to what is behind it.
+        asked.requests += 3 + 2 * 3;
+        // From outside through NAT: the client is the machine outside.
+        for _ in 0..4 {
+            node.outside(|| asked.forged(mint, *node_at, "/orders/7", &[(web_app, web, OUTSIDE, PORT)]))?;
+        }
+        // Pod to pod: directly, and through the node's port. There the node puts its own address in place of the pod's, or
+        // the answer would go past the NAT: so the service sees the node.
+        for (to, client) in [(*web_at, &*visitor_ip), (*node_at, BRIDGE)] {
+            for _ in 0..3 {
+                node.inside(visitor, || {
+                    asked.forged(mint, to, "/orders/7", &[(web_app, web, client, PORT)])
+                })?;
+            }
+        }
+        // To a sidecar, and over loopback to the service beside it: two sockets, two records.
+        for _ in 0..3 {
+            let both = [(&**proxy, front, &*visitor_ip, PORT), (&**behind, front, "127.0.0.1", BEHIND)];
+            node.inside(visitor, || asked.forged(mint, *front_at, "/orders/7", &both))?;
+        }
+        // A pod asks another on behalf of a third.
+        for _ in 0..2 {
+            let both = [(&**proxy, front, &*visitor_ip, PORT), (&**web_app, web, &*front_ip, PORT)];
+            node.inside(visitor, || asked.forged(mint, *front_at, "/peer/7", &both))?;
+        }
+        Ok(asked)
+    }
+}
+
 #[test]
 fn each_request_between_pods_is_one_record_of_the_right_pod() -> Result<()> {
     if missing("each_request_between_pods_is_one_record_of_the_right_pod") {
@@ -241,7 +299,8 @@ fn each_request_between_pods_is_one_record_of_the_right_pod() -> Result<()> {
     let web_at = SocketAddr::new(web.address, PORT);
     await_port(&node, &web, &web_app, web_at)?;
     let image = node.load(&archive)?;
-    let mut sensor = watch(&node, &mint, &image, dir.path(), &[PORT, BEHIND], true)?;
+    let state = tempfile::tempdir()?;
+    let mut sensor = watch(&node, &mint, &image, state.path(), &[PORT, BEHIND], true)?;
     let front = node.pod(Driver::Systemd, &[])?;
     let behind = node.run(&front, &orders(&mint, "127.0.0.1", BEHIND)?)?;
     let proxy = node.run(&front, &sidecar(web_at))?;
@@ -249,50 +308,16 @@ fn each_request_between_pods_is_one_record_of_the_right_pod() -> Result<()> {
     await_port(&node, &front, &behind, SocketAddr::from(([127, 0, 0, 1], BEHIND)))?;
     await_port(&node, &front, &proxy, front_at)?;
     let visitor = node.pod(Driver::Cgroupfs, &[])?;
-    let (visitor_ip, front_ip) = (visitor.address.to_string(), front.address.to_string());
-
-    let mut asked = Asked::default();
-    // Probes, as the kubelet sends them: no token, so no alert, but each is an exchange.
-    for at in [web_at, front_at] {
-        for _ in 0..3 {
-            let status = node.here(|| Ok(Client::connect(at)?.ask(&get("/health", None))?.status))?;
-            ensure!(status == 200, "/health answered {status}");
-        }
-    }
-    // Those to the front go on to what is behind it.
-    asked.requests += 3 + 2 * 3;
-    // From outside through NAT: the client is the machine outside.
-    let node_at: SocketAddr = format!("{NODE}:{forwarded}").parse()?;
-    for _ in 0..4 {
-        node.outside(|| asked.forged(&mint, node_at, "/orders/7", &[(&web_app, &web, OUTSIDE, PORT)]))?;
-    }
-    // Pod to pod: directly, and through the node's port. There the node puts its own address in place of the pod's, or
-    // the answer would go past the NAT: so the service sees the node.
-    for (to, client) in [(web_at, &*visitor_ip), (node_at, BRIDGE)] {
-        for _ in 0..3 {
-            node.inside(&visitor, || {
-                asked.forged(&mint, to, "/orders/7", &[(&web_app, &web, client, PORT)])
-            })?;
-        }
-    }
-    // To a sidecar, and over loopback to the service beside it: two sockets, two records.
-    for _ in 0..3 {
-        let both = [(&*proxy, &front, &*visitor_ip, PORT), (&*behind, &front, "127.0.0.1", BEHIND)];
-        node.inside(&visitor, || asked.forged(&mint, front_at, "/orders/7", &both))?;
-    }
-    // A pod asks another on behalf of a third.
-    for _ in 0..2 {
-        let both = [(&*proxy, &front, &*visitor_ip, PORT), (&*web_app, &web, &*front_ip, PORT)];
-        node.inside(&visitor, || asked.forged(&mint, front_at, "/peer/7", &both))?;
-    }
-
+    let node_at = format!("{NODE}:{forwarded}").parse()?;
+    let shop = Shop { node: &node, web, web_app, web_at, node_at, front, behind, proxy, front_at, visitor };
+    let asked = shop.is_visited(&mint)?;
     let mut alerts = Vec::new();
     let total: u64 = asked.forged.values().sum();
     while (alerts.len() as u64) < total {
         alerts.push(sensor.next_alert()?);
     }
     let ended = sensor.stop()?;
-    alerts.extend(ended.alerts.iter().cloned());
+    alerts.extend_from_slice(&ended.alerts);
     let got = tally(&alerts)?;
     ensure!(got == asked.forged, "expected {:#?}\ngot {got:#?}\n{}", asked.forged, ended.stderr);
     let watched = format!("watched: {} exchanges", asked.requests);
