@@ -149,7 +149,12 @@ fn an_alert_is_told_at_once_and_completed_when_the_pods_name_comes() -> Result<(
     ensure!(whole.workload() == "shop/orders-7f9c-x2x4z", "{whole:?}");
     ensure!(at(&whole, "/evidences/0/container/name") == "main", "{whole:?}");
     ensure!(at(&whole, "/unmapped/kubernetes/namespace") == "shop", "{whole:?}");
-    ensure!(sensor.metric("tokenscope_identity_completed_total", "")? >= 1.0, "counted");
+    // The page is made once a second.
+    let deadline = Deadline::after(PATIENCE);
+    while sensor.metric("tokenscope_identity_completed_total", "")? < 1.0 {
+        ensure!(!deadline.is_over(), "it is not counted");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
 
     // Its owner opts out, and thinks better of it.
     api.tell("MODIFIED", &object(&json!({"tokenscope.dev/watch": "false"})));
