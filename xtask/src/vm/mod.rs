@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     versions: Vec<String>,
     /// Of the capture tests, run only those that a kernel is most likely to fail, as the ordinary test command does
     #[arg(long)]
-    pub(crate) quick: bool,
+    quick: bool,
     /// Run these steps alone: names as they are shown, with hyphens for blanks and commas between them
     #[arg(long, value_name = "STEPS", default_value = "", hide_default_value = true)]
     only: String,
@@ -46,6 +46,13 @@ pub(crate) struct Arguments {
     /// Fetch the newest packages of the kernels, even if there are some already
     #[arg(long)]
     update: bool,
+}
+
+impl Arguments {
+    /// What the ordinary test command asks for: every kernel, and `whole` every capture test.
+    pub(crate) fn ordinary(whole: bool) -> Self {
+        Self { quick: !whole, ..Self::default() }
+    }
 }
 
 /// How it went.
