@@ -49,9 +49,9 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// Every kernel, with the capture tests in part or whole.
-    pub(crate) fn ordinary(quick: bool) -> Self {
-        Self { quick, ..Self::default() }
+    /// What the ordinary test command asks for: every kernel, and `whole` every capture test.
+    pub(crate) fn ordinary(whole: bool) -> Self {
+        Self { quick: !whole, ..Self::default() }
     }
 }
 
