@@ -84,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Boots what was asked for, one after the other. What cannot be had here is skipped, loudly.
+/// Boots what was asked for, all at once. What cannot be had here is skipped, loudly.
 ///
 /// # Errors
 /// When the version is unknown, or a program cannot be started.
@@ -154,16 +154,29 @@ fn machines(
     std::fs::create_dir_all(&home)?;
     let disk = home.join("initramfs.cpio");
     initramfs::write(&disk, programs).context("make the initramfs")?;
+    let mut kernels = Vec::new();
     for source in sources {
         match source.fetch(&home, arguments.update) {
-            Ok(kernel) => {
-                let began = now();
-                let report = boot::run(&kernel, &disk, &home, arguments)?;
-                report.show(&kernel.release, began.elapsed());
-                take(&report, tables, count);
-            }
+            Ok(kernel) => kernels.push(kernel),
             Err(error) => count.skip(&format!("kernel {}", source.series), &format!("{error:#}")),
         }
+    }
+    // Emulated machines keep less than one processor busy each.
+    let reports = std::thread::scope(|scope| {
+        let boot = |kernel| {
+            let (disk, home) = (&disk, &home);
+            scope.spawn(move || {
+                let began = now();
+                boot::run(kernel, disk, home, arguments).map(|report| (report, began.elapsed()))
+            })
+        };
+        let booted: Vec<_> = kernels.iter().map(boot).collect();
+        booted.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
+    });
+    for (kernel, report) in kernels.iter().zip(reports) {
+        let (report, took) = report.unwrap_or_else(|_| bail!("the thread of {} ended", kernel.release))?;
+        report.show(&kernel.release, took);
+        take(&report, tables, count);
     }
     Ok(())
 }
