@@ -15,6 +15,9 @@
 
 mod answers;
 mod api;
+#[path = "../brokers/mod.rs"]
+mod brokers;
+mod front;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,15 +53,21 @@ impl Bench {
     /// Known to the API as this user.
     fn idle(script: impl Fn(&api::Request, usize) -> Reply + Send + Sync + 'static, user: Value) -> Self {
         let (api, dir) = (Api::start(script), tempfile::tempdir().unwrap());
+        let bench = Self { api, cluster: Arc::default(), dir, stop: Arc::default() };
+        bench.known(&json!({"server": format!("http://{}", bench.api.address)}), &user);
+        bench
+    }
+
+    /// Writes where the API is, and who asks.
+    fn known(&self, cluster: &Value, user: &Value) {
         // JSON is YAML.
         let kubeconfig = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "clusters": [{"name": "k", "cluster": {"server": format!("http://{}", api.address)}}],
+            "clusters": [{"name": "k", "cluster": cluster}],
             "users": [{"name": "u", "user": user}],
             "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
         });
-        std::fs::write(dir.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
-        Self { api, cluster: Arc::default(), dir, stop: Arc::default() }
+        std::fs::write(self.dir.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
     }
 
     fn follow(&self) {
@@ -119,6 +128,28 @@ fn name(cluster: &Cluster, uid: &str) -> Option<(String, bool)> {
 fn steady(pods: Vec<Value>) -> impl Fn(&api::Request, usize) -> Reply + Send + Sync + 'static {
     move |request, _| {
         if request.is_watch() { Reply::Watch } else { Reply::Json(200, list(&pods, "100", None)) }
+    }
+}
+
+#[test]
+fn the_api_is_believed_by_its_authority_only() {
+    for trusted in [true, false] {
+        let bench = Bench::idle(steady(vec![answers::orders(33)]), json!({"token": "t-1"}));
+        brokers::authority(bench.dir.path());
+        let front = front::start(bench.dir.path(), bench.api.address);
+        let mut cluster = json!({"server": format!("https://{front}")});
+        if trusted {
+            cluster["certificate-authority"] = json!(bench.dir.path().join("ca.pem"));
+        }
+        bench.known(&cluster, &json!({"token": "t-1"}));
+        bench.follow();
+        if trusted {
+            bench.synced();
+            assert_eq!(bench.api.requests()[0].header("authorization"), Some("Bearer t-1"));
+        } else {
+            bench.failed(Failure::Unreachable);
+            assert!(bench.api.requests().is_empty(), "a token was sent to a stranger");
+        }
     }
 }
 
