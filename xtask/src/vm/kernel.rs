@@ -29,9 +29,6 @@ pub(super) const KERNELS: [Source; 3] = [
     Source { series: "6.12", suite: "bookworm", package: "linux-image-6.12-cloud-amd64" },
 ];
 
-/// Where Debian's releases are: those of today, and those of the past.
-const MIRRORS: [&str; 2] = ["http://deb.debian.org", "http://archive.debian.org"];
-
 /// What the releases are signed with; part of the package debian-archive-keyring.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -48,20 +45,17 @@ pub(super) struct Kernel {
 
 impl Source {
     /// The kernel below `home`, fetched if it is not there or `update` is set.
-    pub(super) fn fetch(&self, home: &Path, update: bool) -> Result<Kernel> {
+    pub(super) fn fetch(&self, home: &Path, update: bool, mirror: Option<&str>) -> Result<Kernel> {
         let dir = home.join("kernels").join(self.series);
         if !update && let Ok(kernel) = self.fetched(&dir) {
             return Ok(kernel);
         }
         ensure!(Path::new(KEYRING).exists(), "{KEYRING} is missing (apt-get install debian-archive-keyring)");
-        let mut last = None;
-        for mirror in MIRRORS {
-            match self.download(mirror, home) {
-                Ok(package) => return self.unpack(&package, &dir),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.with_context(|| format!("no mirror of {}", self.suite))?)
+        let archive = match mirror {
+            Some(url) => Archive::below(url),
+            None => Archive::of_this_host()?,
+        };
+        self.unpack(&self.download(&archive, home)?, &dir)
     }
 
     fn fetched(&self, dir: &Path) -> Result<Kernel> {
@@ -72,12 +66,13 @@ impl Source {
     }
 
     /// Fetches the package of the newest image and says where it is.
-    fn download(&self, mirror: &str, home: &Path) -> Result<PathBuf> {
-        let apt = Apt::new(mirror, self.suite, &home.join("apt").join(self.suite))?;
+    fn download(&self, archive: &Archive, home: &Path) -> Result<PathBuf> {
+        let apt = Apt::new(archive, self.suite, &home.join("apt").join(self.suite))?;
         let name = format!("look for kernel {}", self.series);
         ensure!(
             step(&name, apt.command("apt-get").args(["-q", "update"]))?.ok,
-            "{mirror} has no {}",
+            "{} has no {} (--mirror URL names another)",
+            archive.releases,
             self.suite
         );
         let depends = output(apt.command("apt-cache").args(["depends", self.package])).unwrap_or_default();
@@ -115,6 +110,34 @@ impl Source {
     }
 }
 
+/// Where Debian's releases are, and their security updates.
+#[derive(Debug, PartialEq, Eq)]
+struct Archive {
+    releases: String,
+    security: String,
+}
+
+impl Archive {
+    fn below(mirror: &str) -> Self {
+        let mirror = mirror.trim_end_matches('/');
+        Self { releases: format!("{mirror}/debian/"), security: format!("{mirror}/debian-security/") }
+    }
+
+    /// The archive that this host's own apt uses.
+    fn of_this_host() -> Result<Self> {
+        let mut apt = Command::new("apt-get");
+        apt.args(["indextargets", "--format", "$(LABEL) $(REPO_URI)"]);
+        Self::told(&output(&mut apt).unwrap_or_default())
+            .context("this host's apt knows no archive of Debian (--mirror URL names one)")
+    }
+
+    /// `Debian URL` and `Debian-Security URL`, among others.
+    fn told(targets: &str) -> Option<Self> {
+        let of = |label: &str| targets.lines().find_map(|line| line.strip_prefix(label)?.strip_prefix(' '));
+        Some(Self { releases: of("Debian")?.to_owned(), security: of("Debian-Security")?.to_owned() })
+    }
+}
+
 /// The first package that `apt-cache depends` names.
 fn newest(depends: &str) -> Option<&str> {
     let mut needed = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
@@ -134,15 +157,13 @@ struct Apt {
 }
 
 impl Apt {
-    fn new(mirror: &str, suite: &str, home: &Path) -> Result<Self> {
+    fn new(archive: &Archive, suite: &str, home: &Path) -> Result<Self> {
         for dir in ["lists/partial", "cache/archives/partial", "parts"] {
             fs::create_dir_all(home.join(dir))?;
         }
         let sources = home.join("sources.list");
-        let line = |archive: &str, suite: &str| {
-            format!("deb [signed-by={KEYRING}] {mirror}/{archive} {suite} main\n")
-        };
-        let text = line("debian", suite) + &line("debian-security", &format!("{suite}-security"));
+        let line = |url: &str, suite: &str| format!("deb [signed-by={KEYRING}] {url} {suite} main\n");
+        let text = line(&archive.releases, suite) + &line(&archive.security, &format!("{suite}-security"));
         fs::write(&sources, text)?;
         let place = |key: &str, path: &str| format!("{key}={}", home.join(path).display());
         let options = vec![
@@ -173,6 +194,14 @@ impl Apt {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_archive_is_that_of_this_host() {
+        let targets = "Node Source https://node.example/\nDebian-Security http://a.example/debian-security/\n\
+                       Debian http://a.example/debian/\nDebian http://b.example/\n";
+        assert_eq!(Archive::told(targets), Some(Archive::below("http://a.example/")));
+        assert_eq!(Archive::told("Ubuntu http://u.example/ubuntu/\n"), None);
+    }
 
     #[test]
     fn the_image_behind_a_meta_package_is_found() {

@@ -46,6 +46,9 @@ pub(crate) struct Arguments {
     /// Fetch the newest packages of the kernels, even if there are some already
     #[arg(long)]
     update: bool,
+    /// Fetch them from here instead of where this host's apt fetches from: releases of the past move to other servers
+    #[arg(long, value_name = "URL")]
+    mirror: Option<String>,
 }
 
 impl Arguments {
@@ -156,7 +159,7 @@ fn machines(
     initramfs::write(&disk, programs).context("make the initramfs")?;
     let mut kernels = Vec::new();
     for source in sources {
-        match source.fetch(&home, arguments.update) {
+        match source.fetch(&home, arguments.update, arguments.mirror.as_deref()) {
             Ok(kernel) => kernels.push(kernel),
             Err(error) => count.skip(&format!("kernel {}", source.series), &format!("{error:#}")),
         }
