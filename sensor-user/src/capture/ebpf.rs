@@ -216,13 +216,7 @@ impl EbpfSource {
                 self.kept.push(boot_ns, &record);
             }
         }
-        self.crowd = found;
-        self.pace = match found {
-            BATCH => Pace::Busy,
-            1.. => Pace::Awake,
-            0 if matches!(self.pace, Pace::Drowsy { .. }) => self.pace,
-            0 => Pace::Drowsy { flagged: false },
-        };
+        self.found(found);
         let now = self.clock.boot_ns();
         self.kept.expire(now);
         self.clock.adjust();
@@ -298,6 +292,17 @@ impl EbpfSource {
         Ok(())
     }
 
+    /// Decides how to wait for the next look, as this one found so many records.
+    fn found(&mut self, records: usize) {
+        self.crowd = records;
+        self.pace = match records {
+            BATCH => Pace::Busy,
+            1.. => Pace::Awake,
+            0 if matches!(self.pace, Pace::Drowsy { .. }) => self.pace,
+            0 => Pace::Drowsy { flagged: false },
+        };
+    }
+
     /// Delivers up to [`BATCH`] records.
     fn drain(&mut self, sink: &mut dyn FnMut(Input<'_>)) -> usize {
         let mut bytes = 0;
@@ -341,21 +346,12 @@ impl Source for EbpfSource {
     fn poll(&mut self, wait: Duration, sink: &mut dyn FnMut(Input<'_>)) -> Result<Progress, SourceError> {
         self.pace_itself(wait)?;
         let delivered = self.drain(sink);
-        self.crowd = delivered;
+        self.found(delivered);
         self.keep_house(sink);
-        if delivered == BATCH {
-            self.pace = Pace::Busy;
-            return Ok(Progress::More);
+        if delivered == 0 {
+            sink(Input::Tick(self.clock.time(self.clock.boot_ns())));
         }
-        if delivered > 0 {
-            self.pace = Pace::Awake;
-            return Ok(Progress::Idle);
-        }
-        if !matches!(self.pace, Pace::Drowsy { .. }) {
-            self.pace = Pace::Drowsy { flagged: false };
-        }
-        sink(Input::Tick(self.clock.time(self.clock.boot_ns())));
-        Ok(Progress::Idle)
+        Ok(if delivered == BATCH { Progress::More } else { Progress::Idle })
     }
 
     /// A grant that does not reach the kernel costs bytes and nothing else, so failure is only counted.

@@ -46,6 +46,9 @@ const INQUIRIES: usize = 1024;
 /// How soon a new mark is obeyed.
 const LOOK_AT_MARKS: Duration = Duration::from_secs(1);
 
+/// How soon an address is tried again that somebody else has.
+const BIND_AGAIN: Duration = Duration::from_secs(1);
+
 /// Without a sign of life for so long, `/healthz` says so: the capture thread gives one at least every 200 ms.
 const STALLED: Duration = Duration::from_secs(10);
 
@@ -356,20 +359,28 @@ fn event_loop() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
+/// Serves metrics and probes. An address that cannot be had may be free later: the sensor that this one takes over from
+/// has it until it ends.
 async fn serve(address: std::net::SocketAddr, board: Arc<Board>) {
-    match server::bind(address).await {
-        Ok(listener) => {
-            if let Ok(address) = listener.local_addr() {
-                tracing::info!("metrics at http://{address}/metrics");
+    let mut told = false;
+    let listener = loop {
+        match server::bind(address).await {
+            Ok(listener) => break listener,
+            Err(error) if !told => {
+                told = true;
+                tracing::warn!(
+                    "no metrics for now: cannot listen on {address}: {error}; set metrics.listen to another address or \
+                     off"
+                );
             }
-            server::serve(listener, board).await;
+            Err(_same) => {}
         }
-        Err(error) => {
-            tracing::warn!(
-                "no metrics: cannot listen on {address}: {error}; set metrics.listen to another address or off"
-            );
-        }
+        tokio::time::sleep(BIND_AGAIN).await;
+    };
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!("metrics at http://{address}/metrics");
     }
+    server::serve(listener, board).await;
 }
 
 /// Reads the marks whenever their file changes. A bad file is told of, and the old marks stay.

@@ -27,26 +27,18 @@ impl Epoch {
 
     /// As RFC 3339 writes it, in UTC.
     pub(super) fn rfc3339(self) -> String {
-        let (days, rest) = (self.0 / 86_400, self.0 % 86_400);
-        let (year, month, day) = date(days);
-        let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
-        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+        self.shown("%Y-%m-%dT%H:%M:%SZ")
     }
 
     /// As RFC 5322 writes it, in UTC, which is what changelogs of Debian want.
     pub(super) fn rfc5322(self) -> String {
-        // 1 January 1970 was a Thursday.
-        const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-        const MONTHS: [&str; 12] =
-            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-        let (days, rest) = (self.0 / 86_400, self.0 % 86_400);
-        let (year, month, day) = date(days);
-        let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
-        let name = |names: &[&'static str], at: u64| {
-            names.get(usize::try_from(at).unwrap_or_default()).copied().unwrap_or_default()
-        };
-        let (weekday, month) = (name(&DAYS, days % 7), name(&MONTHS, month - 1));
-        format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} +0000")
+        self.shown("%a, %d %b %Y %H:%M:%S +0000")
+    }
+
+    fn shown(self, format: &str) -> String {
+        let seconds = i64::try_from(self.0).unwrap_or(i64::MAX);
+        let time = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX);
+        time.strftime(format).to_string()
     }
 }
 
@@ -61,26 +53,6 @@ fn git() -> Command {
     let mut git = Command::new("git");
     git.current_dir(root());
     git
-}
-
-/// Year, month and day of a day counted from 1 January 1970, in the Gregorian calendar.
-fn date(mut days: u64) -> (u64, u64, u64) {
-    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let mut year = 1970;
-    while days >= 365 + u64::from(leap(year)) {
-        days -= 365 + u64::from(leap(year));
-        year += 1;
-    }
-    let february = 28 + u64::from(leap(year));
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    (year, month, days + 1)
 }
 
 #[cfg(test)]
