@@ -32,7 +32,7 @@ const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Waiting {
     /// The exchange.
-    pub exchange: Exchange,
+    pub exchange: Box<Exchange>,
     /// Its tokens.
     pub tokens: SmallVec<[TokenUse; 1]>,
     /// What is told of it when it waits no more, if anybody wants to know.
@@ -147,7 +147,7 @@ mod tests {
 
     fn park(parked: &mut Parked, number: u64, at_s: u64) -> bool {
         let exchange = Stage::new().exchange;
-        let waiting = Waiting { exchange, tokens: SmallVec::new(), seen: None };
+        let waiting = Waiting { exchange: Box::new(exchange), tokens: SmallVec::new(), seen: None };
         parked.park(token(number), waiting, Time::from_secs(at_s)).is_none()
     }
 

@@ -123,7 +123,7 @@ impl Pipeline {
     }
 
     /// Judges one exchange, its tokens and its history; what its tokens lack is judged when it comes.
-    fn judge(&mut self, mut exchange: Exchange, out: &mut Output) {
+    fn judge(&mut self, mut exchange: Box<Exchange>, out: &mut Output) {
         if !self.chosen.has(&exchange.origin) {
             return self.exchanges.recycle(exchange);
         }
@@ -356,8 +356,8 @@ mod tests {
         signer.token_with(&signer.header(), &claims)
     }
 
-    fn request(text: &str, status: u16) -> Exchange {
-        Stage::new().status(status).header("Authorization", &format!("Bearer {text}")).exchange
+    fn request(text: &str, status: u16) -> Box<Exchange> {
+        Box::new(Stage::new().status(status).header("Authorization", &format!("Bearer {text}")).exchange)
     }
 
     fn rules(out: &Output) -> Vec<&'static str> {
@@ -412,7 +412,7 @@ mod tests {
         for end in [answered, late, over] {
             let (mut pipeline, mut out) = (pipeline(signer), Output::default());
             pipeline.watch(Watch { exchanges: true, words: false });
-            pipeline.judge(Stage::new().status(200).exchange, &mut out);
+            pipeline.judge(Box::new(Stage::new().status(200).exchange), &mut out);
             assert_eq!(out.exchanges.len(), 1, "without a token nothing is waited for");
             for _ in 0..3 {
                 pipeline.judge(request(&token(signer), 200), &mut out);
@@ -433,10 +433,10 @@ mod tests {
         let signer = Signer::shared(Algorithm::ES256);
         let (mut pipeline, mut out) = (pipeline(signer), Output::default());
         let secret = Stage::to("GET", "/reset/a@b.example?token=hush").status(200).exchange;
-        pipeline.judge(secret.clone(), &mut out);
+        pipeline.judge(Box::new(secret.clone()), &mut out);
         assert!(out.exchanges.is_empty());
         pipeline.watch(Watch { exchanges: true, words: true });
-        pipeline.judge(secret, &mut out);
+        pipeline.judge(Box::new(secret), &mut out);
         let words = out.exchanges[0].words.as_deref().unwrap();
         assert_eq!((&*words.method, &*words.path), ("GET", "/reset/a@b.example"));
     }

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use crate::capture::{Loss, Time};
 use crate::detect::atlas::Atlas;
 use crate::detect::climate::Climate;
+use crate::detect::plan::Plan;
 use crate::detect::roster::Roster;
 use crate::detect::routes::Routes;
 use crate::detect::user::{Engine, UserRules};
@@ -29,6 +30,7 @@ pub(super) struct Seat {
 /// Every enabled rule, and the routes that they share.
 pub struct Detector {
     seats: Vec<Seat>,
+    plan: Plan,
     routes: Routes,
     roster: Roster,
     lineage: Lineage,
@@ -58,6 +60,7 @@ impl Detector {
         });
         Self {
             seats: seats.collect(),
+            plan: Plan::default(),
             routes: Routes::new(&settings),
             roster: Roster::new(&settings),
             lineage: Lineage::new(settings.max_tokens),
@@ -136,7 +139,7 @@ impl Detector {
         now: Time,
         out: &mut Report,
     ) {
-        let Self { seats, routes, roster, lineage, knowledge, atlas, climate, who, newest, .. } = self;
+        let Self { seats, plan, routes, roster, lineage, knowledge, atlas, climate, who, newest, .. } = self;
         let before = out.len();
         let route = routes.look_up(exchange, tokens);
         *newest = route.slot;
@@ -162,9 +165,15 @@ impl Detector {
             again: false,
         };
         if tokens.iter().all(|held| held.token.is_settled()) {
-            let holds = When::of(&every);
-            for seat in seats.iter_mut().filter(|seat| holds.meets(seat.when)) {
-                seat.ask(&every, out);
+            match plan.of(When::of(&every), seats.iter().map(|seat| seat.when)) {
+                Some(asked) => {
+                    for at in asked {
+                        if let Some(seat) = seats.get_mut(usize::from(*at)) {
+                            seat.ask(&every, out);
+                        }
+                    }
+                }
+                None => seats.iter_mut().for_each(|seat| seat.ask(&every, out)),
             }
             drop_explained(before, out);
             return;

@@ -43,6 +43,8 @@ pub mod unusual_share;
 pub mod user;
 pub mod window;
 
+mod plan;
+
 #[cfg(test)]
 mod benign;
 #[cfg(test)]

@@ -57,6 +57,16 @@ impl When {
     /// It is odd: gaps in its capture, or bytes, credentials or names that two readers read in several ways.
     pub const ODD: Self = Self(256);
 
+    /// How many there are, but for [`Self::ALL`].
+    pub const SETS: usize = 1 << 9;
+
+    /// A number below [`Self::SETS`]; none for [`Self::ALL`].
+    #[inline]
+    #[must_use]
+    pub const fn number(self) -> Option<usize> {
+        if (self.0 as usize) < Self::SETS { Some(self.0 as usize) } else { None }
+    }
+
     /// Both sets together.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {

@@ -137,6 +137,12 @@ impl RequestHead {
         split_target(self.target()).1
     }
 
+    /// [`Self::path`] and [`Self::query`].
+    #[must_use]
+    pub fn path_and_query(&self) -> (&[u8], &[u8]) {
+        split_target(self.target())
+    }
+
     /// Values of every header called `name` (ASCII case ignored), in order.
     pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.headers
@@ -320,20 +326,24 @@ fn value<'a>(bytes: &'a [u8], headers: &[Header], name: &str) -> Option<&'a [u8]
 }
 
 /// Splits a request target into path and query. Absolute form loses its scheme and authority.
+///
+/// Asked several times of every request, so the usual form is told by its first byte, and a short loop beats a search
+/// that must be set up.
 fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
-    let rest = match memchr::memmem::find(target, b"://") {
-        Some(at) if !target.starts_with(b"/") => {
-            let authority = target.get(at + 3..).unwrap_or_default();
-            let path = memchr::memchr2(b'/', b'?', authority).unwrap_or(authority.len());
-            authority.get(path..).unwrap_or_default()
-        }
-        _ => target,
-    };
-    let rest = rest.split(|b| *b == b'#').next().unwrap_or_default();
-    match memchr::memchr(b'?', rest) {
-        Some(at) => (rest.get(..at).unwrap_or_default(), rest.get(at + 1..).unwrap_or_default()),
-        None => (rest, &[]),
-    }
+    let rest = if target.first() == Some(&b'/') { target } else { without_authority(target) };
+    let end = rest.iter().position(|b| matches!(b, b'?' | b'#')).unwrap_or(rest.len());
+    let (path, rest) = rest.split_at(end);
+    let Some((b'?', query)) = rest.split_first() else { return (path, &[]) };
+    (path, query.split(|b| *b == b'#').next().unwrap_or_default())
+}
+
+/// A target of absolute form (RFC 9112 section 3.2.2) from its path on; any other as it is.
+#[cold]
+fn without_authority(target: &[u8]) -> &[u8] {
+    let Some(at) = memchr::memmem::find(target, b"://") else { return target };
+    let authority = target.get(at + 3..).unwrap_or_default();
+    let path = memchr::memchr2(b'/', b'?', authority).unwrap_or(authority.len());
+    authority.get(path..).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -342,13 +352,15 @@ mod tests {
 
     #[test]
     fn splits_every_form_of_target() {
-        let cases: [(&[u8], &[u8], &[u8]); 6] = [
+        let cases: [(&[u8], &[u8], &[u8]); 8] = [
             (b"/a/b?c=d", b"/a/b", b"c=d"),
             (b"http://h:1/a?x", b"/a", b"x"),
             (b"http://h?x", b"", b"x"),
             (b"/redirect?to=http://h/p", b"/redirect", b"to=http://h/p"),
             (b"*", b"*", b""),
             (b"/a#f?g", b"/a", b""),
+            (b"/a?b#c?d", b"/a", b"b"),
+            (b"", b"", b""),
         ];
         for (target, path, query) in cases {
             assert_eq!(split_target(target), (path, query));

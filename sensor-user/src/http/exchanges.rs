@@ -122,8 +122,12 @@ const MAX_SPARE: usize = 256;
 pub struct Exchanges {
     pub(super) limits: HttpLimits,
     pub(super) counters: HttpCounters,
-    ready: VecDeque<Exchange>,
-    spare: Vec<Exchange>,
+    ready: VecDeque<Box<Exchange>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "exchanges pass from stage to stage by box; the box is what is reused"
+    )]
+    spare: Vec<Box<Exchange>>,
     spare_answers: Vec<ResponseHead>,
     #[expect(clippy::vec_box, reason = "connections own their work by box; the box is what is reused")]
     spare_work: Vec<Box<Work>>,
@@ -137,12 +141,12 @@ impl Exchanges {
     }
 
     /// The next finished exchange, in the order in which they finished.
-    pub fn take(&mut self) -> Option<Exchange> {
+    pub fn take(&mut self) -> Option<Box<Exchange>> {
         self.ready.pop_front()
     }
 
     /// Gives back an exchange whose contents nobody needs any more.
-    pub fn recycle(&mut self, mut exchange: Exchange) {
+    pub fn recycle(&mut self, mut exchange: Box<Exchange>) {
         if let Some(answer) = exchange.response.take() {
             self.recycle_answer(answer);
         }
@@ -174,12 +178,16 @@ impl Exchanges {
     }
 
     /// An empty exchange for a request whose first byte was seen at `at`.
-    pub(super) fn fresh(&mut self, view: View<'_>, at: Time) -> Exchange {
-        let mut request = self.spare.pop().map(|old| old.request).unwrap_or_default();
+    pub(super) fn fresh(&mut self, view: View<'_>, at: Time) -> Box<Exchange> {
+        let begun = |request| Exchange::begun(at, view.socket, *view.endpoints, *view.origin, request);
+        let Some(mut exchange) = self.spare.pop() else {
+            return Box::new(begun(RequestHead { minor_version: 1, ..RequestHead::default() }));
+        };
+        let mut request = std::mem::take(&mut exchange.request);
         request.bytes.clear();
         request.headers.clear();
-        let request = RequestHead { method: 0..0, target: 0..0, minor_version: 1, ..request };
-        Exchange::begun(at, view.socket, *view.endpoints, *view.origin, request)
+        *exchange = begun(RequestHead { method: 0..0, target: 0..0, minor_version: 1, ..request });
+        exchange
     }
 
     /// An empty response head.
@@ -213,7 +221,7 @@ impl Exchanges {
     }
 
     /// Hands a finished exchange on.
-    pub(super) fn emit(&mut self, view: View<'_>, mut exchange: Exchange, at: Time) {
+    pub(super) fn emit(&mut self, view: View<'_>, mut exchange: Box<Exchange>, at: Time) {
         exchange.ended_at = at;
         exchange.origin = *view.origin;
         if exchange.response.is_none() {

@@ -11,6 +11,7 @@ pub mod exchange;
 mod exchanges;
 mod framing;
 mod head;
+mod plain;
 mod request;
 mod response;
 pub mod route;

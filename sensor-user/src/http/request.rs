@@ -6,7 +6,7 @@ use super::exchange::{Coverage, Exchange, Suspicions};
 use super::exchanges::Exchanges;
 use super::framing::{self, Body};
 use super::work::{Asking, Pending};
-use super::{client, head};
+use super::{client, head, plain};
 use crate::capture::Time;
 use crate::reassembly::{Chunk, View};
 
@@ -97,11 +97,22 @@ impl Connection {
             None => bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count(),
         };
         let Some(bytes) = bytes.get(blank..).filter(|bytes| !bytes.is_empty()) else { return blank };
+        let begins = work.asking.is_none();
         let asking = work.asking.get_or_insert_with(|| Asking {
             exchange: out.fresh(view, at),
             end: head::EndOfHead::default(),
             plausible: false,
+            read: false,
         });
+        if begins
+            && let Some(used) = plain::request(bytes, out.limits.max_head_bytes, &mut asking.exchange.request)
+        {
+            asking.read = true;
+            if let Some(asking) = work.asking.take() {
+                self.end_request(view, at, asking, Coverage::Whole, out);
+            }
+            return blank + used;
+        }
         let end = asking.end.feed(bytes);
         let head = &mut asking.exchange.request.bytes;
         let upto = end.unwrap_or(bytes.len());
@@ -146,7 +157,7 @@ impl Connection {
         if asking.end.has_bare_line_feed() {
             exchange.suspicions.insert(Suspicions::BARE_CONTROL);
         }
-        if !head::read_request(&mut exchange.request, &mut exchange.suspicions) {
+        if !asking.read && !head::read_request(&mut exchange.request, &mut exchange.suspicions) {
             out.recycle(exchange);
             out.counters.not_http += 1;
             self.facts.gap |= self.facts.productive;

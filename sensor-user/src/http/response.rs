@@ -10,6 +10,7 @@ use super::exchange::{Coverage, ResponseHead};
 use super::exchanges::Exchanges;
 use super::framing::{self, Body, Kind};
 use super::head::{self, EndOfHead};
+use super::plain;
 use super::work::{Answering, Pending};
 use crate::capture::Time;
 use crate::reassembly::{Chunk, View};
@@ -124,11 +125,20 @@ impl Connection {
             None => bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count(),
         };
         let Some(bytes) = bytes.get(blank..).filter(|bytes| !bytes.is_empty()) else { return blank };
+        let begins = work.answering.is_none();
         let answering = work.answering.get_or_insert_with(|| Answering {
             head: out.fresh_answer(),
             end: EndOfHead::default(),
             at,
+            read: false,
         });
+        if begins && let Some(used) = plain::response(bytes, out.limits.max_head_bytes, &mut answering.head) {
+            answering.read = true;
+            if let Some(answering) = work.answering.take() {
+                self.answer(view, at, answering, true, out);
+            }
+            return blank + used;
+        }
         let end = answering.end.feed(bytes);
         let upto = end.unwrap_or(bytes.len());
         let head = &mut answering.head.bytes;
@@ -170,8 +180,8 @@ impl Connection {
         whole: bool,
         out: &mut Exchanges,
     ) -> bool {
-        let Answering { mut head, at: first_at, .. } = answering;
-        if !head::read_response(&mut head) {
+        let Answering { mut head, at: first_at, read, .. } = answering;
+        if !read && !head::read_response(&mut head) {
             out.recycle_answer(head);
             self.responses = Responses::Unknown;
             return false;

@@ -45,8 +45,16 @@ pub fn template_by(path: &[u8], out: &mut String, mut varies: impl FnMut(&str, &
         } else if varies(out.get(start..).unwrap_or_default(), segment, rest) {
             out.push_str(NAME);
         } else {
-            out.extend(segment.iter().map(|b| if b.is_ascii_graphic() { char::from(*b) } else { '?' }));
+            push_graphic(segment, out);
         }
+    }
+}
+
+/// Appends bytes as they are where they can be seen, else as `?`.
+fn push_graphic(bytes: &[u8], out: &mut String) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if bytes.iter().all(u8::is_ascii_graphic) => out.push_str(text),
+        _ => out.extend(bytes.iter().map(|b| if b.is_ascii_graphic() { char::from(*b) } else { '?' })),
     }
 }
 
@@ -59,7 +67,7 @@ pub fn operation(method: &[u8], path: &[u8], out: &mut String) {
 /// Appends `METHOD ` to `out`.
 pub fn push_method(method: &[u8], out: &mut String) {
     let method = method.get(..method.len().min(super::head::MAX_METHOD)).unwrap_or_default();
-    out.extend(method.iter().map(|b| if b.is_ascii_graphic() { char::from(*b) } else { '?' }));
+    push_graphic(method, out);
     out.push(' ');
 }
 
@@ -69,7 +77,7 @@ const MAX_WORD: usize = 64;
 /// A segment without its matrix parameters.
 #[must_use]
 pub fn named(segment: &[u8]) -> &[u8] {
-    memchr::memchr(b';', segment).and_then(|at| segment.get(..at)).unwrap_or(segment)
+    segment.iter().position(|b| *b == b';').and_then(|at| segment.get(..at)).unwrap_or(segment)
 }
 
 /// Whether a segment names an object rather than a kind of objects.

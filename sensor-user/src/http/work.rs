@@ -23,7 +23,7 @@ pub(super) const MAX_PENDING_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct Pending {
     /// The exchange so far; none if it was handed on unanswered, and only its turn in the queue is left.
-    pub(super) exchange: Option<Exchange>,
+    pub(super) exchange: Option<Box<Exchange>>,
     /// When the head's last byte was seen.
     pub(super) head_at: Time,
     /// What decides how the response is framed.
@@ -33,10 +33,12 @@ pub(super) struct Pending {
 /// A request head being read.
 #[derive(Debug)]
 pub(super) struct Asking {
-    pub(super) exchange: Exchange,
+    pub(super) exchange: Box<Exchange>,
     pub(super) end: EndOfHead,
     /// Whether the first line is known to be a request's.
     pub(super) plausible: bool,
+    /// Whether all of it was read already ([`super::plain`]).
+    pub(super) read: bool,
 }
 
 /// A response head being read.
@@ -46,6 +48,8 @@ pub(super) struct Answering {
     pub(super) end: EndOfHead,
     /// When its first byte was seen.
     pub(super) at: Time,
+    /// Whether all of it was read already ([`super::plain`]).
+    pub(super) read: bool,
 }
 
 /// The state of a busy connection.
@@ -64,14 +68,16 @@ pub(super) struct Work {
 impl Pending {
     /// Bytes kept for it.
     pub(super) fn weight(&self) -> usize {
-        size_of::<Self>() + self.exchange.as_ref().map_or(0, |exchange| exchange.request.bytes.len())
+        let exchange = self.exchange.as_ref();
+        size_of::<Self>() + exchange.map_or(0, |one| size_of::<Exchange>() + one.request.bytes.len())
     }
 }
 
 impl Work {
     /// Bytes kept.
     pub(super) fn weight(&self) -> usize {
-        let asking = self.asking.as_ref().map_or(0, |asking| asking.exchange.request.bytes.len());
+        let asking = self.asking.as_ref();
+        let asking = asking.map_or(0, |asking| size_of::<Exchange>() + asking.exchange.request.bytes.len());
         let answering = self.answering.as_ref().map_or(0, |answering| answering.head.bytes.len());
         let reading = self.reading.as_ref().map_or(0, |reading| reading.weight());
         let reply = self.reply.as_ref().map_or(0, |reply| reply.weight());

@@ -13,7 +13,7 @@
 //! foldhash promises nothing against people who choose the texts.
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::{digest, hmac, rand};
+use aws_lc_rs::{digest, hmac};
 use zeroize::Zeroizing;
 
 use crate::token::facts::Fingerprint;
@@ -65,9 +65,10 @@ pub fn sha256(text: &[u8]) -> [u8; 32] {
 #[error("the system gave no random bytes")]
 pub struct NoRandomness;
 
+/// Straight from the system: aws-lc would first spend 30 ms on measuring the jitter of the clock.
 fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandomness> {
     let mut bytes = Zeroizing::new([0; N]);
-    rand::fill(&mut *bytes).map_err(|_unspecified| NoRandomness)?;
+    getrandom::fill(&mut *bytes).map_err(|_error| NoRandomness)?;
     Ok(bytes)
 }
 

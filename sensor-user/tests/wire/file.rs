@@ -114,6 +114,6 @@ pub fn read(bytes: Vec<u8>) -> Read {
         }
     }
     flows.finish(source.now(), &mut exchanges);
-    out.exchanges.extend(std::iter::from_fn(|| exchanges.take()));
+    out.exchanges.extend(std::iter::from_fn(|| exchanges.take().map(|exchange| *exchange)));
     out
 }

@@ -123,7 +123,7 @@ impl Wire {
     }
 
     pub fn taken(&mut self) -> Vec<Exchange> {
-        std::iter::from_fn(|| self.exchanges.take()).collect()
+        std::iter::from_fn(|| self.exchanges.take().map(|exchange| *exchange)).collect()
     }
 
     /// What came out, a line an exchange: `GET /a 200`, status 0 for none.

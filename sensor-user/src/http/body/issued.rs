@@ -35,7 +35,7 @@ impl Members {
 
 /// An answer whose body is being read, with the exchange that it completes.
 pub(crate) struct Reply {
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     /// When the exchange was complete but for the body.
     at: Time,
     /// Never grows beyond the capacity that it begins with, so that no copy is left behind.
@@ -82,7 +82,7 @@ fn is_readable(head: &ResponseHead) -> bool {
 
 impl Reply {
     /// The exchange that was complete at `at` waits for so many bytes of a body.
-    pub(crate) fn new(exchange: Exchange, at: Time, room: usize) -> Self {
+    pub(crate) fn new(exchange: Box<Exchange>, at: Time, room: usize) -> Self {
         Self { exchange, at, buffer: Zeroizing::new(Vec::with_capacity(room)), cut: false }
     }
 
@@ -105,11 +105,15 @@ impl Reply {
     /// Bytes kept.
     pub(crate) fn weight(&self) -> usize {
         let answer = self.exchange.response.as_ref().map_or(0, |answer| answer.bytes.len());
-        size_of::<Self>() + self.buffer.capacity() + self.exchange.request.bytes.len() + answer
+        size_of::<Self>()
+            + size_of::<Exchange>()
+            + self.buffer.capacity()
+            + self.exchange.request.bytes.len()
+            + answer
     }
 
     /// The exchange with what the body says, when it was complete, and whether not all of the body was read.
-    pub(crate) fn end(mut self, bodies: &Bodies) -> (Exchange, Time, bool) {
+    pub(crate) fn end(mut self, bodies: &Bodies) -> (Box<Exchange>, Time, bool) {
         if let Some(members) = &bodies.issued
             && let Some(issued) = read(&self.buffer, members, &bodies.key)
         {
