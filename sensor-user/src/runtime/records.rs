@@ -1,11 +1,14 @@
 //! The records thread: exchanges become uses in the store and news for those who watch; alerts go from the spool into
 //! the store.
 //!
-//! The capture thread hands exchanges over by a bounded channel and never waits: what finds no room is counted and gone.
-//! Alerts are read from the spool at this thread's own pace, so a store that hangs loses none of them.
+//! The capture thread folds exchanges into uses itself and hands these over every few seconds; exchanges one by one go
+//! to this thread only while somebody watches. (When every exchange went, both threads counted the holders of each
+//! token, and its memory travelled between two cores with every request.) Both go by a bounded channel, and nobody
+//! waits: what finds no room is counted and gone. Alerts are read from the spool at this thread's own pace, so a store
+//! that hangs loses none of them.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -26,7 +29,7 @@ use crate::seen::{Seen, Watch};
 use crate::spool::{Cursor, LANES, Spool};
 use crate::store::keeper::{Keeper, Stats};
 use crate::store::parts::Bounds;
-use crate::store::uses::{Gathering, Service};
+use crate::store::uses::{Gathered, Gathering, Service};
 use crate::store::veil::Veil;
 use crate::telemetry::{Metric, catalogue as of};
 
@@ -36,6 +39,9 @@ const QUEUE: usize = 64;
 
 /// Exchanges on their way: at some 300 bytes each, 20 MiB.
 const MOST_UNDER_WAY: usize = 65_536;
+
+/// Sets of gathered uses on their way: ten seconds each, or 10 MiB.
+const MOST_SETS: usize = 2;
 
 /// How often time is told when nothing happens, in time of the data.
 const TELL_TIME: Duration = Duration::from_secs(1);
@@ -70,10 +76,14 @@ pub(super) struct Plan {
     pub(super) hosts: Hosts,
 }
 
-/// Exchanges and the time of the data.
+/// What is handed over, and the time of the data.
+#[derive(Default)]
 struct Batch {
     now: Time,
+    /// For those who watch.
     seen: Vec<Seen>,
+    /// For the store.
+    uses: Option<Gathered>,
 }
 
 /// The capture thread's end.
@@ -86,8 +96,8 @@ pub(super) struct Records {
     /// For those who watch exchanges.
     pub(super) watchers: broadcast::Sender<Arc<Followed>>,
     told: Time,
-    /// Whether uses are stored.
-    stores: bool,
+    /// Where uses are stored: what is gathered for it, and how names are kept.
+    store: Option<(Gathering, Veil)>,
     /// Exchanges that found no room on their way.
     shed: u64,
 }
@@ -96,8 +106,12 @@ pub(super) struct Records {
 #[derive(Default)]
 struct Shared {
     stats: Mutex<Stats>,
-    blurred: AtomicU64,
-    gathered: AtomicUsize,
+    /// Whether strangers have had their share of what is stored.
+    crowded: AtomicBool,
+    /// Whether uses can be stored.
+    open: AtomicBool,
+    /// Sets of uses on their way.
+    sets: AtomicUsize,
     /// Events in the spool that are not stored yet.
     waiting: AtomicU64,
 }
@@ -108,12 +122,13 @@ impl Records {
         let (queue, batches) = sync_channel(QUEUE);
         let (back, spare) = sync_channel(QUEUE);
         let (watchers, _) = broadcast::channel(crate::control::EXCHANGES);
-        let (under_way, shared) = (Arc::<AtomicUsize>::default(), Arc::<Shared>::default());
-        let stores = plan.dir.is_some();
+        let under_way = Arc::<AtomicUsize>::default();
+        // While the store is being opened, what it will get is gathered already.
+        let shared = Arc::new(Shared { open: AtomicBool::new(plan.dir.is_some()), ..Shared::default() });
+        let store = plan.dir.is_some().then(|| (Gathering::default(), plan.veil.clone()));
         let clerk = Clerk {
             keeper: None,
             again: None,
-            gathering: Gathering::default(),
             head: plan.spool.head(),
             cursor: Cursor::default(),
             places: HashMap::new(),
@@ -126,14 +141,18 @@ impl Records {
         let thread =
             std::thread::Builder::new().name("records".into()).spawn(move || clerk.run(&batches, &back));
         let thread = thread.map_err(|cause| RuntimeError::Start { what: "the records thread", cause })?;
-        Ok(Self { queue, spare, thread, under_way, shared, watchers, told: Time::default(), stores, shed: 0 })
+        Ok(Self { queue, spare, thread, under_way, shared, watchers, told: Time::default(), store, shed: 0 })
     }
 
     /// Hands exchanges over, and says what is wanted of the next ones. Never waits.
     pub(super) fn hand_over(&mut self, exchanges: &mut Vec<Seen>, pipeline: &mut Pipeline) {
         let watched = self.watchers.receiver_count() > 0;
-        pipeline.watch(Watch { exchanges: self.stores || watched, words: watched });
+        pipeline.watch(Watch { exchanges: self.store.is_some() || watched, words: watched });
         let now = pipeline.now();
+        self.gather(exchanges, now);
+        if !watched {
+            exchanges.clear();
+        }
         if exchanges.is_empty() && now.since(self.told) < TELL_TIME {
             return;
         }
@@ -144,7 +163,7 @@ impl Records {
             return;
         }
         let empty = self.spare.try_recv().unwrap_or_default();
-        let batch = Batch { now, seen: std::mem::replace(exchanges, empty) };
+        let batch = Batch { now, seen: std::mem::replace(exchanges, empty), uses: None };
         self.under_way.fetch_add(many, Ordering::Relaxed);
         match self.queue.try_send(batch) {
             Ok(()) => self.told = now,
@@ -157,8 +176,34 @@ impl Records {
         }
     }
 
+    /// Folds exchanges into uses, and hands these over when it is time.
+    fn gather(&mut self, exchanges: &[Seen], now: Time) {
+        let Some((gathering, veil)) = &mut self.store else { return };
+        if !self.shared.open.load(Ordering::Relaxed) {
+            return;
+        }
+        gathering.crowded = self.shared.crowded.load(Ordering::Relaxed);
+        let mut due = gathering.is_due(now);
+        for seen in exchanges {
+            gathering.add(seen, veil);
+            due |= gathering.is_full();
+            if due {
+                due = false;
+                self.shed += send(gathering, seen.at, &self.queue, &self.shared);
+            }
+        }
+        if due {
+            self.shed += send(gathering, now, &self.queue, &self.shared);
+        }
+    }
+
     /// Stores everything, but takes no longer than `patience`: what is in the spool then is stored after the start.
-    pub(super) fn stop(self, patience: Duration) {
+    pub(super) fn stop(mut self, patience: Duration) {
+        if let Some((gathering, _)) = &mut self.store {
+            // The last set goes, however many are before it.
+            self.shared.sets.store(0, Ordering::Relaxed);
+            let _ = send(gathering, self.told, &self.queue, &self.shared);
+        }
         drop(self.queue);
         let until = Instant::now() + patience;
         while !self.thread.is_finished() && Instant::now() < until {
@@ -180,11 +225,32 @@ impl Records {
         let shed = [("busy", self.shed), ("disk_full", stats.full), ("failed", stats.failed)];
         all.extend(of::RECORDS_SHED.counts(shed.into_iter()));
         all.push(of::RECORDS_STORED.count(stats.stored));
-        all.push(of::RECORDS_BLURRED.count(load(&self.shared.blurred)));
-        all.push(of::RECORDS_GATHERED.level(self.shared.gathered.load(Ordering::Relaxed) as u64));
+        let gathering = self.store.as_ref().map(|(gathering, _)| gathering);
+        all.push(of::RECORDS_BLURRED.count(gathering.map_or(0, |gathering| gathering.blurred)));
+        all.push(of::RECORDS_GATHERED.level(gathering.map_or(0, |gathering| gathering.len() as u64)));
         all.push(of::STORE_LAG.level(load(&self.shared.waiting)));
         let cut = [("uses_part", stats.parts_cut), ("event", stats.events_cut), ("file", stats.refused)];
         all.extend(of::STORE_GIVEN_UP.counts(cut.into_iter()));
+    }
+}
+
+/// Hands over what was gathered. How many exchanges found no room: while the store is behind, more is gathered first.
+fn send(gathering: &mut Gathering, now: Time, queue: &SyncSender<Batch>, shared: &Shared) -> u64 {
+    let behind = shared.sets.load(Ordering::Relaxed) >= MOST_SETS;
+    if behind && !gathering.is_full() {
+        return 0;
+    }
+    let Some(uses) = gathering.take() else { return 0 };
+    if behind {
+        return uses.exchanges();
+    }
+    shared.sets.fetch_add(1, Ordering::Relaxed);
+    match queue.try_send(Batch { now, uses: Some(uses), ..Batch::default() }) {
+        Ok(()) => 0,
+        Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) => {
+            shared.sets.fetch_sub(1, Ordering::Relaxed);
+            batch.uses.map_or(0, |uses| uses.exchanges())
+        }
     }
 }
 
@@ -194,7 +260,6 @@ struct Clerk {
     keeper: Option<Keeper>,
     /// When to try again to open the store.
     again: Option<Time>,
-    gathering: Gathering,
     head: watch::Receiver<u64>,
     cursor: Cursor,
     /// What runs behind servers, as it was looked up of late.
@@ -213,8 +278,14 @@ impl Clerk {
             match batches.recv_timeout(LOOK) {
                 Ok(mut batch) => {
                     now = now.max(batch.now);
-                    self.take(&batch.seen, now);
+                    self.show(&batch.seen);
                     self.under_way.fetch_sub(batch.seen.len(), Ordering::Relaxed);
+                    if let Some(uses) = batch.uses.take() {
+                        self.store(&uses, now);
+                        // After a stop begins, nobody counts any more.
+                        let one_less = |sets: usize| sets.checked_sub(1);
+                        let _ = self.shared.sets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+                    }
                     batch.seen.clear();
                     // Whoever lends buffers may be gone.
                     let _ = back.try_send(batch.seen);
@@ -225,7 +296,6 @@ impl Clerk {
             self.take_events();
             self.tend(now);
         }
-        self.store(now);
         self.take_events();
         if let Some(keeper) = self.keeper.take() {
             keeper.close();
@@ -256,29 +326,21 @@ impl Clerk {
         }
     }
 
-    fn take(&mut self, exchanges: &[Seen], now: Time) {
-        if self.watchers.receiver_count() > 0 {
-            for seen in exchanges {
-                let place = self.place(seen);
-                let shown = exchanged(seen, Some(place), &self.plan.privacy);
-                // Whoever watched may be gone by now.
-                let _ = self.watchers.send(Arc::new(Followed::new(shown)));
-            }
-        }
-        if self.keeper.is_none() {
+    /// Shows exchanges to those who watch.
+    fn show(&mut self, exchanges: &[Seen]) {
+        if self.watchers.receiver_count() == 0 {
             return;
         }
         for seen in exchanges {
-            self.gathering.add(seen, &self.plan.veil);
-            if self.gathering.is_due(seen.at) {
-                self.store(now);
-            }
+            let place = self.place(seen);
+            let shown = exchanged(seen, Some(place), &self.plan.privacy);
+            // Whoever watched may be gone by now.
+            let _ = self.watchers.send(Arc::new(Followed::new(shown)));
         }
     }
 
     /// Stores what was gathered.
-    fn store(&mut self, now: Time) {
-        let Some(gathered) = self.gathering.take() else { return };
+    fn store(&mut self, gathered: &Gathered, now: Time) {
         let mut services = Vec::with_capacity(gathered.services.len());
         for (service, origin) in &gathered.services {
             let place = self.look_up(*service, *origin, now);
@@ -286,8 +348,8 @@ impl Clerk {
             services.push(if is_named { place.name.clone() } else { service.address.to_string() });
         }
         let Some(keeper) = &mut self.keeper else { return };
-        keeper.keep_uses(&gathered, &services, &self.plan.veil, now);
-        self.gathering.crowded = keeper.is_crowded();
+        keeper.keep_uses(gathered, &services, &self.plan.veil, now);
+        self.shared.crowded.store(keeper.is_crowded(), Ordering::Relaxed);
     }
 
     /// Stores the events that the spool has and the store has not.
@@ -310,9 +372,6 @@ impl Clerk {
     }
 
     fn tend(&mut self, now: Time) {
-        if self.gathering.is_due(now) {
-            self.store(now);
-        }
         if self.keeper.is_none() && self.again.is_some_and(|again| now >= again) {
             self.open(now);
         }
@@ -320,8 +379,7 @@ impl Clerk {
             keeper.tend(now);
             *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = keeper.stats();
         }
-        self.shared.blurred.store(self.gathering.blurred, Ordering::Relaxed);
-        self.shared.gathered.store(self.gathering.len(), Ordering::Relaxed);
+        self.shared.open.store(self.keeper.is_some(), Ordering::Relaxed);
     }
 
     fn place(&mut self, seen: &Seen) -> Arc<Place> {

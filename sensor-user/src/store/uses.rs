@@ -75,6 +75,9 @@ pub struct Gathering {
     open: Gathered,
     route_ids: Map<Arc<str>, u32>,
     service_ids: Map<Service, u32>,
+    /// What was looked up last: most often it is asked for again.
+    last_route: Option<(Arc<str>, u32)>,
+    last_service: Option<(Service, u32)>,
     since: Option<Time>,
     strangers: usize,
     /// Whether strangers have had their share of what is stored.
@@ -145,30 +148,46 @@ impl Gathering {
     }
 
     fn route(&mut self, name: &Arc<str>) -> u32 {
-        if let Some(known) = self.route_ids.get(name) {
-            return *known;
+        if let Some((last, id)) = &self.last_route
+            && Arc::ptr_eq(last, name)
+        {
+            return *id;
         }
-        let id = u32::try_from(self.open.routes.len()).unwrap_or(u32::MAX);
-        self.open.routes.push(Arc::clone(name));
-        self.route_ids.insert(Arc::clone(name), id);
+        let next = u32::try_from(self.open.routes.len()).unwrap_or(u32::MAX);
+        let id = *self.route_ids.entry(Arc::clone(name)).or_insert_with(|| {
+            self.open.routes.push(Arc::clone(name));
+            next
+        });
+        self.last_route = Some((Arc::clone(name), id));
         id
     }
 
     fn service(&mut self, seen: &Seen) -> u32 {
         let service = Service { address: seen.endpoints.server, cgroup: seen.origin.cgroup };
-        if let Some(known) = self.service_ids.get(&service) {
-            return *known;
+        if let Some((last, id)) = self.last_service
+            && last == service
+        {
+            return id;
         }
-        let id = u32::try_from(self.open.services.len()).unwrap_or(u32::MAX);
-        self.open.services.push((service, seen.origin));
-        self.service_ids.insert(service, id);
+        let next = u32::try_from(self.open.services.len()).unwrap_or(u32::MAX);
+        let id = *self.service_ids.entry(service).or_insert_with(|| {
+            self.open.services.push((service, seen.origin));
+            next
+        });
+        self.last_service = Some((service, id));
         id
     }
 
     /// Whether it is time to store what was gathered.
     #[must_use]
     pub fn is_due(&self, now: Time) -> bool {
-        self.open.uses.len() >= MOST_OPEN || self.since.is_some_and(|since| now.since(since) >= GATHER)
+        self.is_full() || self.since.is_some_and(|since| now.since(since) >= GATHER)
+    }
+
+    /// Whether no more is to be gathered before it is stored.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.open.uses.len() >= MOST_OPEN
     }
 
     /// Takes what was gathered; none if there is nothing.
@@ -176,6 +195,7 @@ impl Gathering {
         self.since.take()?;
         self.route_ids.clear();
         self.service_ids.clear();
+        (self.last_route, self.last_service) = (None, None);
         self.strangers = 0;
         Some(std::mem::take(&mut self.open))
     }

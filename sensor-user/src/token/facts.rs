@@ -266,12 +266,47 @@ pub struct Policy {
 }
 
 /// Everything that is known of one distinct token. Strings are bounded to [`MAX_TEXT`] bytes each when read.
+///
+/// Laid out as it is written: what is asked of a token at every use comes first and lies in three lines of the
+/// processor's cache; what only findings tell comes after.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Token {
     /// Its name.
     pub fingerprint: Fingerprint,
+    /// Where those who keep a history of it found it last.
+    pub seat: Seat,
+    /// Reasons to refuse it that need no key.
+    pub flaws: Flaws,
+    /// When it was last asked about: data time, seconds since the epoch; 0 if never.
+    pub asked_s: u32,
+    /// What its signature is worth.
+    pub signature: Signature,
     /// What it looks like.
     pub form: Form,
+    /// How it stands with those who can revoke it.
+    pub standing: Standing,
+    /// Whether it was good at some time, as those say.
+    pub was_good: bool,
+    /// What it is for, where it says so.
+    pub purpose: Option<Purpose>,
+    /// How it fits the configured issuers.
+    pub policy: Option<Policy>,
+    /// `exp`, seconds since the epoch.
+    pub expires: Option<i64>,
+    /// `nbf`, seconds since the epoch.
+    pub not_before: Option<i64>,
+    /// `iat`, seconds since the epoch.
+    pub issued: Option<i64>,
+    /// `sub`, or `client_id`/`azp` if there is none.
+    pub subject: Option<Box<str>>,
+    /// The key that it is bound to.
+    pub bound: Option<Box<KeyBound>>,
+    /// The login that it goes back to, by a hash of `iss` and `sid` (OpenID Connect Front-Channel Logout section 3); 0 if
+    /// it does not say. The issuer's word, no secret.
+    pub session: u64,
+    /// What was proven against it.
+    pub proof: Option<Proof>,
     /// Bytes of its text.
     pub length: u32,
     /// `alg` as it was sent, bounded and printable.
@@ -284,8 +319,6 @@ pub struct Token {
     pub key_url: Option<Box<str>>,
     /// `iss`.
     pub issuer: Option<Arc<str>>,
-    /// `sub`, or `client_id`/`azp` if there is none.
-    pub subject: Option<Box<str>>,
     /// `aud`, at most eight.
     pub audiences: SmallVec<[Arc<str>; 1]>,
     /// `jti`.
@@ -293,47 +326,18 @@ pub struct Token {
     /// Roles and scopes that it grants, upper case, sorted, each once, at most 32: `roles`, `role`,
     /// `realm_access.roles`, `scope`, `scp`, `groups`, in this order where there are more.
     pub roles: Arc<[Box<str>]>,
-    /// The login that it goes back to, by a hash of `iss` and `sid` (OpenID Connect Front-Channel Logout section 3); 0 if
-    /// it does not say. The issuer's word, no secret.
-    pub session: u64,
-    /// What it is for, where it says so.
-    pub purpose: Option<Purpose>,
-    /// The key that it is bound to.
-    pub bound: Option<Box<KeyBound>>,
     /// What makes it guessable, if it is opaque.
     pub opaque: Option<Box<OpaqueFacts>>,
     /// Where its issuer publishes its status.
     pub status: Option<Box<StatusRef>>,
-    /// How it stands with those who can revoke it.
-    pub standing: Standing,
-    /// Whether it was good at some time, as those say.
-    pub was_good: bool,
-    /// When it was last asked about: data time, seconds since the epoch; 0 if never.
-    pub asked_s: u32,
-    /// `exp`, seconds since the epoch.
-    pub expires: Option<i64>,
-    /// `nbf`, seconds since the epoch.
-    pub not_before: Option<i64>,
-    /// `iat`, seconds since the epoch.
-    pub issued: Option<i64>,
-    /// Reasons to refuse it that need no key.
-    pub flaws: Flaws,
     /// Where a strict and a lax reading part, in words that quote nothing secret.
     pub flaw_detail: Option<&'static str>,
-    /// What its signature is worth.
-    pub signature: Signature,
-    /// How it fits the configured issuers.
-    pub policy: Option<Policy>,
-    /// What was proven against it.
-    pub proof: Option<Proof>,
     /// Of a `kid` that no key has: how often the issuer's keys had been looked at when it was first asked for.
     pub key_asked: Option<u32>,
     /// Keyed hash of the signing input (header and payload), for `claims-tampered`.
     pub input_hash: u64,
     /// Keyed hash of the signature, for `claims-tampered`; 0 if there is none.
     pub signature_hash: u64,
-    /// Where those who keep a history of it found it last.
-    pub seat: Seat,
 }
 
 /// A place to look first: a guess, which whoever looks there checks.
