@@ -10,7 +10,7 @@ use crate::capture::ebpf::EbpfSource;
 use crate::detect::user::UserRules;
 use crate::detect::user::model::Figures as RuleFigures;
 use crate::pipeline::Pipeline;
-use crate::telemetry::{Metric, Totals, catalogue as of, process};
+use crate::telemetry::{Metric, Totals, catalogue as of};
 use crate::token::keys::KeyRing;
 use crate::token::settings::Issuer;
 
@@ -192,11 +192,10 @@ pub(super) fn kernel(all: &mut Vec<Metric>, source: &EbpfSource, ring_bytes: u32
     }
 }
 
-/// What the process is, and what it and its history weigh.
+/// What the process is, and what its history weighs.
 pub(super) fn weight(all: &mut Vec<Metric>, history: &History) {
     all.push(of::STANDBY.level(0));
     all.push(of::BUILD_INFO.level(1).with(&[env!("CARGO_PKG_VERSION").into()]));
-    all.extend(process::metrics());
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     all.push(of::CLOCK_SECONDS.number(now.as_secs_f64()));
     let sizes =

@@ -24,7 +24,7 @@ use crate::detect::user::UserRules;
 use crate::enrich::cluster::{Cluster, follow};
 use crate::store::marks as store;
 use crate::telemetry::server::{self, Status};
-use crate::telemetry::{Metric, metrics};
+use crate::telemetry::{Metric, metrics, process};
 use crate::token::ask::Asker;
 use crate::token::fetch::{self, Fetcher};
 use crate::token::inquiry::{Answer, Inquiry};
@@ -71,6 +71,15 @@ struct Page {
     at: Instant,
 }
 
+impl Page {
+    /// The page with what the process costs, which is looked up for those who read it only.
+    fn whole(&self) -> Vec<Metric> {
+        let mut all = self.metrics.clone();
+        all.extend(process::metrics());
+        all
+    }
+}
+
 impl Board {
     /// Shows new figures.
     pub fn show(&self, metrics: Vec<Metric>) {
@@ -85,7 +94,7 @@ impl Board {
 
 impl Status for Board {
     fn metrics(&self) -> String {
-        self.read(|page| page.map(|page| metrics::render(&page.metrics)).unwrap_or_default())
+        self.read(|page| page.map(|page| metrics::render(&page.whole())).unwrap_or_default())
     }
 
     fn is_ready(&self) -> bool {
@@ -99,7 +108,7 @@ impl Status for Board {
 
 impl Overview for Board {
     fn figures(&self) -> Vec<Metric> {
-        self.read(|page| page.map(|page| page.metrics.clone()).unwrap_or_default())
+        self.read(|page| page.map(Page::whole).unwrap_or_default())
     }
 
     fn is_ready(&self) -> bool {
