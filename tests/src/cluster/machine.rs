@@ -43,6 +43,8 @@ impl Machine {
         let mut machine = Self::boot(include_str!("node.sh"), dir, programs, Some(cgroup))?;
         let (here, there) = (machine.child.id(), control.child.id());
         let inside = |pid: u32, words: &str| run(&mut within(pid, "ip")?, words);
+        // The wire of a node that was here before: the kernel takes it away in the background.
+        let _ = inside(there, "link del eth0");
         inside(here, &format!("link add eth0 type veth peer name eth0 netns {there}"))?;
         for (pid, address, gateway) in [(here, crate::node::NODE, OUTSIDE), (there, OUTSIDE, crate::node::NODE)] {
             inside(pid, &format!("addr add {address}/24 dev eth0"))?;
