@@ -458,8 +458,8 @@ fn it_watches_what_it_is_told_to(site: &mut Site) -> Result<()> {
     }
     // And is watched again once it is no longer left out.
     site.helm("upgrade", json!({}))?;
-    site.attack("quiet", "orders", "quiet-orders")?;
-    let alert = site.await_told("quiet-orders")?;
+    site.attack("quiet", "orders", "wilma")?;
+    let alert = site.await_told("wilma")?;
     ensure!(alert.workload().starts_with("quiet/orders-"), "{}", alert.workload());
     Ok(())
 }

@@ -16,6 +16,13 @@ pub const APP: &str = "docker.io/lab/app:1";
 /// What `deploy/kubernetes/remove-state.yaml` uses.
 pub const BUSYBOX: &str = "docker.io/library/busybox:1.37";
 
+/// `flock`, and what it is linked to.
+const FLOCK: [(&str, &str); 3] = [
+    ("/usr/bin/flock", "bin/flock"),
+    ("/lib64/ld-linux-x86-64.so.2", "lib64/ld-linux-x86-64.so.2"),
+    ("/lib/x86_64-linux-gnu/libc.so.6", "lib/x86_64-linux-gnu/libc.so.6"),
+];
+
 /// Makes the three of them below a directory and returns their archives.
 ///
 /// # Errors
@@ -25,8 +32,14 @@ pub(super) fn make(dir: &Path) -> Result<Vec<std::path::PathBuf>> {
     fs::create_dir_all(busybox.join("bin"))?;
     fs::create_dir_all(busybox.join("host"))?;
     fs::copy("/bin/busybox", busybox.join("bin/busybox")).context("/bin/busybox")?;
-    for name in ["sh", "rm", "flock", "sleep", "true"] {
+    for name in ["sh", "rm", "sleep", "true"] {
         symlink("busybox", busybox.join("bin").join(name))?;
+    }
+    // Debian's busybox has no flock, others have.
+    for (from, to) in FLOCK {
+        let to = busybox.join(to);
+        fs::create_dir_all(to.parent().context("a directory")?)?;
+        fs::copy(from, to).context(from)?;
     }
     let app = dir.join("app");
     crate::node::skeleton(&app)?;
