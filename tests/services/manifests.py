@@ -65,8 +65,9 @@ def install(chart, values, kubeconfig, namespace):
 
 
 def upgrade(chart, values, kubeconfig, namespace):
+    # Without that, Helm takes no values for the same values as before.
     with helm.Config(kubeconfig_path=kubeconfig, namespace=namespace) as cluster:
-        return {"release": cluster.upgrade(loaded(chart), NAME, values, namespace=namespace)}
+        return {"release": cluster.upgrade(loaded(chart), NAME, values, namespace=namespace, reset_values=True)}
 
 
 def test(kubeconfig, namespace):
