@@ -1,5 +1,5 @@
 //! The chart on a real cluster: installed with its default values by Helm, probed by a kubelet, told of pods by an API
-//! server; then everything that befalls a DaemonSet, in one life.
+//! server; then everything that happens to a `DaemonSet`, in one life.
 //!
 //! It needs what `cargo xtask cluster` builds, and takes some minutes.
 
@@ -117,7 +117,8 @@ impl Site {
 
     fn described(&self) -> String {
         let of = |words: &[&str]| self.cluster.kubectl(words).unwrap_or_else(|error| format!("{error:#}"));
-        of(&["-n", HOME, "describe", "pods"]) + &of(&["-n", HOME, "logs", "--tail=20", "daemonset/tokenscope"])
+        of(&["-n", HOME, "describe", "pods"])
+            + &of(&["-n", HOME, "logs", "--tail=20", "daemonset/tokenscope"])
     }
 
     /// The one sensor's pod and its name; an error while there are two, or one that ends.
@@ -186,7 +187,16 @@ impl Site {
         let (visitor, _) = self.pod(SHOP, "visitor")?;
         let url = format!("http://{address}:{PORT}/orders/7");
         let said = self.cluster.kubectl(&[
-            "-n", SHOP, "exec", &visitor, "--", "/usr/bin/python3", "-c", ASK, &url, &token,
+            "-n",
+            SHOP,
+            "exec",
+            &visitor,
+            "--",
+            "/usr/bin/python3",
+            "-c",
+            ASK,
+            &url,
+            &token,
         ])?;
         ensure!(said.trim() == "401", "{url} answered {said}");
         Ok(())
@@ -218,12 +228,13 @@ impl Site {
     }
 
     fn await_told(&self, who: &str) -> Result<Alert> {
-        self.cluster.until(&format!("an alert about {who}"), || {
-            let told = self.told(who)?;
-            let known = told.iter().rfind(|alert| identity(alert) == "known");
-            known.cloned().with_context(|| format!("{told:#?}"))
-        })
-        .with_context(|| self.summary().unwrap_or_default())
+        self.cluster
+            .until(&format!("an alert about {who}"), || {
+                let told = self.told(who)?;
+                let known = told.iter().rfind(|alert| identity(alert) == "known");
+                known.cloned().with_context(|| format!("{told:#?}"))
+            })
+            .with_context(|| self.summary().unwrap_or_default())
     }
 
     /// A line for each event, for messages.
@@ -252,7 +263,8 @@ impl Site {
         let read = format!(
             "import urllib.request; print(urllib.request.urlopen('http://{address}:9464/metrics').read().decode())"
         );
-        let page = self.cluster.kubectl(&["-n", SHOP, "exec", &visitor, "--", "/usr/bin/python3", "-c", &read])?;
+        let page =
+            self.cluster.kubectl(&["-n", SHOP, "exec", &visitor, "--", "/usr/bin/python3", "-c", &read])?;
         let mut lines = page.lines();
         let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).context("no figure")?;
         Ok(value.trim().parse()?)
@@ -295,21 +307,14 @@ fn the_daemonset_lives_on_a_real_cluster() -> Result<()> {
     site.open_shop(SHOP, "orders", &json!({}))?;
     site.cluster.apply(&[Site::deployment(SHOP, "visitor", &json!({}), &["/usr/bin/sleep", "infinity"])])?;
 
-    let from: u32 = std::env::var("FROM").unwrap_or_default().parse().unwrap_or(0);
     it_becomes_ready_with_the_default_values(&mut site)?;
-    if from < 1 {
     an_alert_names_who_was_asked(&site)?;
     its_account_may_read_pods_and_nothing_else(&site)?;
     a_deleted_sensor_comes_back_and_goes_on(&mut site)?;
     an_upgrade_tells_nothing_twice(&mut site)?;
     a_change_of_the_configuration_reaches_it(&mut site)?;
-    }
-    if from < 2 {
     it_watches_what_it_is_told_to(&mut site)?;
-    }
-    if std::env::var_os("PROC").is_some() {
     it_names_processes_where_it_may(&mut site)?;
-    }
     the_node_loses_its_power(&mut site)?;
     nothing_is_left(&mut site)
 }
@@ -319,7 +324,8 @@ fn it_becomes_ready_with_the_default_values(site: &mut Site) -> Result<()> {
     let (name, pod) = site.sensor()?;
     ensure!(pod["status"]["containerStatuses"][0]["restartCount"] == 0, "{}", pod["status"]);
     let events = site.cluster.get(&["-n", HOME, "events"])?;
-    let failed = events["items"].as_array().context("events")?.iter().find(|event| event["reason"] == "Failed");
+    let failed =
+        events["items"].as_array().context("events")?.iter().find(|event| event["reason"] == "Failed");
     ensure!(failed.is_none(), "{failed:?}");
     site.cluster.until("its first word", || {
         let text = site.text(&name)?;
@@ -357,7 +363,8 @@ fn an_alert_names_who_was_asked(site: &Site) -> Result<()> {
 
 fn its_account_may_read_pods_and_nothing_else(site: &Site) -> Result<()> {
     let may = |words: &[&str]| {
-        let all: Vec<&str> = ["auth", "can-i", "--as", ACCOUNT].into_iter().chain(words.iter().copied()).collect();
+        let all: Vec<&str> =
+            ["auth", "can-i", "--as", ACCOUNT].into_iter().chain(words.iter().copied()).collect();
         // It fails where the answer is no.
         site.cluster.kubectl(&all).is_ok_and(|answer| answer.trim() == "yes")
     };
@@ -365,9 +372,18 @@ fn its_account_may_read_pods_and_nothing_else(site: &Site) -> Result<()> {
         ensure!(may(&[verb, "pods", "--all-namespaces"]), "{verb}");
     }
     for words in [
-        "create pods", "delete pods", "create pods --subresource=exec", "get pods --subresource=log", "get secrets",
-        "get configmaps", "get nodes", "get nodes --subresource=proxy", "list namespaces", "impersonate users",
-        "create serviceaccounts --subresource=token", "* *",
+        "create pods",
+        "delete pods",
+        "create pods --subresource=exec",
+        "get pods --subresource=log",
+        "get secrets",
+        "get configmaps",
+        "get nodes",
+        "get nodes --subresource=proxy",
+        "list namespaces",
+        "impersonate users",
+        "create serviceaccounts --subresource=token",
+        "* *",
     ] {
         let words: Vec<&str> = words.split(' ').chain(["-n", HOME]).collect();
         ensure!(!may(&words), "it may {words:?}");
@@ -416,7 +432,8 @@ fn a_change_of_the_configuration_reaches_it(site: &mut Site) -> Result<()> {
     site.helm("upgrade", values)?;
     site.cluster.until("the new configuration", || {
         let text = site.text(&before)?;
-        let taken_over = ["configuration reloaded", "1 user rules from"].iter().all(|word| text.contains(word));
+        let taken_over =
+            ["configuration reloaded", "1 user rules from"].iter().all(|word| text.contains(word));
         ensure!(taken_over, "{text}");
         Ok(())
     })?;
@@ -425,7 +442,10 @@ fn a_change_of_the_configuration_reaches_it(site: &mut Site) -> Result<()> {
     let rules: Vec<String> = site.events()?.iter().map(|alert| alert.rule().to_owned()).collect();
     ensure!(rules.iter().any(|rule| rule == "any-order"), "{rules:?}");
     let (after, pod) = site.sensor()?;
-    ensure!(after == before && pod["status"]["containerStatuses"][0]["restartCount"] == 0, "it was restarted");
+    ensure!(
+        after == before && pod["status"]["containerStatuses"][0]["restartCount"] == 0,
+        "it was restarted"
+    );
     Ok(())
 }
 
@@ -499,7 +519,8 @@ fn nothing_is_left(site: &mut Site) -> Result<()> {
     let held = Held::by(site.cluster.pid_of("tokenscope")?)?;
     ensure!(site.cluster.on_node(STATE).join("lock").exists(), "no state");
     site.cluster.helm(HOME, json!({"do": "uninstall"}))?;
-    let kinds = "daemonsets,pods,configmaps,secrets,serviceaccounts,clusterroles,clusterrolebindings,priorityclasses";
+    let kinds =
+        "daemonsets,pods,configmaps,secrets,serviceaccounts,clusterroles,clusterrolebindings,priorityclasses";
     site.cluster.until("an end of every object", || {
         let selector = "app.kubernetes.io/instance=tokenscope";
         let left = site.cluster.kubectl(&["get", kinds, "--all-namespaces", "-o", "name", "-l", selector])?;

@@ -57,7 +57,7 @@ enum Verb {
     Docs,
     /// Boot the sensor on kernels from 5.10 on, and on this host's: capture tests, doctor, capabilities
     Vm(vm::Arguments),
-    /// Install the chart on a real cluster of one node, and run everything that befalls a DaemonSet; builds Kubernetes first
+    /// Install the chart on a real cluster of one node, which is built first, and run whatever happens to it there
     Cluster(cluster::Arguments),
     /// Play labelled traffic to the sensor: recall, precision, false alarms and delay of every rule; fails below the goals
     Quality(quality::Arguments),

@@ -59,10 +59,10 @@ fn archive(stem: &Path, root: &Path, name: &str, config: &Value) -> Result<std::
     tar(&parts.join("layer.tar"), root, &["."])?;
     let layer = fs::read(parts.join("layer.tar"))?;
     let hash = digest::digest(&digest::SHA256, &layer);
-    let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: Vec<String> = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     let about = json!({
         "architecture": "amd64", "os": "linux", "config": config,
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{hex}")]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", hex.concat())]},
     });
     fs::write(parts.join("config.json"), about.to_string())?;
     let manifest = json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);

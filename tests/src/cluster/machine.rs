@@ -46,7 +46,9 @@ impl Machine {
         // The wire of a node that was here before: the kernel takes it away in the background.
         let _ = inside(there, "link del eth0");
         inside(here, &format!("link add eth0 type veth peer name eth0 netns {there}"))?;
-        for (pid, address, gateway) in [(here, crate::node::NODE, OUTSIDE), (there, OUTSIDE, crate::node::NODE)] {
+        for (pid, address, gateway) in
+            [(here, crate::node::NODE, OUTSIDE), (there, OUTSIDE, crate::node::NODE)]
+        {
             inside(pid, &format!("addr add {address}/24 dev eth0"))?;
             inside(pid, "link set eth0 up")?;
             inside(pid, &format!("route add default via {gateway}"))?;
@@ -59,7 +61,17 @@ impl Machine {
     fn boot(script: &str, dir: &Path, programs: &Path, cgroup: Option<String>) -> Result<Self> {
         let log = fs::File::create(dir.join("log/machine.log"))?;
         let child = Command::new("unshare")
-            .args(["--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "bash", "-c", script])
+            .args([
+                "--net",
+                "--mount",
+                "--pid",
+                "--fork",
+                "--mount-proc",
+                "--kill-child",
+                "bash",
+                "-c",
+                script,
+            ])
             .env("DIR", dir)
             .env("PROGRAMS", programs)
             .env("CGROUP", format!("/{}", cgroup.as_deref().unwrap_or_default()))
