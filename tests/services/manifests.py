@@ -4,6 +4,9 @@
   {"do": "render", "chart": PATH, "values": {...}, "kubernetes": "1.33.0"}  -> {"objects": [...], "notes": "..."}
   {"do": "read", "text": "YAML"}                                            -> {"objects": [...]}
   {"do": "write", "object": {...}}                                          -> {"text": "YAML"}
+  {"do": "install" | "upgrade", "chart": PATH, "values": {...}, "kubeconfig": PATH, "namespace": N} -> {"release": {...}}
+  {"do": "test", "kubeconfig": PATH, "namespace": N}                        -> {"release": {...}, "logs": "..."}
+  {"do": "uninstall", "kubeconfig": PATH, "namespace": N}                   -> {"release": {...}}
   {"do": "check", "objects": [...], "kubernetes": "1.33"}                   -> {"errors": [...], "unknown": [...]}
 
 An answer with "error" says why there is no other.
@@ -55,6 +58,28 @@ def read(text):
     return {"objects": documents(text)}
 
 
+def install(chart, values, kubeconfig, namespace):
+    with helm.Config(kubeconfig_path=kubeconfig, namespace=namespace) as cluster:
+        release = cluster.install(loaded(chart), NAME, values, namespace=namespace, create_namespace=True)
+    return {"release": release}
+
+
+def upgrade(chart, values, kubeconfig, namespace):
+    # Without that, Helm takes no values for the same values as before.
+    with helm.Config(kubeconfig_path=kubeconfig, namespace=namespace) as cluster:
+        return {"release": cluster.upgrade(loaded(chart), NAME, values, namespace=namespace, reset_values=True)}
+
+
+def test(kubeconfig, namespace):
+    with helm.Config(kubeconfig_path=kubeconfig, namespace=namespace) as cluster:
+        return cluster.test(NAME, timeout=180, logs=True)
+
+
+def uninstall(kubeconfig, namespace):
+    with helm.Config(kubeconfig_path=kubeconfig, namespace=namespace) as cluster:
+        return {"release": cluster.uninstall(NAME, wait="watcher", timeout=120)}
+
+
 class Indented(yaml.SafeDumper):
     """Lists are indented as the chart has them, and texts of several lines are blocks."""
 
@@ -95,7 +120,17 @@ def check(objects, kubernetes):
     }
 
 
-ANSWERS = {"lint": lint, "render": render, "read": read, "write": write, "check": check}
+ANSWERS = {
+    "lint": lint,
+    "render": render,
+    "read": read,
+    "write": write,
+    "check": check,
+    "install": install,
+    "upgrade": upgrade,
+    "test": test,
+    "uninstall": uninstall,
+}
 
 
 def answer(question):

@@ -9,6 +9,8 @@ pub mod bpf;
 pub mod capture;
 pub mod client;
 pub mod clock;
+#[expect(clippy::indexing_slicing, reason = "a JSON value answers null for what it has not")]
+pub mod cluster;
 pub mod demo;
 pub mod expect;
 pub mod golden;

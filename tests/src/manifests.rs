@@ -18,9 +18,19 @@ pub fn chart() -> PathBuf {
 }
 
 /// The Python that has both libraries.
-fn python() -> PathBuf {
+///
+/// # Errors
+/// When there is none.
+pub fn python() -> Result<PathBuf> {
     let tools = std::env::var_os("TOKENSCOPE_TEST_TOOLS");
-    tools.map_or_else(|| crate::workspace().join("target/tools"), PathBuf::from).join("python/bin/python3")
+    let tools = tools.map_or_else(|| crate::workspace().join("target/tools"), PathBuf::from);
+    let python = tools.join("python/bin/python3");
+    ensure!(
+        python.exists(),
+        "Helm is missing: `cargo xtask test` installs it into {} (needs python3-venv)",
+        python.display()
+    );
+    Ok(python)
 }
 
 /// Asks a list of questions, in one go, as the libraries take their time to load.
@@ -28,13 +38,15 @@ fn python() -> PathBuf {
 /// # Errors
 /// When there is no such Python, or it fails.
 pub fn ask(questions: &[Value]) -> Result<Vec<Value>> {
-    let python = python();
-    ensure!(
-        python.exists(),
-        "Helm is missing: `cargo xtask test` installs it into {} (needs python3-venv)",
-        python.display()
-    );
-    let mut child = Command::new(&python)
+    ask_by(Command::new(python()?), questions)
+}
+
+/// The same, by a command that runs that Python.
+///
+/// # Errors
+/// When it fails.
+pub fn ask_by(mut python: Command, questions: &[Value]) -> Result<Vec<Value>> {
+    let mut child = python
         .arg(crate::service("manifests.py"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -25,7 +25,7 @@ use crate::server::find_program;
 use crate::workspace;
 
 /// Where Debian keeps the plugins.
-const PLUGINS: &str = "/usr/lib/cni";
+pub(crate) const PLUGINS: &str = "/usr/lib/cni";
 
 /// The node's own address, as a machine outside sees it.
 pub const NODE: &str = "192.0.2.1";
@@ -408,7 +408,7 @@ fn forget(cgroup: &str) {
 }
 
 /// The directories of a container that sees the host's programs.
-fn skeleton(root: &Path) -> Result<()> {
+pub(crate) fn skeleton(root: &Path) -> Result<()> {
     for name in ["usr", "proc", "dev", "sys", "tmp", "srv", "etc", "data", "run"] {
         fs::create_dir_all(root.join(name))?;
     }

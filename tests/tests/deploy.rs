@@ -242,6 +242,24 @@ fn the_sensor_is_root_without_roots_powers() -> Result<()> {
     Ok(())
 }
 
+/// An API server refuses fields that it does not know, and a rollout without an end where nothing may surge.
+#[test]
+fn what_an_old_version_does_not_know_is_left_out() -> Result<()> {
+    let versions = ["1.20", "1.22", "1.25"];
+    let answers = ask(&versions.map(|version| render_question(&json!({}), version)))?;
+    let surges = json!({"maxSurge": "10%", "maxUnavailable": 0});
+    let expected = [(json!({"maxUnavailable": "10%"}), false), (surges.clone(), false), (surges, true)];
+    for ((version, answer), (strategy, users)) in versions.iter().zip(&answers).zip(expected) {
+        let rendered = rendered(answer)?;
+        let found = &rendered.one("DaemonSet")?["spec"]["updateStrategy"]["rollingUpdate"];
+        ensure!(*found == strategy, "{version}: {found}");
+        for pod in [rendered.pod()?, &rendered.one("Pod")?["spec"]] {
+            ensure!(pod.get("hostUsers").is_some() == users, "{version}: hostUsers");
+        }
+    }
+    Ok(())
+}
+
 /// No combination of values makes a pod privileged, and each toggle adds what it says and no more.
 #[test]
 fn toggles_add_what_they_say() -> Result<()> {

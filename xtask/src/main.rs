@@ -1,6 +1,7 @@
 //! `cargo xtask`: builds, tests, demonstrates and measures Tokenscope.
 
 mod build;
+mod cluster;
 mod dist;
 mod docs;
 mod lab;
@@ -56,6 +57,8 @@ enum Verb {
     Docs,
     /// Boot the sensor on kernels from 5.10 on, and on this host's: capture tests, doctor, capabilities
     Vm(vm::Arguments),
+    /// Install the chart on a real cluster of one node, which is built first, and run whatever happens to it there
+    Cluster(cluster::Arguments),
     /// Play labelled traffic to the sensor: recall, precision, false alarms and delay of every rule; fails below the goals
     Quality(quality::Arguments),
     /// Measure what the sensor costs a busy nginx, and how fast it reads captures
@@ -86,6 +89,7 @@ fn main() -> Result<()> {
         Verb::Test { fast, all } => with_what_it_needs(|| test::run(fast, all)),
         Verb::Demo { cast } => with_what_it_needs(|| lab::demo(cast)),
         Verb::Vm(arguments) => with_what_it_needs(|| vm::run(&arguments)),
+        Verb::Cluster(arguments) => with_what_it_needs(|| cluster::run(&arguments)),
         Verb::Quality(arguments) => with_what_it_needs(|| quality::run(&arguments)),
         Verb::Bench { json, live, offline, quick } => {
             let flags = [(json, "--json"), (live, "--live"), (offline, "--offline"), (quick, "--quick")];

@@ -124,7 +124,10 @@ impl Host {
             return;
         }
         self.forget(|process| process.cgroup == cgroup);
-        self.take(process::look(&self.procfs, &self.cgroups, members));
+        let mut found = process::look(&self.procfs, &self.cgroups, members);
+        // What /proc says of it is told from the sensor's own cgroup, where that has a namespace.
+        found.processes.values_mut().for_each(|process| process.cgroup = cgroup);
+        self.take(found);
     }
 
     /// Looks at every process.
@@ -188,11 +191,23 @@ impl Host {
         })
     }
 
-    /// Who listens there: the kernel's word if it gave one, else the listener of this port in this cgroup.
+    /// Who listens there: the kernel's word if it gave one, else the listener of this port in this cgroup. The kernel
+    /// counts processes of the whole machine: where `/proc` counts those of a namespace (a node that is a container
+    /// itself), that number is somebody else's or nobody's.
     fn pid(&self, origin: &Origin, server: SocketAddr) -> Option<u32> {
-        if origin.pid != 0 {
-            return Some(origin.pid);
+        let meant = |process: &Process| origin.cgroup == 0 || [0, origin.cgroup].contains(&process.cgroup);
+        match self.processes.get(&origin.pid) {
+            Some(process) if meant(process) => Some(origin.pid),
+            _ if origin.pid == 0 => self.listener(origin, server),
+            found => {
+                let here = self.listener(origin, server).filter(|_| origin.cgroup != 0);
+                // One that is known and of another cgroup is not meant.
+                here.or_else(|| found.is_none().then_some(origin.pid))
+            }
         }
+    }
+
+    fn listener(&self, origin: &Origin, server: SocketAddr) -> Option<u32> {
         let same_cgroup = |listener: &&Listener| {
             let cgroup = self.processes.get(&listener.pid).map(|process| process.cgroup);
             origin.cgroup == 0 || cgroup == Some(origin.cgroup)
@@ -251,6 +266,17 @@ mod tests {
 
     fn name(origin: Origin, server: &str) -> Option<String> {
         host().workload(&origin, server.parse().unwrap()).map(|workload| workload.name)
+    }
+
+    #[test]
+    fn a_process_id_of_another_namespace_names_nobody_else() {
+        let who = |pid| host().workload(&origin(20, pid), "10.0.0.1:8080".parse().unwrap()).unwrap();
+        // The kernel says 9000 of whom /proc calls 200.
+        assert_eq!((who(9000).pid, who(9000).comm.as_deref()), (Some(200), Some("java")));
+        // And 300, who is somebody else there.
+        assert_eq!((who(300).pid, who(300).comm.as_deref()), (Some(200), Some("java")));
+        let elsewhere = host().workload(&origin(10, 300), "10.0.0.1:443".parse().unwrap()).unwrap();
+        assert_eq!((elsewhere.pid, elsewhere.comm), (None, None));
     }
 
     #[test]

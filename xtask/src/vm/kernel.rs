@@ -67,7 +67,7 @@ impl Source {
 
     /// Fetches the package of the newest image and says where it is.
     fn download(&self, archive: &Archive, home: &Path) -> Result<PathBuf> {
-        let apt = Apt::new(archive, self.suite, &home.join("apt").join(self.suite))?;
+        let apt = Apt::new("deb", archive, self.suite, &home.join("apt").join(self.suite))?;
         let name = format!("look for kernel {}", self.series);
         ensure!(
             step(&name, apt.command("apt-get").args(["-q", "update"]))?.ok,
@@ -112,19 +112,20 @@ impl Source {
 
 /// Where Debian's releases are, and their security updates.
 #[derive(Debug, PartialEq, Eq)]
-struct Archive {
+pub(crate) struct Archive {
     releases: String,
     security: String,
 }
 
 impl Archive {
-    fn below(mirror: &str) -> Self {
+    /// Below one address.
+    pub(crate) fn below(mirror: &str) -> Self {
         let mirror = mirror.trim_end_matches('/');
         Self { releases: format!("{mirror}/debian/"), security: format!("{mirror}/debian-security/") }
     }
 
     /// The archive that this host's own apt uses.
-    fn of_this_host() -> Result<Self> {
+    pub(crate) fn of_this_host() -> Result<Self> {
         let mut apt = Command::new("apt-get");
         apt.args(["indextargets", "--format", "$(LABEL) $(REPO_URI)"]);
         Self::told(&output(&mut apt).unwrap_or_default())
@@ -152,17 +153,18 @@ fn only_file(dir: &Path) -> Result<PathBuf> {
 }
 
 /// apt with sources, lists and a cache of its own.
-struct Apt {
+pub(crate) struct Apt {
     options: Vec<String>,
 }
 
 impl Apt {
-    fn new(archive: &Archive, suite: &str, home: &Path) -> Result<Self> {
+    /// One that knows packages of a kind, `deb` or `deb-src`.
+    pub(crate) fn new(kind: &str, archive: &Archive, suite: &str, home: &Path) -> Result<Self> {
         for dir in ["lists/partial", "cache/archives/partial", "parts"] {
             fs::create_dir_all(home.join(dir))?;
         }
         let sources = home.join("sources.list");
-        let line = |url: &str, suite: &str| format!("deb [signed-by={KEYRING}] {url} {suite} main\n");
+        let line = |url: &str, suite: &str| format!("{kind} [signed-by={KEYRING}] {url} {suite} main\n");
         let text = line(&archive.releases, suite) + &line(&archive.security, &format!("{suite}-security"));
         fs::write(&sources, text)?;
         let place = |key: &str, path: &str| format!("{key}={}", home.join(path).display());
@@ -182,7 +184,7 @@ impl Apt {
         Ok(Self { options })
     }
 
-    fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         for option in &self.options {
             command.args(["-o", option]);

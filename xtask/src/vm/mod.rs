@@ -6,7 +6,7 @@
 
 mod boot;
 mod initramfs;
-mod kernel;
+pub(crate) mod kernel;
 mod report;
 mod tables;
 
