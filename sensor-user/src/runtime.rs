@@ -44,7 +44,7 @@ pub(crate) use delivery::node;
 pub use live::run;
 pub use replay::replay;
 pub use services::Board;
-pub use settings::veil;
+pub use settings::{following, veil};
 
 /// What the runtime needs to know besides the configuration.
 pub struct Options {

@@ -147,6 +147,30 @@ fn a_state_directory_that_cannot_be_had_is_told_with_a_remedy() -> Result<()> {
     Ok(())
 }
 
+/// A sensor that starts says the same, and runs.
+#[test]
+fn a_sensor_without_a_good_place_for_its_state_says_so_and_runs() -> Result<()> {
+    if let Some(why) = sensor::missing() {
+        skip("confined::a_sensor_without_a_good_place_for_its_state_says_so_and_runs", &why);
+        return Ok(());
+    }
+    for (script, text, remedy) in [
+        (r#"mount -t tmpfs -o ro none "$place""#, "Read-only file system", "put a writable volume there"),
+        (r#"mkdir -m 777 "$place/tokenscope"; touch "$place/tokenscope/x""#, "has mode 777", "chmod 700"),
+        (r#"touch "$place/tokenscope""#, "cannot make", "a file is there"),
+    ] {
+        let place = tempfile::tempdir()?;
+        let mut config = Config::new(&Mint::at(clock::now())?)?.ports(&[1]);
+        config.set("/state/dir", json!(place.path().join("tokenscope")));
+        let mut launcher = Command::new("unshare");
+        launcher.args(["--mount", "sh", "-ec", &format!(r#"{script}; exec "$0" "$@""#)]);
+        launcher.env("place", place.path());
+        let ended = Sensor::start_by(sensor::behind(launcher)?, &config, &["-o", "json"])?.stop()?;
+        ensure!(ended.stderr.contains(text) && ended.stderr.contains(remedy), "{script}: {}", ended.stderr);
+    }
+    Ok(())
+}
+
 /// The probes that the chart renders find the sensor that it configures, at the address and port where it listens; the
 /// state directory that the kubelet made is closed to others.
 #[test]

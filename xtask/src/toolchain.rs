@@ -48,10 +48,28 @@ pub fn has_sources(toolchain: &str) -> bool {
 #[must_use]
 pub fn linker() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cargo")));
-    let dirs = std::env::split_paths(&path).chain(home.map(|home| home.join("bin")));
+    let dirs = std::env::split_paths(&path).chain(cargo_home().map(|home| home.join("bin")));
     dirs.map(|dir| dir.join("bpf-linker")).find(|file| file.is_file())
+}
+
+/// Where cargo keeps the sources of crates.
+#[must_use]
+pub fn cargo_home() -> Option<PathBuf> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    home.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cargo")))
+}
+
+/// The directories of this machine that a compiler would write into what it makes, and what it is to write instead: two
+/// builds are the same wherever they are made. Of two that fit, compilers take the later one.
+#[must_use]
+pub fn places(root: &Path, target_dir: &Path) -> Vec<(PathBuf, &'static str)> {
+    let mut places = Vec::from_iter(cargo_home().map(|home| (home, "/cargo")));
+    for (path, name) in [(root, "/tokenscope"), (target_dir, "/target")] {
+        places.push((path.to_path_buf(), name));
+        // Compilers that ask the system where they are get the name behind all links.
+        places.extend(path.canonicalize().ok().filter(|real| real != path).map(|real| (real, name)));
+    }
+    places
 }
 
 /// The command that builds the kernel half, and where the object will be. Nothing that was set for the build
@@ -76,9 +94,20 @@ pub fn command(root: &Path, toolchain: &str, linker: &Path, target_dir: &Path) -
         cargo.env_remove(name);
     }
     let linker = format!("linker={}", linker.display());
-    let flags = ["-C", "debuginfo=2", "-C", "link-arg=--btf", "-C", &linker];
+    let mut flags = vec!["-C", "debuginfo=2", "-C", "link-arg=--btf", "-C", &linker];
+    let sysroot = output(Command::new("rustup").args(["run", toolchain, "rustc", "--print", "sysroot"]));
+    let mut places = places(root, target_dir);
+    places.extend(sysroot.map(|path| (PathBuf::from(path.trim()), "/rust")));
+    let remap: Vec<String> = places.iter().map(|(from, to)| remapped(from, to)).collect();
+    flags.extend(remap.iter().map(String::as_str));
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")).env("RUSTC_BOOTSTRAP", "1");
     (cargo, target_dir.join(TARGET).join("release").join(PROGRAM))
+}
+
+/// What tells rustc to write another name for a directory.
+#[must_use]
+pub fn remapped(from: &Path, to: &str) -> String {
+    format!("--remap-path-prefix={}={to}", from.display())
 }
 
 /// Whether a variable describes the build of the agent. What says how to reach registries does not.

@@ -1,5 +1,7 @@
 //! `tokenscope doctor`: can this host run the sensor? One line a check, and the remedy.
 
+mod cluster;
+
 use std::fmt::Write as _;
 use std::net::{TcpListener, TcpStream, ToSocketAddrs as _};
 use std::path::Path;
@@ -67,6 +69,7 @@ pub(super) fn doctor(context: &Context, _: &Arguments) -> Result<(), Failure> {
             checks.extend(loaded.config.tokens.issuers.iter().map(keys));
             checks.extend(metrics(&loaded.config));
             checks.push(state(loaded.config.state.dir.as_deref()));
+            checks.extend(cluster::check(&loaded.config));
         }
         Err(report) => {
             let text = format!("{} errors", report.errors());

@@ -1,6 +1,10 @@
 //! docs/config.md, made from the configuration itself. A test holds the file to this text.
 
-use crate::config::{self, show};
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::config::show::{Body, Entry};
+use crate::config::{self, Environment, Secrets, show, sinks};
 use crate::detect::About;
 
 const INTRO: &str = "\
@@ -40,7 +44,8 @@ returns; of it count the attributes `ip-src` and `ip-dst`, with or without port,
 
 **Limits.** A file of 1 MiB, 16 levels, 250,000 values with aliases expanded, one document, no tags.
 
-**Keys to come.** Some keys are accepted and have no effect in this version (rules of later versions): each gives a warning. Any sink but stdout is an error, because its silence would do harm.
+**Keys to come.** Some keys are accepted and have no effect in this version (rules of later versions): each gives a
+warning.
 
 ## Every key
 
@@ -49,9 +54,84 @@ This is what an empty file means:
 ```yaml
 ";
 
+const SINKS: &str = "
+## Every key of a sink
+
+`sinks` is a list of such mappings. Shown is what one means that says no more than it must: names and addresses ending in
+`example` stand for yours. What each kind does with events is in [sinks.md](sinks.md), [sinks-files.md](sinks-files.md) and
+[sinks-brokers.md](sinks-brokers.md).
+
+";
+
 /// The text of docs/config.md for a catalogue of rules.
 #[must_use]
 pub fn markdown(cards: &[&'static About]) -> String {
     let entries = config::shipped(cards).map(|loaded| loaded.entries).unwrap_or_default();
-    format!("{INTRO}{}```\n", show::yaml(&entries))
+    let mut out = format!("{INTRO}{}```\n{SINKS}", show::yaml(&entries));
+    let kinds: Vec<_> = sinks::examples().map(|(kind, example)| (kind, keys(example))).collect();
+    let is_common = |entry: &Entry| {
+        entry.key != "type" && kinds.iter().all(|(_, keys)| keys.iter().any(|other| other.key == entry.key))
+    };
+    let (common, _) = split(kinds.first().map(|(_, keys)| keys.clone()).unwrap_or_default(), is_common);
+    let _ = write!(out, "### All kinds but stdout\n\n```yaml\n{}```\n", show::yaml(&common));
+    for (kind, keys) in &kinds {
+        let (_, own) = split(keys.clone(), is_common);
+        let item = Entry {
+            key: "sinks".into(),
+            doc: String::new(),
+            body: Body::Items { items: vec![own], example: Vec::new() },
+        };
+        let _ = write!(out, "\n### {kind}\n\n```yaml\n{}```\n", show::yaml(&[item]));
+    }
+    out
+}
+
+fn split(keys: Vec<Entry>, which: impl Fn(&Entry) -> bool) -> (Vec<Entry>, Vec<Entry>) {
+    keys.into_iter().partition(|entry| which(entry))
+}
+
+/// What a sink's keys mean, read as from a file: what is read is what is told.
+fn keys(example: &str) -> Vec<Entry> {
+    let text = format!("sinks: [{example}]\n");
+    let read =
+        config::parse("example", &text, Path::new("/"), &Environment::default(), &[], Secrets::Optional);
+    let entries = read.map(|loaded| loaded.entries).unwrap_or_default();
+    let sinks = entries.into_iter().find(|entry| entry.key == "sinks");
+    match sinks.map(|entry| entry.body) {
+        Some(Body::Items { items, .. }) => items.into_iter().next().unwrap_or_default(),
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_sink_has_an_example_that_is_right_and_its_keys_are_told() {
+        let text = markdown(&[]);
+        for (kind, example) in sinks::examples() {
+            let keys = keys(example);
+            assert!(keys.len() > 10, "{example} is not read");
+            let (_, own) = text.split_once(&format!("### {kind}\n")).unwrap();
+            let own = own.split("\n### ").next().unwrap();
+            assert!(own.contains(&format!("- type: {kind}\n")), "{kind}: {own}");
+            for entry in keys {
+                let line = format!("{}:", entry.key);
+                assert!(own.contains(&line) || text.contains(&format!("\n{line}")), "{kind}: {line}");
+            }
+        }
+        assert!(text.contains("\nmin_severity: low\n") && !text.contains("\n  min_severity"));
+        for key in [
+            "signing_secret",
+            "client_id",
+            "kms_key",
+            "structured_data",
+            "dedupe_s",
+            "creds",
+            "resolve_after_s",
+        ] {
+            assert!(text.contains(&format!("{key}: ")), "{key}");
+        }
+    }
 }

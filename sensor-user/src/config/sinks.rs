@@ -82,6 +82,33 @@ pub(super) enum Item {
 
 pub(super) const EXAMPLE: &str = "{type: stdout, enabled: true, output: ocsf}";
 
+/// The least that an item of each kind says, but for standard output, which has its example above.
+pub(super) fn examples() -> impl Iterator<Item = (&'static str, &'static str)> {
+    TYPES.into_iter().filter_map(|(name, kind)| Some((name, example(kind)?)))
+}
+
+const fn example(kind: Type) -> Option<&'static str> {
+    Some(match kind {
+        Type::Stdout => return None,
+        Type::File => "{type: file, path: /var/log/tokenscope/alerts.jsonl}",
+        // Issuers of tokens have keys of their own, which are read where there is one.
+        Type::Http => {
+            "{type: http, url: \"https://receiver.example/alerts\", auth: {oauth2: {token_url: \
+             \"https://idp.example/token\", client_id: tokenscope, client_secret: env:CLIENT_SECRET}}}"
+        }
+        Type::Alertmanager => "{type: alertmanager, urls: [\"http://127.0.0.1:9093\"]}",
+        Type::Otlp => "{type: otlp, url: \"http://127.0.0.1:4318\"}",
+        Type::Kafka => "{type: kafka, brokers: [\"kafka.example:9092\"]}",
+        Type::Redis => "{type: redis, url: \"rediss://redis.example\"}",
+        Type::Nats => "{type: nats, servers: [\"tls://nats.example\"]}",
+        Type::S3 => "{type: s3, bucket: alerts}",
+        Type::Syslog => "{type: syslog, to: \"tls://syslog.example\"}",
+        Type::Smtp => {
+            "{type: smtp, server: \"smtp://mail.example:587\", from: sensor@shop.example, to: [security@shop.example]}"
+        }
+    })
+}
+
 /// Reads one item.
 pub(super) fn read(s: &mut Section<'_, '_>, resolver: Resolver<'_>) -> Option<Item> {
     let kind = s.required::<Type>("type", &format!("The kind of sink: {}.", Type::WHAT));

@@ -3,13 +3,16 @@
 //! [`follow`](mod@follow) keeps it true by a watch of the API; whoever asks looks here and never waits. A pod that was deleted is
 //! remembered for a while: alerts may come later than its end.
 
+pub mod ask;
 pub mod bounded;
 pub mod client;
 pub mod follow;
 pub mod pod;
+pub mod token;
+pub mod trouble;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -105,6 +108,8 @@ pub struct Cluster {
     failures: [AtomicU64; Failure::ALL.len()],
     /// Grows with every change, so that who has decided something knows when to look again.
     changes: AtomicU64,
+    /// The date of the server's last answer, in seconds since 1970; 0 if there was none.
+    date: AtomicI64,
 }
 
 #[derive(Debug, Default)]
@@ -158,6 +163,17 @@ impl Cluster {
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
+    }
+
+    /// The server's clock says so, in seconds since 1970.
+    pub fn dated(&self, date: i64) {
+        self.date.store(date, Ordering::Relaxed);
+    }
+
+    /// What the server's clock said, once: an answer tells the time only as it comes.
+    #[must_use]
+    pub fn date(&self) -> Option<i64> {
+        Some(self.date.swap(0, Ordering::Relaxed)).filter(|date| *date != 0)
     }
 
     /// A watch begins; what is known stays.

@@ -182,7 +182,8 @@ struct Following {
 impl Following {
     fn start(events: &Handle, settings: Option<follow::Settings>, cluster: &Arc<Cluster>) -> Self {
         let follow = |settings| {
-            events.spawn(follow::follow(settings, Arc::clone(cluster), Instant::now)).abort_handle()
+            let clocks = follow::Clocks { steady: Instant::now, wall: jiff::Timestamp::now };
+            events.spawn(follow::follow(settings, Arc::clone(cluster), clocks)).abort_handle()
         };
         if let Some(settings) = &settings {
             tracing::info!("pods of the node {} get their names from the Kubernetes API", settings.node);

@@ -121,7 +121,8 @@ pub(super) fn zone(zone: &Zone) -> TimeZone {
 }
 
 /// How names of pods are followed; none if they are not.
-pub(super) fn following(config: &Config) -> Option<follow::Settings> {
+#[must_use]
+pub fn following(config: &Config) -> Option<follow::Settings> {
     let kubernetes = &config.kubernetes;
     let wanted = match kubernetes.enabled {
         Enabled::Yes => true,
@@ -129,15 +130,14 @@ pub(super) fn following(config: &Config) -> Option<follow::Settings> {
         Enabled::Auto => kubernetes.kubeconfig.is_some() || client::is_in_cluster(),
     };
     let named = || std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
-    let node = kubernetes
-        .node
-        .clone()
-        .or_else(named)
-        .unwrap_or_else(|| super::node(config).name.to_ascii_lowercase());
+    let given = kubernetes.node.clone().or_else(named);
+    // A host's name may be its node's; a pod's host name is its own.
+    let guessed = given.is_none() && config.node.is_none() && client::is_pod();
+    let node = given.unwrap_or_else(|| super::node(config).name.to_ascii_lowercase());
     let mut labels = kubernetes.labels.clone();
     labels.extend(config.watch.labels.iter().map(|wanted| wanted.name.clone()));
     let kubeconfig = kubernetes.kubeconfig.clone();
-    wanted.then_some(follow::Settings { kubeconfig, node, labels })
+    wanted.then_some(follow::Settings { kubeconfig, node, guessed, labels })
 }
 
 fn detect(config: &Config) -> DetectSettings {

@@ -17,12 +17,13 @@ mod answers;
 mod api;
 #[path = "../brokers/mod.rs"]
 mod brokers;
+mod doctor;
 mod front;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use sensor_user::enrich::cluster::follow::{Settings, follow};
+use sensor_user::enrich::cluster::follow::{Clocks, Settings, follow};
 use sensor_user::enrich::cluster::{Answer, Cluster, Failure, MAX_PODS, State};
 use serde_json::{Value, json};
 
@@ -35,6 +36,27 @@ struct Bench {
     cluster: Arc<Cluster>,
     dir: tempfile::TempDir,
     stop: Arc<tokio::sync::Notify>,
+    log: Log,
+}
+
+/// What the sensor has logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Drop for Bench {
@@ -53,7 +75,7 @@ impl Bench {
     /// Known to the API as this user.
     fn idle(script: impl Fn(&api::Request, usize) -> Reply + Send + Sync + 'static, user: Value) -> Self {
         let (api, dir) = (Api::start(script), tempfile::tempdir().unwrap());
-        let bench = Self { api, cluster: Arc::default(), dir, stop: Arc::default() };
+        let bench = Self { api, cluster: Arc::default(), dir, stop: Arc::default(), log: Log::default() };
         bench.known(&json!({"server": format!("http://{}", bench.api.address)}), &user);
         bench
     }
@@ -74,11 +96,16 @@ impl Bench {
         let settings = Settings {
             kubeconfig: Some(self.dir.path().join("kubeconfig")),
             node: "node-1".into(),
+            guessed: false,
             labels: vec!["app".into(), "version".into()],
         };
-        let (follow, stop) =
-            (follow(settings, Arc::clone(&self.cluster), Instant::now), Arc::clone(&self.stop));
+        let clocks = Clocks { steady: Instant::now, wall: jiff::Timestamp::now };
+        let (follow, stop) = (follow(settings, Arc::clone(&self.cluster), clocks), Arc::clone(&self.stop));
+        let log = self.log.clone();
         std::thread::spawn(move || {
+            let log = Mutex::new(log);
+            let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log).finish();
+            let _guard = tracing::subscriber::set_default(subscriber);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 tokio::select! {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
+use hyper::header::DATE;
 use hyper::{Request, Response};
 use tower::{BoxError, Service};
 
@@ -54,6 +55,9 @@ where
         let (answer, cluster) = (self.inner.call(request), Arc::clone(&self.cluster));
         Box::pin(async move {
             let answer = answer.await?;
+            if let Some(date) = answer.headers().get(DATE).and_then(|date| read_date(date.to_str().ok()?)) {
+                cluster.dated(date);
+            }
             // What is no success is one short object, whatever was asked for.
             let is_stream = is_watch && answer.status().is_success();
             if is_stream {
@@ -62,6 +66,11 @@ where
             Ok(answer.map(|inner| BoundedBody { inner, meter: Meter::new(is_stream) }))
         })
     }
+}
+
+/// The seconds of a date as servers write it (RFC 9110 section 5.6.7), since 1970.
+fn read_date(date: &str) -> Option<i64> {
+    Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp().as_second())
 }
 
 /// Counts the bytes of a body.
@@ -178,6 +187,12 @@ mod tests {
         assert!(meter.takes(&line[..100]));
         assert!(!meter.takes(b"x"));
         assert!(!Meter::of(true, 100).takes(&[b"a\nb\n".as_slice(), &line[..100], b"x\n"].concat()));
+    }
+
+    #[test]
+    fn a_servers_date_is_read() {
+        assert_eq!(read_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(read_date("yesterday"), None);
     }
 
     proptest! {

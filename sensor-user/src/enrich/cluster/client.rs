@@ -14,6 +14,7 @@ use tower::layer::layer_fn;
 
 use super::Cluster;
 use super::bounded::Bounded;
+use super::token::{self, Validity};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -37,30 +38,53 @@ pub enum ClientError {
         problem: String,
     },
     /// Not in a cluster, or without a service account.
-    #[error(
-        "not in a cluster, or without a service account's token: {0}; set `automountServiceAccountToken: true`, or `kubernetes.kubeconfig`"
-    )]
+    #[error("not in a cluster, or without a service account's token: {0}")]
     NotInCluster(String),
     /// TLS or addresses.
     #[error("no client for the Kubernetes API: {0}")]
     Build(String),
 }
 
+impl ClientError {
+    /// What to do about it.
+    #[must_use]
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Kubeconfig { .. } => "correct the file, or `kubernetes.kubeconfig`",
+            Self::NotInCluster(_) => {
+                "in a pod set `automountServiceAccountToken: true`, elsewhere `kubernetes.kubeconfig`; or set \
+                 `kubernetes.enabled: false`"
+            }
+            Self::Build(_) => "correct the certificates and the address in the kubeconfig",
+        }
+    }
+}
+
+/// Whether this is a pod, as its environment says.
+#[must_use]
+pub fn is_pod() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+}
+
 /// Whether this is a pod with a service account's token.
 #[must_use]
 pub fn is_in_cluster() -> bool {
-    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() && Path::new(TOKEN).is_file()
+    is_pod() && Path::new(TOKEN).is_file()
 }
 
-/// A client of the API server, by a kubeconfig or as a pod.
+/// A client of the API server, by a kubeconfig or as a pod, and when the token is valid that it shows.
 ///
 /// # Errors
 /// When neither says how.
-pub async fn client(kubeconfig: Option<&PathBuf>, cluster: &Arc<Cluster>) -> Result<Client, ClientError> {
+pub async fn client(
+    kubeconfig: Option<&PathBuf>,
+    cluster: &Arc<Cluster>,
+) -> Result<(Client, Option<Validity>), ClientError> {
     let mut config = match kubeconfig {
         Some(path) => of_file(path).await?,
         None => kube::Config::incluster().map_err(|error| ClientError::NotInCluster(error.to_string()))?,
     };
+    let shown = token::validity(&config.auth_info);
     config.connect_timeout = Some(CONNECT);
     config.read_timeout = Some(SILENCE);
     config.reset_reader_on_write = true;
@@ -68,7 +92,7 @@ pub async fn client(kubeconfig: Option<&PathBuf>, cluster: &Arc<Cluster>) -> Res
     config.default_retry = false;
     let builder = ClientBuilder::try_from(config).map_err(|error| ClientError::Build(error.to_string()))?;
     let layer = layer_fn(|service| Bounded::new(service, Arc::clone(cluster)));
-    Ok(builder.with_layer(&layer).build())
+    Ok((builder.with_layer(&layer).build(), shown))
 }
 
 async fn of_file(path: &Path) -> Result<kube::Config, ClientError> {

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
+use jiff::Timestamp;
+use kube::Api;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
-use kube::{Api, Error};
 
-use super::bounded::TooLarge;
-use super::client::{self, ClientError};
 use super::pod::PodObject;
-use super::{Cluster, Failure, MAX_PODS};
-use crate::telemetry::printable;
+use super::token::Validity;
+use super::trouble::{Circumstances, Told, Trouble};
+use super::{Cluster, Failure, client};
 
 /// Pods a page, which the client library also takes unless told otherwise.
 const PAGE: u32 = 500;
@@ -23,8 +23,6 @@ const PAGE: u32 = 500;
 const LISTING: Duration = Duration::from_secs(30);
 /// How long the server may keep a watch open, in seconds; the library asks again then.
 const WATCHING_S: u32 = 290;
-/// Longest reason of the server's that is told.
-const MAX_REASON: usize = 300;
 
 /// What the configuration says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,30 +31,54 @@ pub struct Settings {
     pub kubeconfig: Option<PathBuf>,
     /// The node, as the cluster calls it.
     pub node: String,
+    /// Whether nobody said so, and the name of the host is taken for it.
+    pub guessed: bool,
     /// The labels that are kept, in order.
     pub labels: Vec<String>,
 }
 
-/// Why following failed.
-#[derive(Debug, thiserror::Error)]
-enum Trouble {
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    #[error("{0}")]
-    Watch(#[from] watcher::Error),
-    #[error("the API server does not answer: a page of pods took longer than {} s", LISTING.as_secs())]
-    Slow,
-    #[error("the API server tells of more than {MAX_PODS} pods on one node: is the node's name right?")]
-    TooMany,
+/// The clocks that following needs; the runtime has them.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    /// For distances.
+    pub steady: fn() -> Instant,
+    /// For dates: certificates and tokens have them.
+    pub wall: fn() -> Timestamp,
 }
 
-/// Follows the pods until it is dropped. `clock` gives the time.
-pub async fn follow(settings: Settings, cluster: Arc<Cluster>, clock: fn() -> Instant) {
+impl Settings {
+    /// What is wrong with the node's name; none if somebody gave it. A pod's own host name is no node's.
+    #[must_use]
+    pub fn doubt(&self) -> Option<Told> {
+        self.guessed.then(|| Told {
+            text: format!("the node's name is not known: {} is taken, as this host is called so", self.node),
+            remedy: "set the environment's NODE_NAME from the field `spec.nodeName` (the Helm chart and the kustomize \
+                     base do), or `kubernetes.node`"
+                .into(),
+        })
+    }
+
+    /// What to say if the server has no pod of this node.
+    #[must_use]
+    pub fn nobody(&self) -> Told {
+        Told {
+            text: format!("the API server knows of no pod on node {}", self.node),
+            remedy: "is that this node's name? `kubectl get nodes` lists them; correct NODE_NAME or `kubernetes.node`"
+                .into(),
+        }
+    }
+}
+
+/// Follows the pods until it is dropped.
+pub async fn follow(settings: Settings, cluster: Arc<Cluster>, clocks: Clocks) {
     let mut backoff = DefaultBackoff::default();
-    let mut teller = Teller { node: settings.node.clone(), told: None };
+    let mut teller = Teller { node: settings.node.clone(), wall: clocks.wall, token: None, told: None };
+    if let Some(doubt) = settings.doubt() {
+        tracing::warn!("names of pods may not come: {}; {}", doubt.text, doubt.remedy);
+    }
     cluster.begin();
     loop {
-        let trouble = once(&settings, &cluster, clock, &mut backoff, &mut teller).await;
+        let trouble = once(&settings, &cluster, clocks.steady, &mut backoff, &mut teller).await;
         teller.tell(&cluster, &trouble);
         tokio::time::sleep(backoff.next().unwrap_or(LISTING)).await;
     }
@@ -71,7 +93,10 @@ async fn once(
     teller: &mut Teller,
 ) -> Trouble {
     let client = match client::client(settings.kubeconfig.as_ref(), cluster).await {
-        Ok(client) => client,
+        Ok((client, token)) => {
+            teller.token = token;
+            client
+        }
         Err(error) => return error.into(),
     };
     let wanted = watcher::Config::default()
@@ -84,7 +109,7 @@ async fn once(
         let next = if listing {
             match tokio::time::timeout(LISTING, events.next()).await {
                 Ok(next) => next,
-                Err(_elapsed) => return Trouble::Slow,
+                Err(_elapsed) => return Trouble::Slow(LISTING),
             }
         } else {
             // The library gives up a watch that is silent for longer than its server may keep it open.
@@ -93,20 +118,28 @@ async fn once(
         match next {
             Some(Ok(event)) => {
                 listing = matches!(event, Event::Init | Event::InitApply(_));
+                let listed = matches!(event, Event::InitDone);
                 if !listing {
                     teller.recovered();
                 }
                 if !take(settings, cluster, event, clock()) {
                     return Trouble::TooMany;
                 }
+                if listed && cluster.figures().live == 0 {
+                    let nobody = settings.nobody();
+                    tracing::warn!("names of pods may not come: {}; {}", nobody.text, nobody.remedy);
+                }
             }
             // A watch that cannot begin where the last one ended never will: the library asks for the same again.
-            Some(Err(error)) if listing || has_expired(&error) => return error.into(),
             Some(Err(error)) => {
-                teller.tell(cluster, &error.into());
+                let trouble = Trouble::from(error);
+                if listing || trouble.has_expired() {
+                    return trouble;
+                }
+                teller.tell(cluster, &trouble);
                 tokio::time::sleep(backoff.next().unwrap_or(LISTING)).await;
             }
-            None => return Trouble::Slow,
+            None => return Trouble::Slow(LISTING),
         }
     }
 }
@@ -131,99 +164,31 @@ fn take(settings: &Settings, cluster: &Cluster, event: Event<PodObject>, now: In
     true
 }
 
-fn has_expired(error: &watcher::Error) -> bool {
-    status(error) == Some(410)
-}
-
-/// The status code of a refusal.
-fn status(error: &watcher::Error) -> Option<u16> {
-    match error {
-        watcher::Error::WatchError(status)
-        | watcher::Error::InitialListFailed(Error::Api(status))
-        | watcher::Error::WatchStartFailed(Error::Api(status))
-        | watcher::Error::WatchFailed(Error::Api(status)) => Some(status.code),
-        _ => None,
-    }
-}
-
-fn why(trouble: &Trouble) -> Failure {
-    let error = match trouble {
-        Trouble::Watch(error) => error,
-        Trouble::Slow => return Failure::Unreachable,
-        Trouble::Client(_) => return Failure::Other,
-        Trouble::TooMany => return Failure::Malformed,
-    };
-    match (status(error), error) {
-        (Some(401), _) => Failure::Unauthorized,
-        (Some(403), _) => Failure::Forbidden,
-        (Some(410), _) => Failure::Expired,
-        // What is no event is taken for a status that says nothing.
-        (Some(0), _) | (None, watcher::Error::NoResourceVersion) => Failure::Malformed,
-        (
-            None,
-            watcher::Error::InitialListFailed(inner)
-            | watcher::Error::WatchStartFailed(inner)
-            | watcher::Error::WatchFailed(inner),
-        ) => match inner {
-            Error::SerdeError(_) | Error::FromUtf8(_) => Failure::Malformed,
-            inner if is_too_large(inner) => Failure::Malformed,
-            Error::HyperError(_) | Error::Service(_) | Error::ReadEvents(_) => Failure::Unreachable,
-            _ => Failure::Other,
-        },
-        (Some(_), _) | (None, watcher::Error::WatchError(_)) => Failure::Other,
-    }
-}
-
-fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.is::<TooLarge>() {
-            return true;
-        }
-        // An error of I/O shows what it wraps, and not itself as its source.
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if inner.is_some_and(|inner| is_too_large(inner)) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
-}
-
 /// Says once what is wrong, and once that it is no more.
 struct Teller {
     node: String,
+    wall: fn() -> Timestamp,
+    token: Option<Validity>,
     told: Option<Failure>,
 }
 
 impl Teller {
     fn tell(&mut self, cluster: &Cluster, trouble: &Trouble) {
-        let failure = why(trouble);
+        let failure = trouble.failure();
         cluster.failed(failure);
+        let now = (self.wall)();
+        let ahead = cluster.date().map(|date| date.saturating_sub(now.as_second()));
         // Lists are read anew every now and then: that is how a watch goes on.
         if failure == Failure::Expired || self.told == Some(failure) {
             return;
         }
         self.told = Some(failure);
+        let told = trouble.told(&Circumstances { node: &self.node, now, ahead, token: self.token });
         tracing::warn!(
-            "names of pods are not known, or not up to date: {}; it is tried again",
-            self.reason(failure, trouble)
+            "names of pods are not known, or not up to date: {}; {}; it is tried again",
+            told.text,
+            told.remedy
         );
-    }
-
-    fn reason(&self, failure: Failure, trouble: &Trouble) -> String {
-        let said = printable(&trouble.to_string());
-        let said = said.get(..said.floor_char_boundary(MAX_REASON)).unwrap_or(&said);
-        match failure {
-            Failure::Unauthorized => format!(
-                "the API server does not know who asks (401): {said}; the token is not valid: is the service account still there?"
-            ),
-            Failure::Forbidden => format!(
-                "the API server refuses (403): {said}; the service account needs a ClusterRole with `apiGroups: [\"\"], resources: [pods], verbs: [get, list, watch]` and a ClusterRoleBinding"
-            ),
-            Failure::Unreachable => format!("{said}; is the API server reachable from node {}?", self.node),
-            Failure::Expired | Failure::Malformed | Failure::Other => said.to_owned(),
-        }
     }
 
     fn recovered(&mut self) {
