@@ -72,6 +72,9 @@ enum Verb {
         /// Small loads for a moment: whether it works, not what it costs
         #[arg(long)]
         quick: bool,
+        /// Write charts into this directory, as docs/performance.md shows them
+        #[arg(long, value_name = "DIR")]
+        svg: Option<String>,
     },
 }
 
@@ -87,9 +90,9 @@ fn main() -> Result<()> {
         Verb::Demo { cast } => with_what_it_needs(|| lab::demo(cast)),
         Verb::Vm(arguments) => with_what_it_needs(|| vm::run(&arguments)),
         Verb::Quality(arguments) => with_what_it_needs(|| quality::run(&arguments)),
-        Verb::Bench { json, live, offline, quick } => {
+        Verb::Bench { json, live, offline, quick, svg } => {
             let flags = [(json, "--json"), (live, "--live"), (offline, "--offline"), (quick, "--quick")];
-            with_what_it_needs(|| lab::bench(&flags))
+            with_what_it_needs(|| lab::bench(&flags, svg))
         }
     }
 }
