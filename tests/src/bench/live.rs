@@ -125,12 +125,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
         }
     }
     let mut figures = compared(&turns);
-    let (ns, runs) = bed.kernel_cost()?;
-    figures.extend([
-        Figure::new("kernel programs", "ns/run", vec![ns]),
-        Figure::new("kernel program runs", "runs/request", vec![runs]),
-        Figure::new("kernel programs", "us/request", vec![ns * runs / 1000.0]),
-    ]);
+    figures.extend(bed.kernel_cost()?);
     figures.extend(super::rest::measure(&bed, options)?);
     figures.extend(super::latency::measure(&bed)?);
     Ok(figures)
@@ -313,8 +308,8 @@ impl Bed {
         })
     }
 
-    /// Nanoseconds a run of a kernel program, and runs a request.
-    fn kernel_cost(&self) -> Result<(f64, f64)> {
+    /// What the sensor's kernel programs cost. They see all packets of the host, so that other traffic counts as well.
+    fn kernel_cost(&self) -> Result<Vec<Figure>> {
         let switch = PathBuf::from("/proc/sys/kernel/bpf_stats_enabled");
         let sensor = Sensor::start(&self.config)?;
         let restore = Switch::set(&switch)?;
@@ -324,8 +319,17 @@ impl Bed {
         drop(restore);
         sensor.stop()?;
         #[expect(clippy::cast_precision_loss, reason = "counts of seconds fit a double")]
-        let (ns, runs) = ((after.0 - before.0) as f64, (after.1 - before.1) as f64);
-        Ok((ns / runs.max(1.0), runs / run.requests))
+        let [ns, runs, walked] =
+            [after.ns - before.ns, after.runs - before.runs, after.walked].map(|n| n as f64);
+        let mut figures = vec![
+            Figure::new("kernel programs", "ns/run", vec![ns / runs.max(1.0)]),
+            Figure::new("kernel program runs", "runs/request", vec![runs / run.requests]),
+            Figure::new("kernel programs", "us/request", vec![ns / run.requests / 1000.0]),
+        ];
+        if walked > 0.0 {
+            figures.push(Figure::new("instructions that the verifier walked", "", vec![walked]));
+        }
+        Ok(figures)
     }
 }
 

@@ -80,6 +80,7 @@ impl Options {
             requests: 20_000,
             few_requests: 5_000,
             tokens: 5_000,
+            million: 20_000,
             ..Self::default()
         }
     }

@@ -5,7 +5,7 @@
 //! * httpry reads the first line and some fields of heads that begin a segment, and writes a line for each;
 //! * ngrep looks for a text in each segment, and prints the segment;
 //! * tshark reassembles and dissects, as we do. It is measured offline only: alive it cannot keep up, and queues what
-//!   it is behind in a file, at some 200 MB a second of this load.
+//!   it is behind in a file, which grows by hundreds of megabytes a second.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _};
