@@ -110,7 +110,8 @@ fn dark(colour: u8) -> Option<&'static str> {
     }
 }
 
-fn escape(text: &str) -> String {
+/// Text as a picture's own text.
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

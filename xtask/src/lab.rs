@@ -21,9 +21,12 @@ pub(crate) fn demo(cast: Option<String>) -> Result<()> {
 ///
 /// # Errors
 /// When the build or a measurement fails.
-pub(crate) fn bench(flags: &[(bool, &str)]) -> Result<()> {
+pub(crate) fn bench(flags: &[(bool, &str)], svg: Option<String>) -> Result<()> {
     let chosen = flags.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag);
-    run("the live benchmark", &["bench"].into_iter().chain(chosen).map(str::to_owned).collect::<Vec<_>>())
+    let chosen = ["bench"].into_iter().chain(chosen).map(str::to_owned);
+    let svg = svg.map(|dir| ["--svg".to_owned(), dir]).into_iter().flatten();
+    packages::install_peers()?;
+    run("the live benchmark", &chosen.chain(svg).collect::<Vec<_>>())
 }
 
 /// Installs what live runs need, then as [`build_and_run`].

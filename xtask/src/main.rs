@@ -75,6 +75,9 @@ enum Verb {
         /// Small loads for a moment: whether it works, not what it costs
         #[arg(long)]
         quick: bool,
+        /// Write charts into this directory, as docs/performance.md shows them
+        #[arg(long, value_name = "DIR")]
+        svg: Option<String>,
     },
 }
 
@@ -91,9 +94,9 @@ fn main() -> Result<()> {
         Verb::Vm(arguments) => with_what_it_needs(|| vm::run(&arguments)),
         Verb::Cluster(arguments) => with_what_it_needs(|| cluster::run(&arguments)),
         Verb::Quality(arguments) => with_what_it_needs(|| quality::run(&arguments)),
-        Verb::Bench { json, live, offline, quick } => {
+        Verb::Bench { json, live, offline, quick, svg } => {
             let flags = [(json, "--json"), (live, "--live"), (offline, "--offline"), (quick, "--quick")];
-            with_what_it_needs(|| lab::bench(&flags))
+            with_what_it_needs(|| lab::bench(&flags, svg))
         }
     }
 }

@@ -33,7 +33,11 @@ const WANTED: &[(&str, &str, &str)] = &[
     ("prometheus-alertmanager", "prometheus-alertmanager", "tests of sinks on Alertmanager"),
     ("qemu-system-x86_64", "qemu-system-x86", "tests in virtual machines"),
     ("/bin/busybox", "busybox-static", "tests in virtual machines, a cluster"),
-    ("bpftool", "bpftool", "tests of life on a host, tests in virtual machines, a cluster"),
+    (
+        "bpftool",
+        "bpftool",
+        "tests of life on a host, tests in virtual machines, the live benchmark, a cluster",
+    ),
     ("/usr/share/doc/python3-venv", "python3-venv", "tests of the manifests, a cluster"),
     ("kubectl", "kubernetes-client", "tests of the manifests, a cluster"),
     ("runc", "runc", "the check of the image, tests of pods, a cluster"),
@@ -49,13 +53,33 @@ const WANTED: &[(&str, &str, &str)] = &[
     ("clickhouse-server", "clickhouse-server", "tests of sinks on ClickHouse"),
 ];
 
+/// What the benchmark compares the sensor with. No test needs them.
+const PEERS: &[(&str, &str, &str)] = &[
+    ("tcpdump", "tcpdump", "the comparison with tcpdump"),
+    ("httpry", "httpry", "the comparison with httpry"),
+    ("ngrep", "ngrep", "the comparison with ngrep"),
+    ("tshark", "tshark", "the comparison with tshark"),
+];
+
 /// Installs what is missing for a purpose (all of them if it is empty) where that is possible; says what is left out
 /// where it is not.
 ///
 /// # Errors
 /// When the package manager cannot be started.
 pub(crate) fn install(purpose: &str) -> Result<()> {
-    let lacking = || WANTED.iter().filter(|(thing, _, what)| what.contains(purpose) && !is_there(thing));
+    install_of(WANTED, purpose)
+}
+
+/// The same for what the benchmark compares with.
+///
+/// # Errors
+/// As [`install`].
+pub(crate) fn install_peers() -> Result<()> {
+    install_of(PEERS, "")
+}
+
+fn install_of(wanted: &[(&str, &str, &str)], purpose: &str) -> Result<()> {
+    let lacking = || wanted.iter().filter(|(thing, _, what)| what.contains(purpose) && !is_there(thing));
     let missing: Vec<_> = lacking().collect();
     if missing.is_empty() {
         return Ok(());

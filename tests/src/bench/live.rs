@@ -1,6 +1,6 @@
-//! The live figures: nginx under wrk, with the sensor on and off in turns.
+//! The live figures: nginx under wrk, with nothing beside it, the sensor, empty kernel programs and peers in turns.
 //!
-//! nginx has the first core and wrk the second; the sensor takes what is left of either, as on a busy node. Tokens
+//! nginx has the first core and wrk the second; the others take what is left of either, as on a busy node. Tokens
 //! are ~900-byte RS256, 2,000 of them, on 16 keep-alive connections; answers are 2.5 KB files.
 
 use std::fs;
@@ -12,9 +12,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use super::process::{cpu_ns, kernel_programs};
-use super::{Figure, Options};
+use super::peers::{self, Peer};
+use super::process::{children_cpu_s, cpu_ns, kernel_programs, wakeups};
+use super::{Figure, Options, Topic, number_before};
+use crate::bpf::Foreign;
 use crate::clock::Deadline;
+use crate::guest::cgroup_root;
 use crate::mint::Mint;
 use crate::sensor::{Config, Sensor};
 use crate::server::{find_program, free_port};
@@ -36,17 +39,61 @@ pub(crate) fn missing() -> Option<String> {
     (!crate::is_root()).then(|| "loading kernel programs needs root".to_owned())
 }
 
-/// One run of wrk.
+/// What runs beside the load.
+#[derive(Clone, Copy, Debug)]
+enum Beside {
+    Nothing,
+    /// The sensor, with its store or without.
+    Sensor {
+        store: bool,
+    },
+    /// Kernel programs at the sensor's place that let every packet pass: the floor of what is attached there.
+    Empty,
+    Peer(&'static Peer),
+}
+
+impl Beside {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Sensor { store: true } => "tokenscope",
+            Self::Sensor { store: false } => "tokenscope, store off",
+            Self::Empty => "empty programs",
+            Self::Peer(peer) => peer.name,
+        }
+    }
+
+    /// All that can be measured here, nothing first, then the sensor; says what is left out.
+    fn all() -> Vec<Self> {
+        let mut all = vec![Self::Nothing, Self::Sensor { store: true }, Self::Sensor { store: false }];
+        match crate::bpf::missing() {
+            Some(why) => super::left_out(&format!("empty programs: {why}")),
+            None => all.push(Self::Empty),
+        }
+        all.extend(peers::installed().into_iter().filter(|peer| peer.is_live()).map(Self::Peer));
+        all
+    }
+}
+
+/// One run of wrk, and what it cost whom. What nobody said is zero.
+#[derive(Clone, Copy, Debug, Default)]
 struct Run {
     requests: f64,
     per_second: f64,
     nginx_us: f64,
     wrk_us: f64,
-    sensor_us: f64,
+    /// CPU time of the process beside it, a request.
+    own_us: f64,
+    /// How often its threads were woken, a second.
+    wakeups: f64,
     /// Exchanges that the sensor did not see, of the requests that wrk had answered.
     unseen: f64,
     /// Records that the sensor says it lost.
     lost: f64,
+    /// Share of the sensor's ring that one look found full, at most, in a second of the load.
+    ring: f64,
+    /// Packets that a peer says it dropped, of a million.
+    dropped: Option<f64>,
 }
 
 pub(super) struct Bed {
@@ -64,49 +111,66 @@ impl Drop for Bed {
     }
 }
 
-/// Measures rounds of runs: without the sensor, with it, with it but without its store; and the kernel programs in a run of their own (their statistics cost time).
+/// Measures rounds of runs, one beside each; and the kernel programs in a run of their own (their statistics cost time).
 pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
     let bed = Bed::make(options.seconds)?;
     bed.run(None, WARM_UP_S)?;
-    let (mut off, mut on, mut bare) = (Vec::new(), Vec::new(), Vec::new());
-    let mut storeless = bed.config.clone();
-    storeless.set("/store/enabled", json!(false));
+    let mut turns: Vec<(Beside, Vec<Run>)> = Beside::all().into_iter().map(|one| (one, Vec::new())).collect();
     for round in 0..options.pairs {
-        // Each round begins with another of the three, so that drift of the machine favours none.
-        for turn in 0..3 {
-            match (round + turn) % 3 {
-                0 => off.push(bed.run(None, bed.seconds)?),
-                1 => on.push(bed.sensed(&bed.config)?),
-                _ => bare.push(bed.sensed(&storeless)?),
-            }
+        // Each round begins with another, so that drift of the machine favours none.
+        let first = round % turns.len().max(1);
+        let (early, late) = turns.split_at_mut(first);
+        for (beside, runs) in late.iter_mut().chain(early) {
+            runs.push(bed.beside(*beside).with_context(|| format!("beside {}", beside.name()))?);
         }
     }
-    let (ns, runs) = bed.kernel_cost()?;
-    let each = |runs: &[Run], what: fn(&Run) -> f64| runs.iter().map(what).collect::<Vec<_>>();
-    let pairs =
-        |what: fn(&Run, &Run) -> f64| on.iter().zip(&off).map(|(on, off)| what(on, off)).collect::<Vec<_>>();
-    let mut figures = vec![
-        Figure::new("nginx, sensor off", "requests/s", each(&off, |r| r.per_second)),
-        Figure::new("nginx, sensor on", "requests/s", each(&on, |r| r.per_second)),
-        Figure::new("ratio on/off", "", pairs(|on, off| on.per_second / off.per_second)),
-        Figure::new("nginx CPU, sensor off", "us/request", each(&off, |r| r.nginx_us)),
-        Figure::new("nginx CPU, sensor on", "us/request", each(&on, |r| r.nginx_us)),
-        Figure::new("added to nginx", "us/request", pairs(|on, off| on.nginx_us - off.nginx_us)),
-        Figure::new("added to the client", "us/request", pairs(|on, off| on.wrk_us - off.wrk_us)),
-        Figure::new("sensor's own CPU", "us/request", each(&on, |r| r.sensor_us)),
-        Figure::new("sensor's own CPU, store off", "us/request", each(&bare, |r| r.sensor_us)),
-        Figure::new("kernel programs", "ns/run", vec![ns]),
-        Figure::new("kernel program runs", "runs/request", vec![runs]),
-        Figure::new("kernel programs", "us/request", vec![ns * runs / 1000.0]),
-        Figure::new(
-            "requests not seen by the sensor",
-            "of a million",
-            each(&on, |r| r.unseen * 1e6 / r.requests),
-        ),
-        Figure::new("records lost by the sensor", "a run", each(&on, |r| r.lost)),
-    ];
+    let mut figures = compared(&turns);
+    figures.extend(bed.kernel_cost()?);
+    figures.extend(super::rest::measure(&bed, options)?);
     figures.extend(super::latency::measure(&bed)?);
     Ok(figures)
+}
+
+/// The figures of all runs, each pair of which is of one round.
+fn compared(turns: &[(Beside, Vec<Run>)]) -> Vec<Figure> {
+    let Some(((_, off), others)) = turns.split_first() else { return Vec::new() };
+    let each = |runs: &[Run], what: fn(&Run) -> f64| runs.iter().map(what).collect::<Vec<_>>();
+    let pairs = |on: &[Run], what: fn(&Run, &Run) -> f64| {
+        on.iter().zip(off).map(|(on, off)| what(on, off)).collect::<Vec<_>>()
+    };
+    let mut figures = vec![
+        Figure::new("nginx, sensor off", "requests/s", each(off, |r| r.per_second)),
+        Figure::new("nginx CPU, sensor off", "us/request", each(off, |r| r.nginx_us)),
+    ];
+    for (beside, on) in others {
+        let who = beside.name();
+        figures.extend([
+            Figure::of(Topic::Rate, who, pairs(on, |on, off| on.per_second / off.per_second)),
+            Figure::of(Topic::Times, who, pairs(on, |on, off| on.nginx_us / off.nginx_us)),
+            Figure::of(Topic::Added, who, pairs(on, |on, off| on.nginx_us - off.nginx_us)),
+            Figure::of(Topic::Own, who, each(on, |r| r.own_us)),
+        ]);
+        let dropped: Vec<f64> = on.iter().filter_map(|run| run.dropped).collect();
+        if !dropped.is_empty() {
+            figures.push(Figure::new(format!("packets dropped, {who}"), "of a million", dropped));
+        }
+        if matches!(beside, Beside::Sensor { store: true }) {
+            figures.extend([
+                Figure::new("nginx, sensor on", "requests/s", each(on, |r| r.per_second)),
+                Figure::new("nginx CPU, sensor on", "us/request", each(on, |r| r.nginx_us)),
+                Figure::new(
+                    "CPU added to the client",
+                    "us/request",
+                    pairs(on, |on, off| on.wrk_us - off.wrk_us),
+                ),
+                Figure::new("the agent's wakeups under load", "a second", each(on, |r| r.wakeups)),
+                Figure::new("most of the ring found full under load", "%", each(on, |r| r.ring * 100.0)),
+                Figure::new("requests not seen", "of a million", each(on, |r| r.unseen * 1e6 / r.requests)),
+                Figure::new("records lost", "a run", each(on, |r| r.lost)),
+            ]);
+        }
+    }
+    figures
 }
 
 impl Bed {
@@ -160,11 +224,13 @@ impl Bed {
         self.run(None, self.seconds).map(drop)
     }
 
-    /// Runs wrk once; `sensor` is the process to account for.
-    fn run(&self, sensor: Option<&Sensor>, seconds: u64) -> Result<Run> {
-        let cost = |pid: Option<u32>| pid.map_or(Ok(0), cpu_ns);
-        let pids = (Some(self.nginx.id()), sensor.map(Sensor::pid));
-        let before = (cost(pids.0)?, cost(pids.1)?, super::process::children_cpu_s()?);
+    /// Runs wrk once; `beside` is the process to account for.
+    fn run(&self, beside: Option<u32>, seconds: u64) -> Result<Run> {
+        let costs = || -> Result<[u64; 3]> {
+            let of = |what: fn(u32) -> Result<u64>| beside.map_or(Ok(0), what);
+            Ok([cpu_ns(self.nginx.id())?, of(cpu_ns)?, of(wakeups)?])
+        };
+        let (before, client_before) = (costs()?, children_cpu_s()?);
         let done = Command::new("taskset")
             .args(["-c", "1"])
             .arg(find_program("wrk").context("wrk")?)
@@ -179,48 +245,91 @@ impl Bed {
         ensure!(!text.contains("Non-2xx"), "nginx refused requests: {text}");
         // The sensor drains what is in its ring a few milliseconds later; that is part of its cost.
         std::thread::sleep(Duration::from_millis(300));
-        let after = (cost(pids.0)?, cost(pids.1)?, super::process::children_cpu_s()?);
-        let requests: f64 = word_before(&text, "requests in").context("wrk's count")?;
+        let (after, client_after) = (costs()?, children_cpu_s()?);
+        let requests = number_before(&text, "requests in").context("wrk's count")?;
         let per_second =
             text.split("Requests/sec:").nth(1).and_then(|t| t.split_whitespace().next()?.parse().ok());
+        let per_second = per_second.context("wrk's rate")?;
         #[expect(clippy::cast_precision_loss, reason = "nanoseconds of seconds fit a double")]
-        let us = |ns: u64| ns as f64 / 1000.0 / requests;
+        let [nginx_ns, own_ns, wakeups] = [0, 1, 2].map(|i: usize| {
+            after
+                .get(i)
+                .zip(before.get(i))
+                .map_or(0.0, |(after, before)| after.saturating_sub(*before) as f64)
+        });
         Ok(Run {
             requests,
-            per_second: per_second.context("wrk's rate")?,
-            nginx_us: us(after.0 - before.0),
-            wrk_us: (after.2 - before.2) * 1e6 / requests,
-            sensor_us: us(after.1 - before.1),
-            unseen: 0.0,
-            lost: 0.0,
+            per_second,
+            nginx_us: nginx_ns / 1000.0 / requests,
+            wrk_us: (client_after - client_before) * 1e6 / requests,
+            own_us: own_ns / 1000.0 / requests,
+            wakeups: wakeups * per_second / requests,
+            ..Run::default()
         })
+    }
+
+    /// Runs wrk once beside something.
+    fn beside(&self, beside: Beside) -> Result<Run> {
+        match beside {
+            Beside::Nothing => self.run(None, self.seconds),
+            Beside::Sensor { store: true } => self.sensed(&self.config),
+            Beside::Sensor { store: false } => {
+                let mut config = self.config.clone();
+                config.set("/store/enabled", json!(false));
+                self.sensed(&config)
+            }
+            Beside::Empty => {
+                let _programs = Foreign::attach_both(&cgroup_root()?)?;
+                self.run(None, self.seconds)
+            }
+            Beside::Peer(peer) => {
+                let watcher = peer.start(self.port)?;
+                let run = self.run(Some(watcher.pid()), self.seconds)?;
+                Ok(Run { dropped: watcher.stop()?, ..run })
+            }
+        }
     }
 
     fn sensed(&self, config: &Config) -> Result<Run> {
         let sensor = Sensor::start(config)?;
-        let warm_up = self.run(Some(&sensor), WARM_UP_S)?;
-        let mut run = self.run(Some(&sensor), self.seconds)?;
+        let warm_up = self.run(Some(sensor.pid()), WARM_UP_S)?;
+        let run = self.run(Some(sensor.pid()), self.seconds)?;
+        // The page is made anew each second: this one tells of the load's last.
+        let [found, size] =
+            ["tokenscope_ring_found_bytes", "tokenscope_ring_bytes"].map(|name| sensor.metric(name, ""));
         let ended = sensor.stop()?;
         let seen = ended.total("exchanges").context("the sensor's count")?;
-        // wrk hangs up with requests in flight, which the sensor counts and wrk does not: never less than zero.
-        run.unseen = (warm_up.requests + run.requests - seen).max(0.0);
-        run.lost = ended.total("lost").context("the sensor's losses")?;
-        Ok(run)
+        Ok(Run {
+            ring: found? / size?.max(1.0),
+            // wrk hangs up with requests in flight, which the sensor counts and wrk does not: never less than zero.
+            unseen: (warm_up.requests + run.requests - seen).max(0.0),
+            lost: ended.total("lost").context("the sensor's losses")?,
+            ..run
+        })
     }
 
-    /// Nanoseconds a run of a kernel program, and runs a request.
-    fn kernel_cost(&self) -> Result<(f64, f64)> {
+    /// What the sensor's kernel programs cost. They see all packets of the host, so that other traffic counts as well.
+    fn kernel_cost(&self) -> Result<Vec<Figure>> {
         let switch = PathBuf::from("/proc/sys/kernel/bpf_stats_enabled");
         let sensor = Sensor::start(&self.config)?;
         let restore = Switch::set(&switch)?;
         let before = kernel_programs(sensor.pid())?;
-        let run = self.run(Some(&sensor), self.seconds)?;
+        let run = self.run(Some(sensor.pid()), self.seconds)?;
         let after = kernel_programs(sensor.pid())?;
         drop(restore);
         sensor.stop()?;
         #[expect(clippy::cast_precision_loss, reason = "counts of seconds fit a double")]
-        let (ns, runs) = ((after.0 - before.0) as f64, (after.1 - before.1) as f64);
-        Ok((ns / runs.max(1.0), runs / run.requests))
+        let [ns, runs, walked] =
+            [after.ns - before.ns, after.runs - before.runs, after.walked].map(|n| n as f64);
+        let mut figures = vec![
+            Figure::new("kernel programs", "ns/run", vec![ns / runs.max(1.0)]),
+            Figure::new("kernel program runs", "runs/request", vec![runs / run.requests]),
+            Figure::new("kernel programs", "us/request", vec![ns / run.requests / 1000.0]),
+        ];
+        if walked > 0.0 {
+            figures.push(Figure::new("instructions that the verifier walked", "", vec![walked]));
+        }
+        Ok(figures)
     }
 }
 
@@ -239,8 +348,4 @@ impl Drop for Switch<'_> {
     fn drop(&mut self) {
         let _ = fs::write(self.0, self.1.trim());
     }
-}
-
-fn word_before(text: &str, mark: &str) -> Option<f64> {
-    text.split(mark).next()?.split_whitespace().last()?.parse().ok()
 }

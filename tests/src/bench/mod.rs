@@ -2,14 +2,19 @@
 //!
 //! All figures of a run come from one machine in one go; ratios are what may be compared between machines.
 
+mod chart;
+pub mod floor;
 mod latency;
 mod live;
 mod offline;
+mod peers;
 mod process;
+mod rest;
 
 pub(crate) use process::peak_mib;
 pub use process::weigh;
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -19,16 +24,22 @@ use serde_json::{Value, json};
 use crate::workspace;
 
 /// What to measure.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Print JSON and nothing else.
     pub json: bool,
+    /// Write charts into this directory.
+    pub svg: Option<PathBuf>,
     /// Pairs of live runs, sensor off and on.
     pub pairs: usize,
     /// Seconds a live run takes.
     pub seconds: u64,
+    /// Seconds that an idle sensor is watched for.
+    pub idle_seconds: u64,
     /// Requests in the generated capture.
     pub requests: u64,
+    /// Requests in the capture that slow peers read.
+    pub few_requests: u64,
     /// Live tokens of the memory figure.
     pub tokens: u64,
     /// Live tokens of the largest memory figure; 0 leaves it out.
@@ -44,9 +55,12 @@ impl Default for Options {
         // Five pairs of four seconds: the spread of the median is then below a percent on a quiet machine.
         Self {
             json: false,
+            svg: None,
             pairs: 5,
             seconds: 4,
+            idle_seconds: 20,
             requests: 320_000,
+            few_requests: 40_000,
             tokens: 100_000,
             million: 1_000_000,
             live: true,
@@ -59,21 +73,73 @@ impl Options {
     /// Small enough to see within seconds that everything works. The figures mean nothing.
     #[must_use]
     pub fn quick() -> Self {
-        Self { pairs: 1, seconds: 1, requests: 20_000, tokens: 5_000, ..Self::default() }
+        Self {
+            pairs: 1,
+            seconds: 1,
+            idle_seconds: 2,
+            requests: 20_000,
+            few_requests: 5_000,
+            tokens: 5_000,
+            million: 20_000,
+            ..Self::default()
+        }
+    }
+}
+
+/// What ours is compared with others in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Topic {
+    /// What is left of nginx's requests a second.
+    Rate,
+    /// nginx's CPU time a request, as a multiple of what it is with nothing beside it.
+    Times,
+    /// The difference of the same.
+    Added,
+    /// A program's own CPU time a request.
+    Own,
+    /// Requests that are read off a capture.
+    Offline,
+}
+
+impl Topic {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Rate => "requests/s, on / off",
+            Self::Times => "nginx CPU, on / off",
+            Self::Added => "CPU added to nginx",
+            Self::Own => "own CPU",
+            Self::Offline => "replay on one core",
+        }
+    }
+
+    const fn unit(self) -> &'static str {
+        match self {
+            Self::Rate | Self::Times => "",
+            Self::Added | Self::Own => "us/request",
+            Self::Offline => "requests/CPU s",
+        }
     }
 }
 
 /// One figure: its samples in the order that they were taken.
 #[derive(Clone, Debug)]
 pub(crate) struct Figure {
-    name: &'static str,
+    name: Cow<'static, str>,
     unit: &'static str,
     samples: Vec<f64>,
+    /// What is compared here, and whose figure this is.
+    of: Option<(Topic, &'static str)>,
 }
 
 impl Figure {
-    pub(crate) fn new(name: &'static str, unit: &'static str, samples: Vec<f64>) -> Self {
-        Self { name, unit, samples }
+    pub(crate) fn new(name: impl Into<Cow<'static, str>>, unit: &'static str, samples: Vec<f64>) -> Self {
+        Self { name: name.into(), unit, samples, of: None }
+    }
+
+    /// A figure that others have as well.
+    pub(crate) fn of(topic: Topic, who: &'static str, samples: Vec<f64>) -> Self {
+        let of = Some((topic, who));
+        Self { of, ..Self::new(format!("{}, {who}", topic.name()), topic.unit(), samples) }
     }
 
     /// Smallest, middle and largest sample.
@@ -98,12 +164,18 @@ pub fn run(options: &Options) -> Result<()> {
     let mut figures = Vec::new();
     if options.live {
         match live::missing() {
-            Some(why) => crate::skip("bench::live", &why),
+            Some(why) => left_out(&format!("the live part: {why}")),
             None => figures.extend(live::measure(options)?),
         }
     }
     if options.offline {
         figures.extend(offline::measure(options)?);
+    }
+    if let Some(dir) = &options.svg {
+        std::fs::create_dir_all(dir)?;
+        for (name, picture) in chart::draw(&figures) {
+            std::fs::write(dir.join(name), picture)?;
+        }
     }
     let text = if options.json {
         serde_json::to_string_pretty(&figures.iter().map(Figure::json).collect::<Vec<_>>())?
@@ -112,6 +184,16 @@ pub fn run(options: &Options) -> Result<()> {
     };
     crate::print(&text);
     Ok(())
+}
+
+/// Says what is not measured; not on standard output, which may be JSON.
+fn left_out(what: &str) {
+    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("SKIPPED {what}\n"));
+}
+
+/// The number before a mark in a program's words.
+fn number_before(text: &str, mark: &str) -> Option<f64> {
+    text.split_once(mark)?.0.split_whitespace().last()?.parse().ok()
 }
 
 fn table(figures: &[Figure]) -> Result<String> {
@@ -156,6 +238,19 @@ mod tests {
     #[test]
     fn median_and_range_of_unsorted_samples() {
         assert_eq!(Figure::new("x", "s", vec![3.0, 1.0, 2.0]).spread(), (1.0, 2.0, 3.0));
+    }
+
+    #[test]
+    fn figures_that_others_have_are_named_after_them() {
+        let figure = Figure::of(Topic::Own, "tcpdump", vec![1.0]);
+        assert_eq!((figure.name.as_ref(), figure.unit), ("own CPU, tcpdump", "us/request"));
+    }
+
+    #[test]
+    fn numbers_are_found_before_their_marks() {
+        let wrk = "  345678 requests in 4.00s, 1.0GB read\nRequests/sec: 86410.00\n";
+        assert_eq!(number_before(wrk, "requests in"), Some(345_678.0));
+        assert_eq!(number_before("345678", "requests in"), None);
     }
 
     #[test]

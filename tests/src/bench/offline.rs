@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::process::{children_cpu_s, weigh};
-use super::{Figure, Options, store};
+use super::{Figure, Options, Topic, floor, peers, store};
 use crate::attack::Attack;
 use crate::capture::{Conversation, Segment, file_header, record_header};
 use crate::client::get;
@@ -32,24 +32,18 @@ const BODY: usize = 2_350;
 const SMALL_BODY: usize = 64;
 /// Who the million tokens of the largest memory figure belong to.
 const MANY_PRINCIPALS: u64 = 200_000;
+/// Passes of the floor in a sample: one takes a third of a second, and CPU time is counted in steps of 10 ms.
+const FLOOR_PASSES: u32 = 3;
 /// Pairs of replays, with and without rules: the spread of the median is a few percent.
 const PAIRS: usize = 5;
 
-/// Measures replay speed over `options.requests` and peak memory over `options.tokens`.
+/// Measures replay speed over `options.requests`, ours and others', and peak memory over `options.tokens`.
 pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
     let mint = Mint::at(GOLDEN_NOW)?;
     let config = Config::new(&mint)?;
     let dir = tempfile::tempdir()?;
     let file = config.write(dir.path())?;
-    let long = stored("requests", options.requests, |file| {
-        let users = 0..CONNECTIONS * TOKENS_A_LANE;
-        let pool: Vec<String> =
-            users.map(|u| mint.good_of_size(&format!("user{u}"), 900)).collect::<Result<_>>()?;
-        generate(file, options.requests, BODY, |n| {
-            let user = n % CONNECTIONS * TOKENS_A_LANE + n / CONNECTIONS % TOKENS_A_LANE;
-            pool.get(usize::try_from(user)?).cloned().context("the pool")
-        })
-    })?;
+    let long = requests(options.requests, &mint)?;
     let many = stored("tokens", options.tokens, |file| {
         // EdDSA signs a hundred thousand tokens in seconds; the sensor keeps them in the same space.
         generate(file, options.tokens, BODY, |n| {
@@ -57,30 +51,73 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
         })
     })?;
     let without = without_rules(&config)?.write(&fresh(dir.path(), "without")?)?;
-    // The first pass brings the file into the page cache; it is not counted.
-    replay(&long, &file)?;
-    let (mut rates, mut bare, mut cost, mut peaks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    #[expect(clippy::cast_precision_loss, reason = "a count of requests fits a double")]
-    let requests = options.requests as f64;
-    for _ in 0..PAIRS {
-        let (with, peak) = replay(&long, &file)?;
-        let (less, _) = replay(&long, &without)?;
-        rates.push(requests / with);
-        bare.push(requests / less);
-        cost.push((with - less) * 1e6 / requests);
-        peaks.push(peak);
-    }
+    let mut figures = speed(&long, options.requests, &file, &without)?;
+    figures.extend(peers(options, &long, &mint)?);
     let (_, peak) = replay(&many, &file)?;
-    let mut figures = vec![
-        Figure::new("replay on one core", "requests/CPU s", rates),
-        Figure::new("replay on one core, every rule disabled", "requests/CPU s", bare),
-        Figure::new("cost of all rules", "us/request", cost),
-        Figure::new("replay, peak memory", "MiB", peaks),
-        Figure::new("replay with many live tokens, peak memory", "MiB", vec![peak]),
-    ];
+    figures.push(Figure::new("replay with many live tokens, peak memory", "MiB", vec![peak]));
     if options.million > 0 {
         figures.extend(storm(options.million, &mint, &config, &fresh(dir.path(), "storm")?)?);
         figures.push(million(options.million, &mint, config, &fresh(dir.path(), "million")?)?);
+    }
+    Ok(figures)
+}
+
+/// A capture of so many requests with the tokens of a pool.
+fn requests(count: u64, mint: &Mint) -> Result<PathBuf> {
+    stored("requests", count, |file| {
+        let users = 0..CONNECTIONS * TOKENS_A_LANE;
+        let pool: Vec<String> =
+            users.map(|u| mint.good_of_size(&format!("user{u}"), 900)).collect::<Result<_>>()?;
+        generate(file, count, BODY, |n| {
+            let user = n % CONNECTIONS * TOKENS_A_LANE + n / CONNECTIONS % TOKENS_A_LANE;
+            pool.get(usize::try_from(user)?).cloned().context("the pool")
+        })
+    })
+}
+
+/// The sensor with and without rules, and the floor, in turns.
+fn speed(capture: &Path, count: u64, config: &Path, without: &Path) -> Result<Vec<Figure>> {
+    // The first pass brings the file into the page cache; it is not counted.
+    replay(capture, config)?;
+    let (mut with, mut bare, mut floor, mut decoding) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut peaks = Vec::new();
+    for _ in 0..PAIRS {
+        let (seconds, peak) = replay(capture, config)?;
+        with.push(seconds);
+        peaks.push(peak);
+        let passes = (0..FLOOR_PASSES).map(|_| floor::cpu_s(capture, count, false));
+        floor.push(passes.sum::<Result<f64>>()? / f64::from(FLOOR_PASSES));
+        bare.push(replay(capture, without)?.0);
+        decoding.push(floor::cpu_s(capture, count, true)?);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a count of requests fits a double")]
+    let count = count as f64;
+    let rates = |seconds: &[f64]| seconds.iter().map(|s| count / s).collect::<Vec<_>>();
+    let ratio = floor.iter().zip(&with).map(|(floor, with)| floor / with).collect();
+    let cost = with.iter().zip(&bare).map(|(with, bare)| (with - bare) * 1e6 / count).collect();
+    Ok(vec![
+        Figure::of(Topic::Offline, "tokenscope", rates(&with)),
+        Figure::of(Topic::Offline, "tokenscope, rules off", rates(&bare)),
+        Figure::of(Topic::Offline, "trivial parser", rates(&floor)),
+        Figure::of(Topic::Offline, "trivial parser, decoding", rates(&decoding)),
+        Figure::new("replay, tokenscope / trivial parser", "", ratio),
+        Figure::new("cost of all rules", "us/request", cost),
+        Figure::new("replay, peak memory", "MiB", peaks),
+    ])
+}
+
+/// Peers that are installed, each once. One that fails, or does not see every request, is left out.
+fn peers(options: &Options, long: &Path, mint: &Mint) -> Result<Vec<Figure>> {
+    let short = requests(options.few_requests, mint)?;
+    let mut figures = Vec::new();
+    for peer in peers::installed() {
+        let (capture, count) =
+            if peer.is_quick { (long, options.requests) } else { (short.as_path(), options.few_requests) };
+        #[expect(clippy::cast_precision_loss, reason = "a count of requests fits a double")]
+        match peer.read(capture, count) {
+            Ok(seconds) => figures.push(Figure::of(Topic::Offline, peer.name, vec![count as f64 / seconds])),
+            Err(why) => super::left_out(&format!("{} offline: {why:#}", peer.name)),
+        }
     }
     Ok(figures)
 }

@@ -21,6 +21,18 @@ pub(crate) fn cpu_ns(pid: u32) -> Result<u64> {
     Ok(total)
 }
 
+/// How often the threads of a process went to sleep of their own accord so far: as often as they were woken.
+pub(crate) fn wakeups(pid: u32) -> Result<u64> {
+    let mut total = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end between the listing and the reading.
+        let text = fs::read_to_string(task?.path().join("status")).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        total += line.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or_default();
+    }
+    Ok(total)
+}
+
 /// CPU seconds of all children that were waited for, in steps of 10 ms.
 pub(crate) fn children_cpu_s() -> Result<f64> {
     let stat = fs::read_to_string("/proc/self/stat")?;
@@ -53,12 +65,31 @@ pub fn weigh(child: &mut Child) -> Result<(ExitStatus, f64)> {
     }
 }
 
-/// Run time in nanoseconds and runs of the kernel programs that a process holds, while `bpf_stats_enabled` is 1.
-pub(crate) fn kernel_programs(pid: u32) -> Result<(u64, u64)> {
-    let (mut time, mut runs) = (0, 0);
-    let mut seen = Vec::new();
+/// The kernel programs that a process holds, summed up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Programs {
+    /// Nanoseconds that they ran, while `bpf_stats_enabled` is 1.
+    pub(crate) ns: u64,
+    /// How often they ran, by the same.
+    pub(crate) runs: u64,
+    /// Instructions that the verifier walked to accept them; zero before Linux 5.16.
+    pub(crate) walked: u64,
+}
+
+/// What the kernel says of the programs that a process holds.
+pub(crate) fn kernel_programs(pid: u32) -> Result<Programs> {
+    let mut texts = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
-        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+        texts.push(fs::read_to_string(entry?.path()).unwrap_or_default());
+    }
+    Ok(summed(&texts))
+}
+
+/// Sums up what the descriptors of a process say (`kernel/bpf/syscall.c`, `bpf_prog_show_fdinfo`).
+fn summed(texts: &[String]) -> Programs {
+    let mut all = Programs::default();
+    let mut seen = Vec::new();
+    for text in texts {
         let field = |name: &str| {
             let line = text.lines().find(|line| line.starts_with(name))?;
             line.split_whitespace().nth(1)?.parse::<u64>().ok()
@@ -70,9 +101,28 @@ pub(crate) fn kernel_programs(pid: u32) -> Result<(u64, u64)> {
         };
         if !seen.contains(&id) {
             seen.push(id);
-            time += ns;
-            runs += count;
+            all.ns += ns;
+            all.runs += count;
+            all.walked += field("verified_insns:").unwrap_or_default();
         }
     }
-    Ok((time, runs))
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_held_twice_counts_once() {
+        let program = |id: u32| {
+            format!(
+                "pos:\t0\nprog_type:\t8\nprog_id:\t{id}\nrun_time_ns:\t100\nrun_cnt:\t3\nverified_insns:\t70\n"
+            )
+        };
+        let link = "pos:\t0\nlink_id:\t1\nprog_id:\t9\n".to_owned();
+        let old = program(5).replace("verified_insns:\t70\n", "");
+        let all = summed(&[program(4), link, program(4), old]);
+        assert_eq!(all, Programs { ns: 200, runs: 6, walked: 70 });
+    }
 }

@@ -23,11 +23,16 @@ fn run(arguments: &[&str]) -> Result<()> {
     match arguments {
         ["demo"] => demo::run(None),
         ["demo", "--cast", file] => demo::run(Some(Path::new(file))),
+        // The least that reading a capture costs: what `bench` runs beside the sensor.
+        ["floor", file] => floor(file, false),
+        ["floor", "--decode", file] => floor(file, true),
         ["bench", flags @ ..] => {
             let has = |flag: &str| flags.contains(&flag);
+            let svg = flags.iter().skip_while(|flag| **flag != "--svg").nth(1).map(Into::into);
             let sizes = if has("--quick") { bench::Options::quick() } else { bench::Options::default() };
             bench::run(&bench::Options {
                 json: has("--json"),
+                svg,
                 live: !has("--offline"),
                 offline: !has("--live"),
                 ..sizes
@@ -77,11 +82,16 @@ fn run(arguments: &[&str]) -> Result<()> {
             Ok(())
         }
         _ => bail!(
-            "usage: lab demo [--cast FILE] | bench [--json] [--quick] [--live|--offline] | samples DIR | captures DIR | keys \
+            "usage: lab demo [--cast FILE] | bench [--json] [--quick] [--live|--offline] [--svg DIR] | floor [--decode] FILE | samples DIR | captures DIR | keys \
              | quality [--json] [--tuning] [--seed N] [--seeds N] [--attacks N] [--million N] \
              | guest [--native] | serve CGROUP USER | only CAPABILITIES PROGRAM... | record DIR SEED EXCHANGES [ATTACKS]"
         ),
     }
+}
+
+fn floor(file: &str, decode: bool) -> Result<()> {
+    tests::print(&bench::floor::read(Path::new(file), decode)?.json().to_string());
+    Ok(())
 }
 
 fn quality_options(flags: &[&str]) -> Result<quality::Options> {

@@ -109,6 +109,8 @@ pub enum Mode {
 pub struct Foreign {
     cgroup: PathBuf,
     mode: Mode,
+    /// The directions that it sees.
+    ways: &'static [&'static str],
     /// A BPF file system of its own.
     home: TempDir,
 }
@@ -119,6 +121,18 @@ impl Foreign {
     /// # Errors
     /// When the kernel refuses.
     pub fn attach(cgroup: &Path, mode: Mode) -> Result<Self> {
+        Self::attach_on(cgroup, mode, &["ingress"])
+    }
+
+    /// Attaches it on ingress and on egress, beside others.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attach_both(cgroup: &Path) -> Result<Self> {
+        Self::attach_on(cgroup, Mode::Multi, &["ingress", "egress"])
+    }
+
+    fn attach_on(cgroup: &Path, mode: Mode, ways: &'static [&'static str]) -> Result<Self> {
         let home = tempfile::tempdir()?;
         let object = home.path().join("pass.o");
         fs::write(&object, object::pass())?;
@@ -126,17 +140,20 @@ impl Foreign {
         fs::create_dir(&pins)?;
         let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&pins).status()?;
         ensure!(mounted.success(), "mount -t bpf: {mounted}");
-        let foreign = Self { cgroup: cgroup.to_owned(), mode, home };
+        let foreign = Self { cgroup: cgroup.to_owned(), mode, ways, home };
         bpftool(&["prog", "load", &text(&object), &foreign.pin()])?;
         foreign.command("attach")?;
         Ok(foreign)
     }
 
-    fn command(&self, verb: &str) -> Result<String> {
+    fn command(&self, verb: &str) -> Result<()> {
         let (at, pin) = (text(&self.cgroup), self.pin());
-        let mut arguments = vec!["cgroup", verb, &at, "ingress", "pinned", &pin];
-        arguments.extend((verb == "attach" && self.mode == Mode::Multi).then_some("multi"));
-        bpftool(&arguments)
+        for way in self.ways {
+            let mut arguments = vec!["cgroup", verb, &at, way, "pinned", &pin];
+            arguments.extend((verb == "attach" && self.mode == Mode::Multi).then_some("multi"));
+            bpftool(&arguments)?;
+        }
+        Ok(())
     }
 
     fn pin(&self) -> String {

@@ -1,0 +1,409 @@
+//! The offline floor: the least that anybody does who reads tokens off a capture of HTTP.
+//!
+//! It walks a pcap file, takes the bytes of each direction of each IPv4 connection as they come, lets httparse find the
+//! heads, skips bodies by their `Content-Length` and looks every bearer token up in a hash map. What a real sensor does
+//! beyond it is absent on purpose: segments out of order, repeated or lost, IPv6, VLANs, connections without their
+//! handshake, chunked bodies, pairing of requests with answers, verification, rules. It reads our own generated
+//! captures, and counts what it could not read so that nobody takes a count for whole that is not.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::mem::MaybeUninit;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use foldhash::fast::RandomState;
+use httparse::{Header, ParserConfig, Request, Response, Status};
+use serde_json::{Value, json};
+
+/// Bytes read at a time, as many as the sensor's `replay` reads.
+const CHUNK: usize = 256 * 1024;
+/// Fields of a head that are looked at; generated ones have five.
+const FIELDS: usize = 32;
+/// Longest head that is waited for: above what servers accept.
+const MAX_HEAD: usize = 64 * 1024;
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+/// What was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Heads of requests.
+    pub requests: u64,
+    /// Heads of answers.
+    pub responses: u64,
+    /// Requests with a bearer token.
+    pub bearers: u64,
+    /// Distinct tokens.
+    pub tokens: u64,
+    /// Tokens, repeated ones included, whose claims were read.
+    pub decoded: u64,
+    /// Frames and heads that could not be read.
+    pub unread: u64,
+}
+
+impl Counts {
+    /// As `lab floor` prints them.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        json!({
+            "requests": self.requests, "responses": self.responses, "bearers": self.bearers,
+            "tokens": self.tokens, "decoded": self.decoded, "unread": self.unread,
+        })
+    }
+}
+
+/// Reads a capture file; `decode` has every token's claims read, not only looked up.
+///
+/// # Errors
+/// When it cannot be read, or is no pcap file of Ethernet frames.
+pub fn read(file: &Path, decode: bool) -> Result<Counts> {
+    read_from(File::open(file)?, decode)
+}
+
+fn read_from(mut file: impl Read, decode: bool) -> Result<Counts> {
+    let mut header = [0; 24];
+    file.read_exact(&mut header)?;
+    // Little-endian, of either resolution, link type Ethernet.
+    let [a, b, c, d, .., 1, 0, 0, 0] = header else { anyhow::bail!("not a capture of Ethernet frames") };
+    let magic = u32::from_le_bytes([a, b, c, d]);
+    ensure!(matches!(magic, 0xa1b2_c3d4 | 0xa1b2_3c4d), "not a little-endian pcap file");
+    let mut floor = Floor::default();
+    floor.found.decode = decode;
+    let mut buf = vec![0; CHUNK];
+    let mut end = 0;
+    loop {
+        let got = file.read(buf.get_mut(end..).unwrap_or_default())?;
+        if got == 0 {
+            break;
+        }
+        end += got;
+        let mut rest = buf.get(..end).unwrap_or_default();
+        while let Some((frame, after)) = record(rest) {
+            floor.frame(frame);
+            rest = after;
+        }
+        let left = rest.len();
+        ensure!(left < CHUNK, "a record of more than {CHUNK} bytes");
+        buf.copy_within(end - left..end, 0);
+        end = left;
+    }
+    ensure!(end == 0, "the last record is cut off");
+    Ok(Counts { tokens: u64::try_from(floor.found.tokens.len())?, ..floor.found.counts })
+}
+
+/// The first record's frame, and what comes after it; none if it is not all there.
+fn record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (header, rest) = bytes.split_first_chunk::<16>()?;
+    let [.., a, b, c, d, _, _, _, _] = *header;
+    rest.split_at_checked(usize::try_from(u32::from_le_bytes([a, b, c, d])).ok()?)
+}
+
+/// One direction of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Way {
+    addresses: [u8; 8],
+    ports: [u8; 4],
+}
+
+/// A TCP segment.
+struct Segment<'a> {
+    way: Way,
+    seq: u32,
+    flags: u8,
+    payload: &'a [u8],
+}
+
+impl<'a> Segment<'a> {
+    /// Reads an Ethernet frame that carries TCP over IPv4, unfragmented.
+    fn of(frame: &'a [u8]) -> Option<Self> {
+        let (ethernet, packet) = frame.split_first_chunk::<14>()?;
+        let ([.., 8, 0], (ip, _)) = (*ethernet, packet.split_first_chunk::<20>()?) else { return None };
+        let [first, _, high, low, _, _, fragment, offset, _, 6, _, _, addresses @ ..] = *ip else {
+            return None;
+        };
+        if first >> 4 != 4 || (fragment & 0x3f, offset) != (0, 0) {
+            return None;
+        }
+        let packet = packet.get(..usize::from(u16::from_be_bytes([high, low])))?;
+        let tcp = packet.get(usize::from(first & 15) * 4..)?;
+        let (ports, head) = tcp.split_first_chunk::<4>()?;
+        let (seq, head) = head.split_first_chunk::<4>()?;
+        let [_, _, _, _, length, flags, ..] = *head else { return None };
+        Some(Self {
+            way: Way { addresses, ports: *ports },
+            seq: u32::from_be_bytes(*seq),
+            flags,
+            payload: tcp.get(usize::from(length >> 4) * 4..)?,
+        })
+    }
+}
+
+/// What is known of a direction.
+#[derive(Debug, Default)]
+struct Stream {
+    /// The next byte's sequence number.
+    next: u32,
+    /// Whether it is the client's.
+    asks: bool,
+    /// Bytes of a body that are still to come.
+    body: u64,
+    /// A head that is not complete: at most `MAX_HEAD` bytes.
+    held: Vec<u8>,
+}
+
+/// A head: its length, and that of the body behind it.
+struct Head {
+    bytes: usize,
+    body: u64,
+}
+
+#[derive(Debug, Default)]
+struct Floor {
+    streams: HashMap<Way, Stream, RandomState>,
+    found: Found,
+}
+
+impl Floor {
+    fn frame(&mut self, frame: &[u8]) {
+        let Some(segment) = Segment::of(frame) else {
+            self.found.counts.unread += 1;
+            return;
+        };
+        if segment.flags & SYN != 0 {
+            let (next, asks) = (segment.seq.wrapping_add(1), segment.flags & ACK == 0);
+            self.streams.insert(segment.way, Stream { next, asks, ..Stream::default() });
+        } else if !segment.payload.is_empty() && self.payload(&segment).is_none() {
+            // What follows cannot be read either.
+            self.found.counts.unread += 1;
+            self.streams.remove(&segment.way);
+        }
+        if segment.flags & (FIN | RST) != 0 {
+            self.streams.remove(&segment.way);
+        }
+    }
+
+    fn payload(&mut self, segment: &Segment<'_>) -> Option<()> {
+        let stream = self.streams.get_mut(&segment.way)?;
+        if stream.next != segment.seq {
+            return None;
+        }
+        stream.next = stream.next.wrapping_add(u32::try_from(segment.payload.len()).ok()?);
+        self.found.bytes(stream, segment.payload)
+    }
+}
+
+/// What the heads said.
+#[derive(Debug, Default)]
+struct Found {
+    decode: bool,
+    /// How often each token was used.
+    tokens: HashMap<Box<[u8]>, u64, RandomState>,
+    counts: Counts,
+}
+
+impl Found {
+    /// Takes the next bytes of a stream. None if they are not HTTP.
+    fn bytes(&mut self, stream: &mut Stream, mut rest: &[u8]) -> Option<()> {
+        while !rest.is_empty() {
+            if stream.body > 0 {
+                let length = usize::try_from(stream.body).unwrap_or(usize::MAX).min(rest.len());
+                stream.body -= u64::try_from(length).ok()?;
+                rest = rest.get(length..)?;
+            } else if stream.held.is_empty() {
+                let Status::Complete(head) = self.head(stream.asks, rest).ok()? else {
+                    stream.held.extend_from_slice(rest);
+                    return Some(());
+                };
+                (stream.body, rest) = (head.body, rest.get(head.bytes..)?);
+            } else {
+                let before = stream.held.len();
+                stream.held.extend_from_slice(rest);
+                let Status::Complete(head) = self.head(stream.asks, &stream.held).ok()? else {
+                    return (stream.held.len() <= MAX_HEAD).then_some(());
+                };
+                (stream.body, rest) = (head.body, rest.get(head.bytes.checked_sub(before)?..)?);
+                stream.held.clear();
+            }
+        }
+        Some(())
+    }
+
+    /// The head at the start of these bytes.
+    fn head(&mut self, asks: bool, bytes: &[u8]) -> httparse::Result<Head> {
+        let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+        if asks {
+            let mut request = Request::new(&mut []);
+            let Status::Complete(length) = request.parse_with_uninit_headers(bytes, &mut fields)? else {
+                return Ok(Status::Partial);
+            };
+            self.counts.requests += 1;
+            let (body, token) = wanted(request.headers);
+            if let Some(token) = token {
+                self.bearer(token);
+            }
+            return Ok(Status::Complete(Head { bytes: length, body }));
+        }
+        let mut response = Response::new(&mut []);
+        let parsed =
+            ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, &mut fields);
+        let Status::Complete(length) = parsed? else { return Ok(Status::Partial) };
+        self.counts.responses += 1;
+        // RFC 9112 section 6.3: these have no body whatever their fields say.
+        let bare = matches!(response.code, Some(100..=199 | 204 | 304));
+        let body = if bare { 0 } else { wanted(response.headers).0 };
+        Ok(Status::Complete(Head { bytes: length, body }))
+    }
+
+    fn bearer(&mut self, token: &[u8]) {
+        self.counts.bearers += 1;
+        if let Some(uses) = self.tokens.get_mut(token) {
+            *uses += 1;
+        } else {
+            self.tokens.insert(token.into(), 1);
+        }
+        if self.decode {
+            self.counts.decoded += u64::from(claims(token).is_some());
+        }
+    }
+}
+
+/// The length of the body and the bearer token that a head's fields name.
+fn wanted<'b>(fields: &[Header<'b>]) -> (u64, Option<&'b [u8]>) {
+    let (mut body, mut token) = (0, None);
+    for field in fields {
+        match field.name.len() {
+            13 if field.name.eq_ignore_ascii_case("authorization") => {
+                let (scheme, rest) = field.value.split_at_checked(7).unwrap_or_default();
+                token = scheme.eq_ignore_ascii_case(b"bearer ").then_some(rest);
+            }
+            14 if field.name.eq_ignore_ascii_case("content-length") => {
+                body = std::str::from_utf8(field.value).ok().and_then(|n| n.parse().ok()).unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+    (body, token)
+}
+
+/// A JWT's claims, its header read as well; the signature is not looked at.
+fn claims(token: &[u8]) -> Option<Value> {
+    let mut parts = token.split(|byte| *byte == b'.');
+    let mut part =
+        || -> Option<Value> { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts.next()?).ok()?).ok() };
+    part()?;
+    part()
+}
+
+/// Runs `lab floor`, which is this same program, on the first core; returns its CPU seconds. The capture has this many
+/// requests, all of them with a token.
+pub(super) fn cpu_s(capture: &Path, requests: u64, decode: bool) -> Result<f64> {
+    let before = super::process::children_cpu_s()?;
+    let done = std::process::Command::new("taskset")
+        .args(["-c", "0"])
+        .arg(std::env::current_exe()?)
+        .arg("floor")
+        .args(decode.then_some("--decode"))
+        .arg(capture)
+        .output()?;
+    let cost = super::process::children_cpu_s()? - before;
+    ensure!(done.status.success(), "lab floor: {}", String::from_utf8_lossy(&done.stderr));
+    let counts: Value = serde_json::from_slice(&done.stdout).context("what lab floor prints")?;
+    let of = |name: &str| counts.get(name).and_then(Value::as_u64);
+    let decoded = if decode { requests } else { 0 };
+    let expected = [("requests", requests), ("responses", requests), ("bearers", requests)];
+    for (name, count) in expected.into_iter().chain([("decoded", decoded), ("unread", 0)]) {
+        ensure!(of(name) == Some(count), "the floor saw {counts}, and there are {count} {name}");
+    }
+    Ok(cost)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::capture::{Conversation, Pcap};
+
+    const TOKEN: &str = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.c2ln";
+
+    fn ask(token: &str) -> Vec<u8> {
+        format!("GET /a HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n").into_bytes()
+    }
+
+    fn ends() -> (SocketAddr, SocketAddr) {
+        ("10.0.3.7:40000".parse().unwrap(), "10.0.0.1:8080".parse().unwrap())
+    }
+
+    fn counts(talk: &Conversation, decode: bool) -> Counts {
+        let mut file = Pcap::default();
+        file.add(0, talk);
+        read_from(file.bytes().as_slice(), decode).unwrap()
+    }
+
+    fn talk(mss: usize) -> Conversation {
+        let (client, server) = ends();
+        let mut talk = Conversation::open(client, server).cut_at(mss);
+        for token in [TOKEN, "other", TOKEN] {
+            talk.request(&ask(token)).response(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nHTTP/1.1 ");
+        }
+        talk.request(b"POST /b HTTP/1.1\r\ncontent-length: 5\r\n\r\nGET /");
+        talk.response(b"HTTP/1.1 204 No Content\r\nContent-Length: 7\r\n\r\n").close();
+        talk
+    }
+
+    #[test]
+    fn where_segments_are_cut_does_not_matter() {
+        let expected = Counts { requests: 4, responses: 4, bearers: 3, tokens: 2, ..Counts::default() };
+        for mss in [1, 7, 40, 1448] {
+            assert_eq!(counts(&talk(mss), false), expected, "{mss}");
+        }
+    }
+
+    #[test]
+    fn every_use_of_a_token_is_decoded_if_asked_for() {
+        assert_eq!(counts(&talk(1448), true).decoded, 2);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_counted() {
+        let mut swapped = talk(1448);
+        // The first two requests change places.
+        swapped.segments.swap(3, 7);
+        assert!(counts(&swapped, false).unread > 0);
+        let (client, server) = ends();
+        let mut odd = Conversation::open(client, server);
+        odd.request(b"\x00\x01 no HTTP");
+        assert_eq!(counts(&odd, false).unread, 1);
+    }
+
+    #[test]
+    fn records_that_a_chunk_cuts_are_whole() {
+        let (client, server) = ends();
+        let mut talk = Conversation::open(client, server);
+        let answer = [b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", [b'x'; 1000].as_slice()].concat();
+        for _ in 0..600 {
+            talk.request(&ask(TOKEN)).response(&answer);
+        }
+        let mut file = Pcap::default();
+        file.add(0, &talk);
+        assert!(file.bytes().len() > 2 * CHUNK);
+        let counts = read_from(file.bytes().as_slice(), false).unwrap();
+        assert_eq!((counts.requests, counts.responses, counts.tokens, counts.unread), (600, 600, 1, 0));
+    }
+
+    #[test]
+    fn a_file_that_ends_early_is_an_error() {
+        let mut file = Pcap::default();
+        file.add(0, &talk(1448));
+        let bytes = file.bytes();
+        assert!(read_from(bytes.get(..bytes.len() - 1).unwrap(), false).is_err());
+        assert!(read_from(b"no capture at all, but longer".as_slice(), false).is_err());
+    }
+}
