@@ -25,7 +25,9 @@ impl Doing {
     const fn words(self) -> &'static str {
         match self {
             Self::Watching => "READY=1\nSTATUS=watching\n",
-            Self::StandingBy => "READY=1\nSTATUS=attached; another sensor has the state directory, waiting to take over\n",
+            Self::StandingBy => {
+                "READY=1\nSTATUS=attached; another sensor has the state directory, waiting to take over\n"
+            }
             Self::Ending => "STOPPING=1\nSTATUS=ending\n",
         }
     }
@@ -48,7 +50,10 @@ impl Supervisor {
         let place = named.filter(|name| !name.is_empty()).and_then(|name| match reach(name) {
             Ok(place) => Some(place),
             Err(error) => {
-                tracing::warn!("whoever started this sensor is not told how it is: {}: {error}", name.display());
+                tracing::warn!(
+                    "whoever started this sensor is not told how it is: {}: {error}",
+                    name.display()
+                );
                 None
             }
         });

@@ -30,6 +30,8 @@ const NEW: &str = "/packages/new.deb";
 const SHOP: u16 = 8081;
 /// Its name.
 const SHOP_UNIT: &str = "shop-orders.service";
+/// The same, as alerts name it.
+const SHOP_NAME: &str = "shop-orders";
 
 /// What `lab serve-at` does: listens there, refuses everybody, and stays.
 ///
@@ -48,6 +50,7 @@ pub(super) fn install() -> Result<Told> {
     ensure!(host::state(UNIT) == "active", "{}", host::journal(UNIT));
     ensure!(host::property(UNIT, "UnitFileState")? == "enabled");
     ensure!(host::property(UNIT, "StatusText")? == "watching", "{}", host::property(UNIT, "StatusText")?);
+    host::be_patient()?;
     host::configure()?;
     run_program("systemctl", &["reload", UNIT])?;
     let shop = format!("[Service]\nExecStart=/lab serve-at {SHOP}\nIPAccounting=yes\n");
@@ -64,7 +67,8 @@ pub(super) fn all_is_well() -> Result<Told> {
     let bad: Vec<_> = checks.iter().filter(|check| check.failed()).collect();
     ensure!(bad.is_empty(), "{bad:?}");
     let said = run_program("systemd-analyze", &["security", "--no-pager", UNIT])?;
-    let figure = said.lines().rev().find_map(|line| line.split_once("exposure level for ")?.1.split(": ").nth(1));
+    let figure =
+        said.lines().rev().find_map(|line| line.split_once("exposure level for ")?.1.split(": ").nth(1));
     let figure = figure.with_context(|| format!("no figure in: {said}"))?;
     let plain: String = figure.chars().filter(char::is_ascii).collect();
     cell(SYSTEMD, "exposure of the unit, by `systemd-analyze security`", plain.trim());
@@ -78,7 +82,7 @@ pub(super) fn all_is_well() -> Result<Told> {
 pub(super) fn named_by_unit() -> Result<Told> {
     let before = accounted()?;
     let alert = host::attack([127, 0, 1, 1])?;
-    ensure!(alert.workload() == SHOP_UNIT, "it names {:?}: {:?}", alert.workload(), alert.0);
+    ensure!(alert.workload() == SHOP_NAME, "it names {:?}: {:?}", alert.workload(), alert.0);
     let name = alert.0.pointer("/evidences/0/process/name").and_then(serde_json::Value::as_str);
     ensure!(name == Some("lab"), "the process is {name:?}");
     let bytes = accounted()? - before;
@@ -162,12 +166,16 @@ pub(super) fn removed() -> Result<Told> {
 /// Purged: no file, no unit, no user, nothing in the kernel.
 pub(super) fn purge() -> Result<Told> {
     let held = Held::by(host::main_pid()?)?;
+    host::forget_patience()?;
     host::dpkg(&["--purge", "tokenscope"])?;
     held.until_gone()?;
     ensure!(host::state(UNIT) == "inactive", "{}", host::state(UNIT));
     let units = run_program("systemctl", &["list-unit-files", "--no-legend", "tokenscope*"])?;
     ensure!(units.trim().is_empty(), "{units}");
-    let left = run_program("find", &["/", "-xdev", "-path", "/proc", "-prune", "-o", "-name", "*tokenscope*", "-print"])?;
+    let left = run_program(
+        "find",
+        &["/", "-xdev", "-path", "/proc", "-prune", "-o", "-name", "*tokenscope*", "-print"],
+    )?;
     let run = run_program("find", &["/run", "-name", "*tokenscope*"])?;
     ensure!(left.trim().is_empty() && run.trim().is_empty(), "left behind: {left}{run}");
     for file in ["/etc/passwd", "/etc/group"] {

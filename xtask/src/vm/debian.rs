@@ -69,6 +69,9 @@ ExecStart=/guest
 StandardError=journal+console
 ";
 
+/// Emulated on a busy host everything takes longer than systemd expects.
+const MANAGER: &str = "[Manager]\nDefaultTimeoutStartSec=10min\n";
+
 /// What keeps the machine busy and is not asked about: consoles, and Debian's own profiles.
 const MASKED: [&str; 3] = ["serial-getty@ttyS0.service", "getty.target", "apparmor.service"];
 
@@ -128,6 +131,9 @@ fn layer(home: &Path, programs: &Programs) -> Result<PathBuf> {
     let units = layer.join("etc/systemd/system");
     let wants = units.join("multi-user.target.wants");
     fs::create_dir_all(&wants)?;
+    let manager = layer.join("etc/systemd/system.conf.d");
+    fs::create_dir_all(&manager)?;
+    fs::write(manager.join("guest.conf"), MANAGER)?;
     fs::create_dir_all(layer.join("packages"))?;
     for (name, version) in [("old.deb", "0.1.0"), ("new.deb", "0.1.0+next")] {
         dist::deb::quickly(&programs.sensor, version, &layer.join("packages").join(name))?;

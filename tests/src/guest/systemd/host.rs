@@ -72,9 +72,7 @@ pub(super) fn until(what: &str, mut is_so: impl FnMut() -> bool) -> Result<()> {
 
 /// Waits until the service runs in another process than this one.
 pub(super) fn until_again(pid: u32) -> Result<()> {
-    until("systemd starts it again", || {
-        state(UNIT) == "active" && main_pid().is_ok_and(|now| now != pid)
-    })
+    until("systemd starts it again", || state(UNIT) == "active" && main_pid().is_ok_and(|now| now != pid))
 }
 
 /// Writes a configuration over the package's: an issuer, and everything else where it is by default.
@@ -104,12 +102,14 @@ pub(super) fn forge(mint: &Mint, from: [u8; 4]) -> Result<()> {
 pub(super) fn attack(from: [u8; 4]) -> Result<Alert> {
     forge(&Mint::at(clock::now())?, from)?;
     let address = IpAddr::from(from).to_string();
-    let mut found = None;
-    until("an alert", || {
-        found = told().ok().and_then(|all| all.into_iter().find(|alert| alert.client() == address));
-        found.is_some()
-    })?;
-    found.context("an alert")
+    let deadline = Deadline::after(PATIENCE);
+    loop {
+        if let Some(alert) = told()?.into_iter().find(|alert| alert.client() == address) {
+            return Ok(alert);
+        }
+        ensure!(!deadline.is_over(), "no alert about {address}: {}", journal(UNIT));
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// Every alert that the sensor has told of, opened or continued.
@@ -117,6 +117,19 @@ pub(super) fn told() -> Result<Vec<Alert>> {
     let done = sensor::command()?.args(["tail", "--since", "1d", "-o", "json"]).output()?;
     ensure!(done.status.success(), "tail: {}", String::from_utf8_lossy(&done.stderr));
     sensor::alerts(&String::from_utf8_lossy(&done.stdout))
+}
+
+/// Gives the sensor more time to end than the unit does: on a busy host an emulated one needs it, and who is killed hands
+/// nothing over.
+pub(super) fn be_patient() -> Result<()> {
+    fs::create_dir_all(DROP_INS)?;
+    fs::write(Path::new(DROP_INS).join("patience.conf"), "[Service]\nTimeoutStopSec=300\n")?;
+    run_program("systemctl", &["daemon-reload"]).map(|_| ())
+}
+
+/// Takes that back.
+pub(super) fn forget_patience() -> Result<()> {
+    Ok(fs::remove_dir_all(DROP_INS)?)
 }
 
 /// A change of the unit until it is dropped.

@@ -46,7 +46,9 @@ pub(in super::super) fn upgrade() -> Result<Told> {
     ensure!(fs::read_to_string(CONFIG)? == kept, "the configuration was changed");
     let said = || host::journal(BESIDE) + &host::journal(UNIT);
     ensure!(said().contains("takes over"), "nobody took over: {}", said());
-    host::until("every attack is told of", || host::told().is_ok_and(|all| tally(&all).len() >= usize::from(attacks)))?;
+    host::until("every attack is told of", || {
+        host::told().is_ok_and(|all| tally(&all).len() >= usize::from(attacks))
+    })?;
     let all = host::told()?;
     let told = tally(&all);
     let wrong: Vec<_> = told.iter().filter(|(_, count)| **count != 1).collect();
