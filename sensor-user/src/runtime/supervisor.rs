@@ -1,4 +1,4 @@
-//! What systemd is told of this process, in datagrams of `KEY=value` lines (sd_notify(3)): that it watches, that it
+//! What systemd is told of this process, in datagrams of `KEY=value` lines (`sd_notify`(3)): that it watches, that it
 //! still moves, that it ends.
 //!
 //! Where nobody asks to be told (`NOTIFY_SOCKET`), or who asked is gone or busy, nothing waits and nothing fails: the

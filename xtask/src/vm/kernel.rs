@@ -48,7 +48,7 @@ impl Source {
     /// The kernel below `home`, fetched if it is not there or `update` is set.
     pub(super) fn fetch(&self, home: &Path, update: bool, mirror: Option<&str>) -> Result<Kernel> {
         let dir = home.join("kernels").join(self.series);
-        if !update && let Ok(kernel) = self.fetched(&dir) {
+        if !update && let Ok(kernel) = Self::fetched(&dir) {
             return Ok(kernel);
         }
         ensure!(Path::new(KEYRING).exists(), "{KEYRING} is missing (apt-get install debian-archive-keyring)");
@@ -61,7 +61,7 @@ impl Source {
         KERNELS.iter().find(|kernel| kernel.suite == BOOKWORM)
     }
 
-    fn fetched(&self, dir: &Path) -> Result<Kernel> {
+    fn fetched(dir: &Path) -> Result<Kernel> {
         let release = fs::read_to_string(dir.join("release"))?;
         let image = dir.join("vmlinuz");
         ensure!(image.is_file(), "{} is missing", image.display());
@@ -109,7 +109,7 @@ impl Source {
         if let Some(debs) = package.parent() {
             fs::remove_dir_all(debs)?;
         }
-        self.fetched(dir)
+        Self::fetched(dir)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Real denials, by AppArmor and by a filter of system calls: what is said at the start, and by doctor.
+//! Real denials, by `AppArmor` and by a filter of system calls: what is said at the start, and by doctor.
 
 use std::fs;
 use std::path::Path;

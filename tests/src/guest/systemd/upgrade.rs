@@ -16,7 +16,7 @@ use crate::mint::Mint;
 use crate::sensor::Alert;
 
 /// Between two attacks: a few in every second in which the sensors change.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Attacks at most: a rule opens a thousand alerts in a window.
 const MOST: u16 = 900;
