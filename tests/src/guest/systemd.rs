@@ -170,13 +170,23 @@ pub(super) fn purge() -> Result<Told> {
     host::dpkg(&["--purge", "tokenscope"])?;
     held.until_gone()?;
     ensure!(host::state(UNIT) == "inactive", "{}", host::state(UNIT));
-    let units = run_program("systemctl", &["list-unit-files", "--no-legend", "tokenscope*"])?;
-    ensure!(units.trim().is_empty(), "{units}");
+    ensure!(host::property(UNIT, "LoadState")? == "not-found", "the unit is still known");
     let left = run_program(
         "find",
-        &["/", "-xdev", "-path", "/proc", "-prune", "-o", "-name", "*tokenscope*", "-print"],
+        &[
+            "/",
+            "-ignore_readdir_race",
+            "-xdev",
+            "-path",
+            "/proc",
+            "-prune",
+            "-o",
+            "-name",
+            "*tokenscope*",
+            "-print",
+        ],
     )?;
-    let run = run_program("find", &["/run", "-name", "*tokenscope*"])?;
+    let run = run_program("find", &["/run", "-ignore_readdir_race", "-name", "*tokenscope*"])?;
     ensure!(left.trim().is_empty() && run.trim().is_empty(), "left behind: {left}{run}");
     for file in ["/etc/passwd", "/etc/group"] {
         ensure!(!fs::read_to_string(file)?.contains("tokenscope"), "{file} names it");
