@@ -24,6 +24,7 @@ mod services;
 mod settings;
 mod stages;
 mod standby;
+mod supervisor;
 mod unfinished;
 mod user_rules;
 mod writer;

@@ -33,6 +33,7 @@ const WANTED: &[(&str, &str, &str)] = &[
     ("prometheus-alertmanager", "prometheus-alertmanager", "tests of sinks on Alertmanager"),
     ("qemu-system-x86_64", "qemu-system-x86", "tests in virtual machines"),
     ("/bin/busybox", "busybox-static", "tests in virtual machines, a cluster"),
+    ("debootstrap", "debootstrap", "tests in virtual machines, those of a real systemd"),
     (
         "bpftool",
         "bpftool",

@@ -79,8 +79,8 @@ fn systemd_finds_no_fault_with_the_unit() {
     assert!(well, "{said}");
 }
 
-/// Runs the sensor under runc with the unit's system calls, capabilities and read-only file system. systemd itself cannot
-/// be had in a test; these are the parts of it that could stop the sensor.
+/// Runs the sensor under runc with the unit's system calls, capabilities and read-only file system: the parts of systemd that
+/// could stop the sensor. systemd itself is tried by `cargo xtask vm systemd`.
 #[test]
 fn the_sensor_works_within_what_the_unit_allows() {
     let test = "the_sensor_works_within_what_the_unit_allows";

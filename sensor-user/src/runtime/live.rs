@@ -16,6 +16,7 @@ use super::records::{self, Records};
 use super::services::{News, Services};
 use super::stages::Stages;
 use super::standby;
+use super::supervisor::Doing;
 use super::writer::Writer;
 use super::{Options, RuntimeError, outward, settings};
 use crate::capture::ebpf::{self, EbpfSource};
@@ -67,7 +68,8 @@ pub fn run(config: &Config, options: &Options) -> Result<Totals, RuntimeError> {
     let mut history = match taken {
         Ok(history) => history,
         Err(dir) => {
-            let Some(turn) = standby::wait(&dir, &config.state, &mut source, &services)? else {
+            let Some(turn) = standby::wait(&dir, &config.state, &mut source, &mut services)? else {
+                services.end();
                 services.stop();
                 return Ok(Totals::default());
             };
@@ -323,12 +325,13 @@ impl Live {
         self.control.metrics(&mut all);
         self.identity.metrics(&mut all, self.pipeline.chosen.skipped);
         all.extend(self.stages.metrics());
-        self.services.board.show(all);
+        self.services.show(Doing::Watching, all);
     }
 
     /// Takes what is still in the ring and under way, and ends everything.
     fn stop(mut self) -> Result<Totals, RuntimeError> {
         let deadline = Instant::now() + LAST_VERDICTS;
+        self.services.end();
         let ended = self.source.end();
         while (self.capture()? || self.pipeline.tokens.in_flight() > 0 || self.pipeline.tokens.awaits_look())
             && Instant::now() < deadline

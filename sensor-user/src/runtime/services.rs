@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 use super::RuntimeError;
 use super::config_file::{self, ConfigFile};
 use super::knowledge::{self, Change, Reader};
+use super::supervisor::{Doing, Supervisor};
 use super::user_rules::Watching;
 use crate::alert::Marks;
 use crate::config::Config;
@@ -196,6 +197,7 @@ impl Following {
 pub(super) struct Services {
     pub(super) news: Receiver<News>,
     pub(super) board: Arc<Board>,
+    supervisor: Supervisor,
     fetching: Fetching,
     knowing: Knowing,
     asking: Option<Asking>,
@@ -248,6 +250,7 @@ impl Services {
         Ok(Self {
             news,
             board,
+            supervisor: Supervisor::of_the_environment(),
             fetching,
             knowing,
             asking,
@@ -259,6 +262,17 @@ impl Services {
             stop,
             thread,
         })
+    }
+
+    /// Shows what the sensor does and how much of it: a sign of life.
+    pub(super) fn show(&mut self, doing: Doing, metrics: Vec<Metric>) {
+        self.board.show(metrics);
+        self.supervisor.tell(doing);
+    }
+
+    /// Says that the sensor begins to end.
+    pub(super) fn end(&mut self) {
+        self.supervisor.tell(Doing::Ending);
     }
 
     /// Keys that have come or changed since the last call.

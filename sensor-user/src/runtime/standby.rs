@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::RuntimeError;
 use super::history::History;
 use super::services::{News, Services};
+use super::supervisor::Doing;
 use crate::capture::ebpf::EbpfSource;
 use crate::config::State;
 use crate::store::StoreError;
@@ -39,7 +40,7 @@ pub(super) fn wait(
     dir: &Path,
     state: &State,
     source: &mut EbpfSource,
-    services: &Services,
+    services: &mut Services,
 ) -> Result<Option<Turn>, RuntimeError> {
     tracing::info!("another sensor uses {}; waiting to take over from it", dir.display());
     let (mut reload, mut shown, mut tried) = (false, None::<Instant>, None::<Instant>);
@@ -69,7 +70,7 @@ pub(super) fn wait(
         if shown.is_none_or(|shown| shown.elapsed() >= SHOW) {
             shown = Some(Instant::now());
             let version = of::BUILD_INFO.level(1).with(&[env!("CARGO_PKG_VERSION").into()]);
-            services.board.show(vec![version, of::STANDBY.level(1)]);
+            services.show(Doing::StandingBy, vec![version, of::STANDBY.level(1)]);
         }
     }
 }

@@ -40,8 +40,10 @@ fn run(arguments: &[&str]) -> Result<()> {
         }
         ["quality", flags @ ..] => quality::run(&quality_options(flags)?),
         // What `cargo xtask vm` runs in a machine, and on this host.
-        ["guest"] => guest::run(false),
-        ["guest", "--native"] => guest::run(true),
+        ["guest"] => guest::run(guest::Place::Machine),
+        ["guest", "--native"] => guest::run(guest::Place::Host),
+        ["guest", "--systemd"] => guest::run(guest::Place::Systemd),
+        ["serve-at", port] => guest::serve_at(port.parse()?),
         ["serve", cgroup, user] => guest::serve(Path::new(cgroup), user.parse()?),
         ["only", capabilities, program @ ..] => guest::become_only(capabilities, program),
         // Writes one seed's capture, its labels and the sensor's configuration.
@@ -84,7 +86,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         _ => bail!(
             "usage: lab demo [--cast FILE] | bench [--json] [--quick] [--live|--offline] [--svg DIR] | floor [--decode] FILE | samples DIR | captures DIR | keys \
              | quality [--json] [--tuning] [--seed N] [--seeds N] [--attacks N] [--million N] \
-             | guest [--native] | serve CGROUP USER | only CAPABILITIES PROGRAM... | record DIR SEED EXCHANGES [ATTACKS]"
+             | guest [--native|--systemd] | serve CGROUP USER | serve-at PORT | only CAPABILITIES PROGRAM... | record DIR SEED EXCHANGES [ATTACKS]"
         ),
     }
 }

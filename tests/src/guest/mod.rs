@@ -9,16 +9,19 @@ mod doctor;
 mod lives;
 mod scene;
 mod serve;
+mod systemd;
 mod tell;
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 pub use capability::become_only;
 pub use scene::cgroup_root;
 pub use serve::{Service, serve};
+pub use systemd::serve_at;
 
 use self::tell::{Told, tell};
 use crate::clock;
@@ -29,6 +32,8 @@ const CAPABILITIES: &str = "capabilities";
 const FEATURES: &str = "features";
 /// See [`CAPABILITIES`].
 const CONDITIONS: &str = "conditions";
+/// See [`CAPABILITIES`].
+const SYSTEMD: &str = "systemd";
 
 /// A step and its name.
 type Step = (&'static str, fn() -> Result<Told>);
@@ -55,17 +60,49 @@ const MACHINE: [Step; 13] = [
 const NATIVE: [Step; 3] =
     [("doctor", doctor::all_is_well), ("capabilities", capability::table), ("killed", lives::killed)];
 
+/// What a host allows that a real systemd runs, with our package and nothing else to do.
+const SYSTEMD_HOST: [Step; 13] = [
+    (INSTALL, systemd::install),
+    ("doctor", systemd::all_is_well),
+    ("identity by unit", systemd::named_by_unit),
+    ("reload", systemd::reload),
+    ("restart", systemd::restart),
+    ("killed", systemd::killed),
+    ("watchdog", systemd::watchdog),
+    ("upgrade", systemd::upgrade),
+    ("upgrade to what does not work", systemd::wrong_configuration),
+    ("AppArmor", systemd::apparmor),
+    ("seccomp", systemd::seccomp),
+    ("removed and installed again", systemd::removed),
+    ("purge", systemd::purge),
+];
+
+/// Where the steps run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A machine that is there for them, with this program as its only process.
+    Machine,
+    /// A machine that systemd runs.
+    Systemd,
+    /// The host that others use.
+    Host,
+}
+
 /// Runs the steps.
 ///
 /// # Errors
 /// When a step failed.
-pub fn run(native: bool) -> Result<()> {
+pub fn run(place: Place) -> Result<()> {
     tell(&["kernel", &rustix::system::uname().release().to_string_lossy()]);
-    let steps: &[Step] = if native { &NATIVE } else { &MACHINE };
+    let steps: &[Step] = match place {
+        Place::Machine => &MACHINE,
+        Place::Systemd => &SYSTEMD_HOST,
+        Place::Host => &NATIVE,
+    };
     let mut failed = 0;
     let only = std::env::var("TOKENSCOPE_GUEST_ONLY").unwrap_or_default();
     for (name, step) in steps {
-        if !(is_wanted(&only, name) || *name == MOUNTS) {
+        if !(is_wanted(&only, name) || *name == MOUNTS || *name == INSTALL) {
             continue;
         }
         let began = clock::instant();
@@ -78,7 +115,7 @@ pub fn run(native: bool) -> Result<()> {
             }
         }
     }
-    if native {
+    if place == Place::Host {
         tell(&["end", "0"]);
     }
     if failed > 0 {
@@ -89,6 +126,8 @@ pub fn run(native: bool) -> Result<()> {
 
 /// The step that the others stand on.
 const MOUNTS: &str = "cgroup v2";
+/// The same on a host that systemd runs.
+const INSTALL: &str = "install";
 
 /// Whether a step is among those asked for, by names with hyphens and commas between them; all are if none is named.
 fn is_wanted(only: &str, name: &str) -> bool {
@@ -124,15 +163,32 @@ fn capture_tests() -> Result<Told> {
     let program = std::env::var_os("TOKENSCOPE_TEST_KERNEL").context("TOKENSCOPE_TEST_KERNEL is not set")?;
     let quick = std::env::var("TOKENSCOPE_GUEST_QUICK").is_ok_and(|quick| quick == "1");
     let chosen: &[&str] = if quick { &TELLING } else { &[] };
-    let done = Command::new(program).args(["--test-threads", "2", "--nocapture"]).args(chosen).output()?;
-    let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
-    // For the log of the machine's console.
-    eprintln!("{said}");
-    ensure!(done.status.success(), "{said}");
+    let mut program = Command::new(program);
+    program.args(["--test-threads", "2", "--nocapture"]).args(chosen).env("TOKENSCOPE_TEST_EMULATED", "1");
+    let (said, status) = overheard(&mut program)?;
+    ensure!(status.success(), "{said}");
     ensure!(!said.contains("SKIPPED"), "{said}");
     let passed = said.lines().filter(|line| line.starts_with("test ") && line.ends_with("... ok")).count();
     ensure!(passed >= chosen.len().max(TELLING.len()), "{passed} passed: {said}");
+    tell(&["passed", "capture tests", &passed.to_string()]);
     Ok(Told::Done)
+}
+
+/// Runs a program and returns all that it says; the machine's console shows each line at once, so that whoever waits
+/// outside sees that it goes on.
+fn overheard(program: &mut Command) -> Result<(String, ExitStatus)> {
+    let (reader, writer) = std::io::pipe()?;
+    let mut child = program.stdout(writer.try_clone()?).stderr(writer).spawn()?;
+    // Else the pipe would never end.
+    program.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut said = String::new();
+    for line in BufReader::new(reader).lines() {
+        let line = line?;
+        eprintln!("{line}");
+        said.push_str(&line);
+        said.push('\n');
+    }
+    Ok((said, child.wait()?))
 }
 
 /// Runs `mount`; the tests' own crates have no safe call for it.

@@ -42,6 +42,22 @@ pub(crate) struct Arguments {
 /// # Errors
 /// When something is missing, or `dpkg-deb` fails.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let file = make(arguments, "xz")?;
+    say(&file.display().to_string());
+    Ok(())
+}
+
+/// Makes a package of this program and version for a machine that forgets it: quickly, and not small.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn quickly(binary: &Path, version: &str, file: &Path) -> Result<()> {
+    let (deb, binary) = (Some(file.to_owned()), Some(binary.to_owned()));
+    make(&Arguments { deb, binary, version: version.to_owned() }, "none").map(|_| ())
+}
+
+/// Makes the package, packed by this method of `dpkg-deb`, and says where it is.
+fn make(arguments: &Arguments, packing: &str) -> Result<PathBuf> {
     let version = &arguments.version;
     if version.is_empty()
         || !version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".+~-".contains(&byte))
@@ -68,14 +84,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let default = || home().join(format!("{NAME}_{version}_{}.deb", arch.name()));
     let file = arguments.deb.clone().unwrap_or_else(default);
     let mut build = std::process::Command::new("dpkg-deb");
-    build.args(["--root-owner-group", "-Zxz", "--build"]).arg(&stage).arg(&file);
+    build.args(["--root-owner-group", &format!("-Z{packing}"), "--build"]).arg(&stage).arg(&file);
     build.env("SOURCE_DATE_EPOCH", agent.epoch.0.to_string());
     if !step("pack the package", &mut build)?.ok {
         bail!("dpkg-deb failed");
     }
     fs::remove_dir_all(&stage)?;
-    say(&file.display().to_string());
-    Ok(())
+    Ok(file)
 }
 
 /// What the package puts on a host.
@@ -86,6 +101,7 @@ fn files(agent: &Agent, version: &str) -> Result<Tree> {
     tree.program("usr/bin/tokenscope", fs::read(&agent.path)?);
     let unit = String::from_utf8(from("deploy/systemd/tokenscope.service")?)?;
     tree.file("usr/lib/systemd/system/tokenscope.service", packaged(&unit)?);
+    tree.program(&format!("usr/share/{NAME}/hand-over"), from("deploy/systemd/hand-over")?);
     tree.file(CONFIG, from("deploy/config.yaml")?);
     tree.directory("etc/tokenscope/rules.d", 0o755);
     let doc = format!("usr/share/doc/{NAME}");

@@ -53,8 +53,7 @@ pub(super) fn write(to: &Path, programs: &Programs) -> Result<()> {
     archive.file("init", INIT.as_bytes());
     program(&mut archive, "bin/busybox", Path::new(BUSYBOX))?;
     for (name, path) in programs.all() {
-        let small = stripped(path, &to.with_file_name(format!("{name}.stripped")));
-        program(&mut archive, name, &small)?;
+        program(&mut archive, name, &stripped(path, &to.with_file_name(format!("{name}.stripped"))))?;
     }
     for extra in EXTRAS.into_iter().map(Path::new).filter(|extra| extra.exists()) {
         let name = extra.file_name().unwrap_or_default().to_string_lossy();
@@ -64,8 +63,21 @@ pub(super) fn write(to: &Path, programs: &Programs) -> Result<()> {
     Ok(())
 }
 
+/// Writes one whose first process unpacks `root`, a tar archive, and makes that the machine's system.
+pub(super) fn write_around(to: &Path, root: &Path, init: &str) -> Result<()> {
+    let mut archive = Archive::default();
+    for dir in DIRS.into_iter().chain(["root"]) {
+        archive.dir(dir);
+    }
+    archive.file("init", init.as_bytes());
+    program(&mut archive, "bin/busybox", Path::new(BUSYBOX))?;
+    archive.file("root.tar", &fs::read(root).with_context(|| format!("read {}", root.display()))?);
+    fs::write(to, archive.finish())?;
+    Ok(())
+}
+
 /// The program without what only debuggers read; as it is where nothing can take that out.
-fn stripped(program: &Path, to: &Path) -> PathBuf {
+pub(super) fn stripped(program: &Path, to: &Path) -> PathBuf {
     let mut strip = Command::new("strip");
     strip.arg("-o").arg(to).arg(program);
     if is_there("strip") && output(&mut strip).is_some() { to.to_owned() } else { program.to_owned() }

@@ -25,9 +25,12 @@ pub(super) struct Source {
 /// The oldest kernel that is supported, and those of two releases of Debian that are in wide use.
 pub(super) const KERNELS: [Source; 3] = [
     Source { series: "5.10", suite: "bullseye", package: "linux-image-cloud-amd64" },
-    Source { series: "6.1", suite: "bookworm", package: "linux-image-cloud-amd64" },
-    Source { series: "6.12", suite: "bookworm", package: "linux-image-6.12-cloud-amd64" },
+    Source { series: "6.1", suite: BOOKWORM, package: "linux-image-cloud-amd64" },
+    Source { series: "6.12", suite: BOOKWORM, package: "linux-image-6.12-cloud-amd64" },
 ];
+
+/// The release of Debian whose systemd is tried.
+pub(super) const BOOKWORM: &str = "bookworm";
 
 /// What the releases are signed with; part of the package debian-archive-keyring.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -35,8 +38,6 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// A kernel that can be booted.
 #[derive(Debug)]
 pub(super) struct Kernel {
-    /// Its version, major and minor.
-    pub(super) series: &'static str,
     /// Its full version: `6.1.0-56-cloud-amd64`.
     pub(super) release: String,
     /// The image.
@@ -47,22 +48,24 @@ impl Source {
     /// The kernel below `home`, fetched if it is not there or `update` is set.
     pub(super) fn fetch(&self, home: &Path, update: bool, mirror: Option<&str>) -> Result<Kernel> {
         let dir = home.join("kernels").join(self.series);
-        if !update && let Ok(kernel) = self.fetched(&dir) {
+        if !update && let Ok(kernel) = Self::fetched(&dir) {
             return Ok(kernel);
         }
         ensure!(Path::new(KEYRING).exists(), "{KEYRING} is missing (apt-get install debian-archive-keyring)");
-        let archive = match mirror {
-            Some(url) => Archive::below(url),
-            None => Archive::of_this_host()?,
-        };
+        let archive = Archive::wished(mirror)?;
         self.unpack(&self.download(&archive, home)?, &dir)
     }
 
-    fn fetched(&self, dir: &Path) -> Result<Kernel> {
+    /// The kernel of the release that the machine of systemd has.
+    pub(super) fn of_bookworm() -> Option<&'static Self> {
+        KERNELS.iter().find(|kernel| kernel.suite == BOOKWORM)
+    }
+
+    fn fetched(dir: &Path) -> Result<Kernel> {
         let release = fs::read_to_string(dir.join("release"))?;
         let image = dir.join("vmlinuz");
         ensure!(image.is_file(), "{} is missing", image.display());
-        Ok(Kernel { series: self.series, release, image })
+        Ok(Kernel { release, image })
     }
 
     /// Fetches the package of the newest image and says where it is.
@@ -106,18 +109,24 @@ impl Source {
         if let Some(debs) = package.parent() {
             fs::remove_dir_all(debs)?;
         }
-        self.fetched(dir)
+        Self::fetched(dir)
     }
 }
 
 /// Where Debian's releases are, and their security updates.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Archive {
-    releases: String,
+    /// Of the releases.
+    pub(crate) releases: String,
     security: String,
 }
 
 impl Archive {
+    /// The one below this URL, or the one that this host's own apt uses.
+    pub(crate) fn wished(mirror: Option<&str>) -> Result<Self> {
+        mirror.map_or_else(Self::of_this_host, |url| Ok(Self::below(url)))
+    }
+
     /// Below one address.
     pub(crate) fn below(mirror: &str) -> Self {
         let mirror = mirror.trim_end_matches('/');

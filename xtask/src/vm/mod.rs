@@ -2,9 +2,11 @@
 //!
 //! What runs inside is the lab's `guest` (`tests/src/guest/`): the capture tests, `doctor`, which capability is needed
 //! for what, and what the sensor says where something is missing. What it measures is compared with the tables of
-//! docs/kernels.md. Machines are emulated (QEMU's TCG), so that it works without nested virtualisation.
+//! docs/kernels.md. Machines are emulated (QEMU's TCG), so that it works without nested virtualisation. One more is a whole
+//! Debian, for what only a real systemd shows ([`debian`]).
 
 mod boot;
+mod debian;
 mod initramfs;
 pub(crate) mod kernel;
 mod report;
@@ -12,9 +14,11 @@ mod tables;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use self::boot::Machine;
 use self::kernel::{KERNELS, Source};
 use self::report::Report;
 use self::tables::Tables;
@@ -31,7 +35,8 @@ const PAGE: &str = "docs/kernels.md";
 /// What the user asks for.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Arguments {
-    /// Kernels to boot: 5.10, 6.1, 6.12, or `host` for the one that runs here; all of them if none is named
+    /// Kernels to boot: 5.10, 6.1, 6.12, `systemd` for a whole Debian, or `host` for what runs here; all of them if none
+    /// is named, with --quick but for systemd
     #[arg(value_name = "VERSION")]
     versions: Vec<String>,
     /// Of the capture tests, run only those that a kernel is most likely to fail, as the ordinary test command does
@@ -92,7 +97,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// # Errors
 /// When the version is unknown, or a program cannot be started.
 pub(crate) fn matrix(arguments: &Arguments) -> Result<Count> {
-    let chosen = chosen(&arguments.versions)?;
+    let chosen = chosen(&arguments.versions, arguments.quick)?;
     let mut count = Count::default();
     if !setup::is_done() {
         count.skip("the kernel matrix", "this build has no kernel half (`cargo xtask setup`)");
@@ -100,10 +105,10 @@ pub(crate) fn matrix(arguments: &Arguments) -> Result<Count> {
     }
     let programs = Programs::build()?;
     let mut tables = Tables::read(&root().join(PAGE), arguments.bless)?;
-    if !chosen.guests.is_empty() {
+    if !chosen.guests.is_empty() || chosen.systemd {
         match missing() {
             Some(why) => count.skip("the kernel matrix", &why),
-            None => machines(&chosen.guests, &programs, arguments, &mut tables, &mut count)?,
+            None => machines(&chosen, &programs, arguments, &mut tables, &mut count)?,
         }
     }
     if chosen.host {
@@ -122,19 +127,27 @@ pub(crate) fn matrix(arguments: &Arguments) -> Result<Count> {
 #[derive(Debug, PartialEq, Eq)]
 struct Chosen {
     guests: Vec<&'static Source>,
+    systemd: bool,
     host: bool,
 }
 
-fn chosen(versions: &[String]) -> Result<Chosen> {
-    let known = |version: &&String| *version == "host" || KERNELS.iter().any(|k| k.series == *version);
+fn chosen(versions: &[String], quick: bool) -> Result<Chosen> {
+    let known = |version: &&String| {
+        *version == HOST || *version == debian::NAME || KERNELS.iter().any(|k| k.series == *version)
+    };
     if let Some(unknown) = versions.iter().find(|version| !known(version)) {
         let all: Vec<&str> = KERNELS.iter().map(|kernel| kernel.series).collect();
-        bail!("no kernel {unknown}: there are {} and `host`", all.join(", "));
+        bail!("no kernel {unknown}: there are {}, `systemd` and `host`", all.join(", "));
     }
-    let wanted = |name: &str| versions.is_empty() || versions.iter().any(|version| version == name);
+    let named = |name: &str| versions.iter().any(|version| version == name);
+    let wanted = |name: &str| versions.is_empty() || named(name);
     let guests = KERNELS.iter().filter(|kernel| wanted(kernel.series)).collect();
-    Ok(Chosen { guests, host: wanted("host") })
+    let systemd = if quick { named(debian::NAME) } else { wanted(debian::NAME) };
+    Ok(Chosen { guests, systemd, host: wanted(HOST) })
 }
+
+/// How the kernel that runs here is asked for.
+const HOST: &str = "host";
 
 /// Why no machine can be booted here; none if one can.
 fn missing() -> Option<String> {
@@ -146,8 +159,11 @@ fn missing() -> Option<String> {
     Some(format!("{lacking} is missing (apt-get install qemu-system-x86 busybox-static)"))
 }
 
+/// Memory of a machine for a kernel, in MiB.
+const MEMORY: u32 = 1536;
+
 fn machines(
-    sources: &[&Source],
+    chosen: &Chosen,
     programs: &Programs,
     arguments: &Arguments,
     tables: &mut Tables,
@@ -157,31 +173,51 @@ fn machines(
     std::fs::create_dir_all(&home)?;
     let disk = home.join("initramfs.cpio");
     initramfs::write(&disk, programs).context("make the initramfs")?;
-    let mut kernels = Vec::new();
-    for source in sources {
+    let mut machines = Vec::new();
+    for source in &chosen.guests {
         match source.fetch(&home, arguments.update, arguments.mirror.as_deref()) {
-            Ok(kernel) => kernels.push(kernel),
+            Ok(kernel) => {
+                machines.push(Machine { name: source.series, kernel, disk: disk.clone(), memory: MEMORY });
+            }
             Err(error) => count.skip(&format!("kernel {}", source.series), &format!("{error:#}")),
         }
     }
-    // Emulated machines keep less than one processor busy each.
-    let reports = std::thread::scope(|scope| {
-        let boot = |kernel| {
-            let (disk, home) = (&disk, &home);
-            scope.spawn(move || {
-                let began = now();
-                boot::run(kernel, disk, home, arguments).map(|report| (report, began.elapsed()))
-            })
+    if chosen.systemd {
+        let made = match debian::missing() {
+            Some(why) => Err(anyhow::Error::msg(why)),
+            None => debian::machine(&home, programs, arguments),
         };
-        let booted: Vec<_> = kernels.iter().map(boot).collect();
-        booted.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
-    });
-    for (kernel, report) in kernels.iter().zip(reports) {
-        let (report, took) = report.unwrap_or_else(|_| bail!("the thread of {} ended", kernel.release))?;
-        report.show(&kernel.release, took);
+        match made {
+            Ok(machine) => machines.push(machine),
+            Err(error) => count.skip("the machine of systemd", &format!("{error:#}")),
+        }
+    }
+    for (machine, report) in machines.iter().zip(boot_all(&machines, &home, arguments)) {
+        let (report, took) = report?;
+        report.show(&machine.kernel.release, took);
         take(&report, tables, count);
     }
     Ok(())
+}
+
+/// Boots them, as many at once as there are processors; gives what they told and how long they took, in their order.
+fn boot_all(machines: &[Machine], home: &Path, arguments: &Arguments) -> Vec<Result<(Report, Duration)>> {
+    let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+    let boot = |machine: &Machine| {
+        let began = now();
+        boot::run(machine, home, arguments).map(|report| (report, began.elapsed()))
+    };
+    let mut reports = Vec::new();
+    for together in machines.chunks(at_once) {
+        std::thread::scope(|scope| {
+            let booted: Vec<_> = together.iter().map(|machine| scope.spawn(move || boot(machine))).collect();
+            for (machine, thread) in together.iter().zip(booted) {
+                let joined = thread.join();
+                reports.push(joined.unwrap_or_else(|_| bail!("the thread of {} ended", machine.name)));
+            }
+        });
+    }
+    reports
 }
 
 /// The same on the kernel that runs here.
@@ -260,11 +296,18 @@ mod tests {
     #[test]
     fn a_kernel_that_nobody_knows_is_refused() {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        assert!(chosen(&names(&["4.19"])).unwrap_err().to_string().contains("5.10, 6.1, 6.12"));
-        let one = chosen(&names(&["6.1"])).unwrap();
-        assert_eq!((one.guests.len(), one.host), (1, false));
-        let all = chosen(&[]).unwrap();
-        assert_eq!((all.guests.len(), all.host), (KERNELS.len(), true));
+        assert!(chosen(&names(&["4.19"]), false).unwrap_err().to_string().contains("5.10, 6.1, 6.12"));
+        let one = chosen(&names(&["6.1"]), false).unwrap();
+        assert_eq!((one.guests.len(), one.systemd, one.host), (1, false, false));
+        let all = chosen(&[], false).unwrap();
+        assert_eq!((all.guests.len(), all.systemd, all.host), (KERNELS.len(), true, true));
+    }
+
+    #[test]
+    fn a_quick_run_leaves_systemd_out_unless_it_is_named() {
+        assert!(!chosen(&[], true).unwrap().systemd);
+        let named = chosen(&["systemd".to_owned()], true).unwrap();
+        assert_eq!((named.guests.len(), named.systemd, named.host), (0, true, false));
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(super) struct Report {
     passed: Vec<String>,
     failed: Vec<(String, String)>,
     skipped: Vec<(String, String)>,
+    /// How many tests passed within a step.
+    tests: Vec<(String, String)>,
     cells: Vec<Cell>,
     ended: bool,
 }
@@ -36,6 +38,7 @@ impl Report {
                 ["ok", name, took] => report.passed.push(format!("{name} ({took} s)")),
                 ["FAILED", name, why] => report.failed.push((name.to_owned(), why.to_owned())),
                 ["SKIPPED", name, why] => report.skipped.push((name.to_owned(), why.to_owned())),
+                ["passed", step, tests] => report.tests.push((step.to_owned(), tests.to_owned())),
                 ["cell", table, row, value] => report.cells.push(Cell {
                     table: table.to_owned(),
                     row: row.to_owned(),
@@ -84,6 +87,9 @@ impl Report {
         say(&format!("  {word:6} kernel {kernel}: {steps} steps ({:.1} s)", took.as_secs_f64()));
         for step in &self.passed {
             say(&format!("         {step}"));
+        }
+        for (step, tests) in &self.tests {
+            say(&format!("         {step}: {tests} passed"));
         }
         for (step, why) in &self.skipped {
             say(&format!("  SKIPPED {step} on {kernel}: {why}"));

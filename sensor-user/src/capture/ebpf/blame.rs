@@ -98,11 +98,14 @@ pub(super) fn remedy(act: &Act, errno: Option<Errno>, standing: &Standing) -> St
         return memory(standing);
     }
     match (errno, act) {
+        // A filter that lets programs be loaded lets them be attached: it is the same system call.
+        (Some(Errno::PERM), Act::Attach(cgroup)) => {
+            [Some(held(cgroup)), denying(standing)].into_iter().flatten().collect::<Vec<_>>().join("; or ")
+        }
         (Some(Errno::NOSYS), _) => "this kernel is built without CONFIG_BPF_SYSCALL: run another".to_owned(),
         (Some(Errno::PERM | Errno::ACCESS), _) if standing.filtered || standing.profile.is_some() => {
             watched(standing)
         }
-        (Some(Errno::PERM), Act::Attach(cgroup)) => held(cgroup),
         (Some(Errno::INVAL), Act::Attach(_)) => {
             "this kernel is built without CONFIG_CGROUP_BPF, or is older than 5.7: run another".to_owned()
         }
@@ -121,10 +124,13 @@ pub(super) fn memory(standing: &Standing) -> String {
 
 fn watched(standing: &Standing) -> String {
     let seccomp = standing.filtered.then_some("the seccomp profile must allow bpf(2)".to_owned());
-    let module = standing.profile.as_ref().map(|name| {
-        format!("the security profile `{name}` may deny it (`dmesg | grep DENIED`): use one that does not")
-    });
-    [seccomp, module].into_iter().flatten().collect::<Vec<_>>().join("; ")
+    [seccomp, denying(standing)].into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+/// What to do about a security module, if one confines this process.
+fn denying(standing: &Standing) -> Option<String> {
+    let name = standing.profile.as_ref()?;
+    Some(format!("the security profile `{name}` may deny it (`dmesg | grep DENIED`): use one that does not"))
 }
 
 fn held(cgroup: &Path) -> String {
@@ -183,8 +189,10 @@ mod tests {
         let told = remedy(&attach, Some(Errno::PERM), &standing());
         assert!(told.contains("bpftool cgroup show /sys/fs/cgroup"), "{told}");
         let confined = Standing { profile: Some("cri".into()), filtered: true, ..standing() };
-        let told = remedy(&attach, Some(Errno::PERM), &confined);
+        let told = remedy(&Act::Load, Some(Errno::PERM), &confined);
         assert!(told.contains("seccomp") && told.contains("`cri`"), "{told}");
+        let told = remedy(&attach, Some(Errno::PERM), &confined);
+        assert!(told.contains("bpftool") && told.contains("`cri`") && !told.contains("seccomp"), "{told}");
         assert!(remedy(&Act::Load, Some(Errno::NOSYS), &standing()).contains("CONFIG_BPF_SYSCALL"));
     }
 

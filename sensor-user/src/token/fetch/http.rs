@@ -50,7 +50,7 @@ pub(in crate::token) fn client() -> Result<Client, FetchError> {
         .pool_max_idle_per_host(0)
         .user_agent("tokenscope")
         .build()
-        .map_err(|error| FetchError::Client(reason(error)))
+        .map_err(|error| FetchError::Client(format!("{} (apt-get install ca-certificates)", reason(error))))
 }
 
 /// Fetches a URL.
