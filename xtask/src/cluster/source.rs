@@ -20,10 +20,7 @@ const PACKAGE: &str = "kubernetes";
 /// # Errors
 /// When it cannot be had.
 pub(super) fn fetch(home: &Path, tree: &Path, mirror: Option<&str>) -> Result<()> {
-    let archive = match mirror {
-        Some(url) => Archive::below(url),
-        None => Archive::of_this_host()?,
-    };
+    let archive = Archive::wished(mirror)?;
     let apt = Apt::new("deb-src", &archive, SUITE, &home.join("apt"))?;
     let mut update = apt.command("apt-get");
     ensure!(step("look for Kubernetes", update.args(["-q", "update"]))?.ok, "the archive has no {SUITE}");
