@@ -1,7 +1,7 @@
 //! Which seats are asked about which exchanges, worked out once for each set of what may hold of one.
 //!
-//! Of seventy rules some twenty are asked about a usual exchange. A list of these is shorter to walk than all seats,
-//! and leaves the others out of the processor's cache.
+//! A usual exchange concerns a part of the rules only. A list of these is shorter to walk than all seats, and leaves the
+//! others out of the processor's cache.
 
 use crate::detect::When;
 

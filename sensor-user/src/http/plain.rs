@@ -2,8 +2,8 @@
 //! characters, no tabs, ASCII before the values.
 //!
 //! Whatever is not so goes the longer way of [`super::head`], which finds the end of a head however it is cut, asks
-//! httparse, and then its own lenient reader. What is read here httparse reads alike (a test compares them); it takes a
-//! third of the instructions, for a head is walked once and not three times.
+//! httparse, and then its own lenient reader. What is read here httparse reads alike (a test compares them). A head is
+//! walked once and not three times; that saves a third of the instructions of the whole HTTP stage.
 
 use std::ops::Range;
 

@@ -72,15 +72,6 @@ struct Page {
     at: Instant,
 }
 
-impl Page {
-    /// The page with what the process costs, which is looked up for those who read it only.
-    fn whole(&self) -> Vec<Metric> {
-        let mut all = self.metrics.clone();
-        all.extend(process::metrics());
-        all
-    }
-}
-
 impl Board {
     /// Shows new figures.
     pub fn show(&self, metrics: Vec<Metric>) {
@@ -91,11 +82,21 @@ impl Board {
     fn read<R>(&self, read: impl FnOnce(Option<&Page>) -> R) -> R {
         read(self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref())
     }
+
+    /// The page with what the process costs, which is looked up for those who read it only, and while the capture thread
+    /// may show the next one. Nothing before the first page.
+    fn whole(&self) -> Vec<Metric> {
+        let Some(mut all) = self.read(|page| page.map(|page| page.metrics.clone())) else {
+            return Vec::new();
+        };
+        all.extend(process::metrics());
+        all
+    }
 }
 
 impl Status for Board {
     fn metrics(&self) -> String {
-        self.read(|page| page.map(|page| metrics::render(&page.whole())).unwrap_or_default())
+        metrics::render(&self.whole())
     }
 
     fn is_ready(&self) -> bool {
@@ -109,7 +110,7 @@ impl Status for Board {
 
 impl Overview for Board {
     fn figures(&self) -> Vec<Metric> {
-        self.read(|page| page.map(Page::whole).unwrap_or_default())
+        self.whole()
     }
 
     fn is_ready(&self) -> bool {

@@ -65,7 +65,7 @@ pub fn sha256(text: &[u8]) -> [u8; 32] {
 #[error("the system gave no random bytes")]
 pub struct NoRandomness;
 
-/// Straight from the system: aws-lc would first spend 30 ms on measuring the jitter of the clock.
+/// Straight from the system: aws-lc would first measure the jitter of the clock, for some 20 ms.
 fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandomness> {
     let mut bytes = Zeroizing::new([0; N]);
     getrandom::fill(&mut *bytes).map_err(|_error| NoRandomness)?;
