@@ -38,7 +38,7 @@ pub use self::doctor::{Check, Status, probe};
 use self::kept::Kept;
 pub use self::load::Features;
 use self::records::Reader;
-use super::{Grant, Input, Loss, Progress, Side, Source, SourceError};
+use super::{Grant, Input, Loss, LossKind, Progress, Side, Source, SourceError};
 
 /// How long records may gather before they are read: what an alert waits at most, and what saves a wakeup a
 /// record under load.
@@ -86,6 +86,7 @@ pub struct EbpfSource {
     programs: Ebpf,
     ring: RingBuf<MapData>,
     sleeping: Array<MapData, u32>,
+    pressed: Array<MapData, u32>,
     grants: HashMap<MapData, u64, u32>,
     response_grants: HashMap<MapData, u64, u32>,
     counts: Counts,
@@ -168,6 +169,7 @@ impl EbpfSource {
         let mut programs = load::load(options, features)?;
         let ring = RingBuf::try_from(load::map(&mut programs, "RECORDS")?).map_err(load::unusable)?;
         let sleeping = Array::try_from(load::map(&mut programs, "SLEEPING")?).map_err(load::unusable)?;
+        let pressed = Array::try_from(load::map(&mut programs, "PRESSED")?).map_err(load::unusable)?;
         let grants = HashMap::try_from(load::map(&mut programs, "GRANTS")?).map_err(load::unusable)?;
         let response_grants =
             HashMap::try_from(load::map(&mut programs, "RESPONSE_GRANTS")?).map_err(load::unusable)?;
@@ -179,6 +181,7 @@ impl EbpfSource {
             programs,
             ring,
             sleeping,
+            pressed,
             grants,
             response_grants,
             counts,
@@ -230,7 +233,7 @@ impl EbpfSource {
         let records = self.kept.begin(boot_ns);
         if records > 0 {
             let at = self.clock.time(boot_ns);
-            sink(Input::Loss(Loss { at, reason: "handover_full", records, may_hold_request: true }));
+            sink(Input::Loss(Loss { at, reason: "handover_full", records, kind: LossKind::Request }));
         }
         self.pace = Pace::Busy;
     }
@@ -326,10 +329,32 @@ impl EbpfSource {
         delivered
     }
 
-    fn keep_house(&mut self, sink: &mut dyn FnMut(Input<'_>)) {
+    /// Says that time has passed: up to now if everything was read, else up to what was read last.
+    fn pass_time(&mut self, delivered: usize, sink: &mut dyn FnMut(Input<'_>)) {
+        let kept = self.keep_house(sink);
+        if delivered == 0 {
+            sink(Input::Tick(self.clock.time(self.clock.boot_ns())));
+        } else if kept {
+            sink(Input::Tick(self.clock.time(self.reader.newest)));
+        }
+    }
+
+    /// Hands on that the kernel half has found the ring nearly full, if it has since the last look.
+    fn feel_pressure(&mut self, sink: &mut dyn FnMut(Input<'_>)) -> Result<(), SourceError> {
+        // A ring that fills up was not empty at the last look.
+        if self.crowd < CROWD || self.pressed.get(&0, 0).map_err(load::unusable)? == 0 {
+            return Ok(());
+        }
+        self.pressed.set(0, 0, 0).map_err(load::unusable)?;
+        sink(Input::Pressed(self.clock.time(self.clock.boot_ns())));
+        Ok(())
+    }
+
+    /// Does what is due every [`HOUSEKEEPING`]. Says whether it was.
+    fn keep_house(&mut self, sink: &mut dyn FnMut(Input<'_>)) -> bool {
         let now = self.clock.boot_ns();
         if now.saturating_sub(self.kept_house) < nanos(HOUSEKEEPING) {
-            return;
+            return false;
         }
         self.kept_house = now;
         self.clock.adjust();
@@ -339,18 +364,17 @@ impl EbpfSource {
         if let Some(diagnostics) = &mut self.diagnostics {
             diagnostics.flush();
         }
+        true
     }
 }
 
 impl Source for EbpfSource {
     fn poll(&mut self, wait: Duration, sink: &mut dyn FnMut(Input<'_>)) -> Result<Progress, SourceError> {
         self.pace_itself(wait)?;
+        self.feel_pressure(sink)?;
         let delivered = self.drain(sink);
         self.found(delivered);
-        self.keep_house(sink);
-        if delivered == 0 {
-            sink(Input::Tick(self.clock.time(self.clock.boot_ns())));
-        }
+        self.pass_time(delivered, sink);
         Ok(if delivered == BATCH { Progress::More } else { Progress::Idle })
     }
 
