@@ -6,6 +6,7 @@ mod chart;
 pub mod floor;
 mod latency;
 mod live;
+mod memory;
 mod offline;
 mod peers;
 mod process;
