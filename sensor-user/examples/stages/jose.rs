@@ -57,8 +57,8 @@ fn base64_strict(bencher: Bencher<'_, '_>) {
 
 /// Judges a token wholly: its policy and its signature.
 #[divan::bench(args = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA, Algorithm::HS256])]
-fn verify(bencher: Bencher<'_, '_>, algorithm: &Algorithm) {
-    let signer = Signer::new(*algorithm);
+fn verify(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
+    let signer = Signer::new(algorithm);
     let token = signer.token("alice", USUAL);
     let (ring, judge) = (signer.ring(), Judge::new(vec![signer.issuer()]));
     let parts = Parts::of(token.as_bytes(), MOST);

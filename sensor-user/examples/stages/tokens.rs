@@ -89,8 +89,8 @@ fn stage_known(bencher: Bencher<'_, '_>) {
 
 /// The whole stage for tokens that it does not know: read, verified in step and described.
 #[divan::bench(args = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA])]
-fn stage_new(bencher: Bencher<'_, '_>, algorithm: &Algorithm) {
-    let signer = Signer::new(*algorithm);
+fn stage_new(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
+    let signer = Signer::new(algorithm);
     // Of 64 in turn the cache holds four.
     let (mut tokens, all) = (stage(&signer, 4), requests(&signer, 64));
     let mut next = all.iter().cycle();

@@ -7,7 +7,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -71,7 +71,7 @@ pub(super) fn measure(options: &Options, mint: &Mint, config: &Path) -> Result<V
 }
 
 /// Bytes that one more takes, by replays of half of so many and of all.
-fn a_piece(count: u64, config: &Path, capture: impl Fn(u64) -> Result<std::path::PathBuf>) -> Result<f64> {
+fn a_piece(count: u64, config: &Path, capture: impl Fn(u64) -> Result<PathBuf>) -> Result<f64> {
     let (half, all) = (capture(count / 2)?, capture(count)?);
     let more = replay(&all, config)?.1 - replay(&half, config)?.1;
     #[expect(clippy::cast_precision_loss, reason = "a count of tokens fits a double")]
