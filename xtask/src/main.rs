@@ -67,11 +67,14 @@ enum Verb {
         #[arg(long, conflicts_with = "micro")]
         json: bool,
         /// Only the part on a live kernel
-        #[arg(long, conflicts_with_all = ["offline", "micro"])]
+        #[arg(long, conflicts_with_all = ["offline", "memory", "micro"])]
         live: bool,
         /// Only the parts that read captures
-        #[arg(long, conflicts_with = "micro")]
+        #[arg(long, conflicts_with_all = ["memory", "micro"])]
         offline: bool,
+        /// Only what one more token, principal and connection takes
+        #[arg(long, conflicts_with = "micro")]
+        memory: bool,
         /// Only the micro-benchmarks, stage by stage: time and allocations of each
         #[arg(long)]
         micro: bool,
@@ -98,11 +101,12 @@ fn main() -> Result<()> {
         Verb::Cluster(arguments) => with_what_it_needs(|| cluster::run(&arguments)),
         Verb::Quality(arguments) => with_what_it_needs(|| quality::run(&arguments)),
         Verb::Bench { micro: true, quick, .. } => lab::micro(quick),
-        Verb::Bench { json, live, offline, quick, svg, .. } => {
-            let flags = [(json, "--json"), (live, "--live"), (offline, "--offline"), (quick, "--quick")];
+        Verb::Bench { json, live, offline, memory, quick, svg, .. } => {
+            let chosen = [(live, "--live"), (offline, "--offline"), (memory, "--memory")];
+            let flags = [chosen.as_slice(), &[(json, "--json"), (quick, "--quick")]].concat();
             with_what_it_needs(|| lab::bench(&flags, svg))?;
             // The others stand alone, or are for machines.
-            if json || live || offline { Ok(()) } else { lab::micro(quick) }
+            if json || live || offline || memory { Ok(()) } else { lab::micro(quick) }
         }
     }
 }

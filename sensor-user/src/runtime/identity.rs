@@ -136,7 +136,8 @@ impl Watching {
 /// What the capture thread was told of a cgroup.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
-    watched: bool,
+    /// None if what it was told may have crossed what it said.
+    watched: Option<bool>,
     /// How often it is still looked for while it is not known.
     tries: u8,
 }
@@ -194,11 +195,15 @@ impl Clerk {
     fn met(&mut self, cgroups: &[u64], now: Instant) {
         self.hosts.look_for(cgroups, now);
         if self.asked.len() + cgroups.len() > MAX_ASKED {
-            self.asked.clear();
+            // Whoever is left out must be taken back one day; whoever is watched is watched without a word.
+            self.asked.retain(|_, asked| asked.watched != Some(true));
         }
-        for cgroup in cgroups {
-            // The capture thread watches what it has just met.
-            self.asked.insert(*cgroup, Asked { watched: true, tries: TRIES });
+        let room = MAX_ASKED.saturating_sub(self.asked.len());
+        for cgroup in cgroups.iter().take(room) {
+            // The capture thread watches what it has just met, unless it was told of it ahead.
+            let is_told = self.asked.get(cgroup).is_some_and(|asked| asked.watched != Some(true));
+            let watched = (!is_told).then_some(true);
+            self.asked.insert(*cgroup, Asked { watched, tries: TRIES });
             self.pending |= !self.hosts.knows(*cgroup);
             self.decide(*cgroup, now);
         }
@@ -208,9 +213,9 @@ impl Clerk {
     fn decide(&mut self, cgroup: u64, now: Instant) {
         let Some(asked) = self.asked.get_mut(&cgroup) else { return };
         let wanted = self.hosts.is_wanted(cgroup, &self.wishes, now);
-        if wanted != asked.watched {
+        if asked.watched != Some(wanted) {
             if self.decide.try_send((cgroup, wanted)).is_ok() {
-                asked.watched = wanted;
+                asked.watched = Some(wanted);
             } else {
                 self.pending = true;
             }
@@ -253,7 +258,7 @@ impl Clerk {
                 return;
             }
             // Whoever was not met is watched; nobody looks for what the tree has.
-            self.asked.entry(cgroup).or_insert(Asked { watched: true, tries: 0 });
+            self.asked.entry(cgroup).or_insert(Asked { watched: Some(true), tries: 0 });
         }
     }
 
@@ -365,6 +370,34 @@ mod tests {
         let mut wanted = [(pod, true), (container, true)];
         wanted.sort_unstable();
         assert_eq!(back, wanted);
+    }
+
+    #[test]
+    fn who_is_met_although_left_out_is_told_again_whatever_holds_by_then() {
+        let mut bench = Bench::new(Wishes::default());
+        let pod = bench.cgroup(&format!("kubepods/pod{UID}"));
+        bench.tell(false);
+        assert_eq!(bench.decided(), [(pod, false)]);
+        for watched in [false, true] {
+            bench.tell(watched);
+            bench.clerk.met(&[pod], bench.now);
+            assert_eq!(bench.decisions.try_recv(), Ok((pod, watched)));
+        }
+    }
+
+    #[test]
+    fn more_than_can_be_asked_about_push_out_nobody_who_is_left_out() {
+        let mut bench = Bench::new(Wishes::default());
+        let pod = bench.cgroup(&format!("kubepods/pod{UID}"));
+        bench.tell(false);
+        assert_eq!(bench.decided(), [(pod, false)]);
+        let others: Vec<u64> = (1 << 40..(1 << 40) + 3 * MAX_ASKED as u64).collect();
+        for some in others.chunks(1000) {
+            bench.clerk.met(some, bench.now);
+            assert!(bench.clerk.asked.len() <= MAX_ASKED);
+        }
+        bench.tell(true);
+        assert_eq!(bench.decided(), [(pod, true)]);
     }
 
     #[test]

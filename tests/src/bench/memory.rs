@@ -16,7 +16,8 @@ use super::{Figure, Options};
 use crate::capture::{Conversation, file_header};
 use crate::client::get;
 use crate::golden::START;
-use crate::mint::Mint;
+use crate::mint::{GOLDEN_NOW, Mint};
+use crate::sensor::Config;
 
 /// Bytes of a head that does not end: 100,000 of them fit what the sensor holds of unfinished messages, 64 MiB.
 const HALF: usize = 400;
@@ -33,7 +34,10 @@ enum Until {
 }
 
 /// Replays what is needed for each figure.
-pub(super) fn measure(options: &Options, mint: &Mint, config: &Path) -> Result<Vec<Figure>> {
+pub(super) fn measure(options: &Options) -> Result<Vec<Figure>> {
+    let mint = Mint::at(GOLDEN_NOW)?;
+    let dir = tempfile::tempdir()?;
+    let config = &Config::new(&mint)?.write(dir.path())?;
     let token = a_piece(options.tokens, config, |count| {
         stored("memory-tokens", count, |file| {
             generate(file, count, SMALL_BODY, |n| {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::process::{children_cpu_s, weigh};
-use super::{Figure, Options, Topic, floor, memory, peers, store};
+use super::{Figure, Options, Topic, floor, peers, store};
 use crate::attack::Attack;
 use crate::capture::{Conversation, Segment, file_header, record_header};
 use crate::client::get;
@@ -55,7 +55,6 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
     figures.extend(peers(options, &long, &mint)?);
     let (_, peak) = replay(&many, &file)?;
     figures.push(Figure::new("replay with many live tokens, peak memory", "MiB", vec![peak]));
-    figures.extend(memory::measure(options, &mint, &file)?);
     if options.million > 0 {
         figures.extend(storm(options.million, &mint, &config, &fresh(dir.path(), "storm")?)?);
         figures.push(million(options.million, &mint, config, &fresh(dir.path(), "million")?)?);
