@@ -61,17 +61,23 @@ enum Verb {
     Cluster(cluster::Arguments),
     /// Play labelled traffic to the sensor: recall, precision, false alarms and delay of every rule; fails below the goals
     Quality(quality::Arguments),
-    /// Measure what the sensor costs a busy nginx, and how fast it reads captures
+    /// Measure what the sensor costs a busy nginx, how fast it reads captures, and what each stage costs by itself
     Bench {
-        /// Print JSON
-        #[arg(long)]
+        /// Print JSON: all but the micro-benchmarks, whose tool has tables only
+        #[arg(long, conflicts_with = "micro")]
         json: bool,
         /// Only the part on a live kernel
-        #[arg(long, conflicts_with = "offline")]
+        #[arg(long, conflicts_with_all = ["offline", "memory", "micro"])]
         live: bool,
         /// Only the parts that read captures
-        #[arg(long)]
+        #[arg(long, conflicts_with_all = ["memory", "micro"])]
         offline: bool,
+        /// Only what one more token, principal and connection takes
+        #[arg(long, conflicts_with = "micro")]
+        memory: bool,
+        /// Only the micro-benchmarks, stage by stage: time and allocations of each
+        #[arg(long)]
+        micro: bool,
         /// Small loads for a moment: whether it works, not what it costs
         #[arg(long)]
         quick: bool,
@@ -94,9 +100,13 @@ fn main() -> Result<()> {
         Verb::Vm(arguments) => with_what_it_needs(|| vm::run(&arguments)),
         Verb::Cluster(arguments) => with_what_it_needs(|| cluster::run(&arguments)),
         Verb::Quality(arguments) => with_what_it_needs(|| quality::run(&arguments)),
-        Verb::Bench { json, live, offline, quick, svg } => {
-            let flags = [(json, "--json"), (live, "--live"), (offline, "--offline"), (quick, "--quick")];
-            with_what_it_needs(|| lab::bench(&flags, svg))
+        Verb::Bench { micro: true, quick, .. } => lab::micro(quick),
+        Verb::Bench { json, live, offline, memory, quick, svg, .. } => {
+            let chosen = [(live, "--live"), (offline, "--offline"), (memory, "--memory")];
+            let flags = [chosen.as_slice(), &[(json, "--json"), (quick, "--quick")]].concat();
+            with_what_it_needs(|| lab::bench(&flags, svg))?;
+            // The others stand alone, or are for machines.
+            if json || live || offline || memory { Ok(()) } else { lab::micro(quick) }
         }
     }
 }

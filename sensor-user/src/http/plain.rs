@@ -12,7 +12,8 @@ use super::head::{MAX_METHOD, is_token};
 
 /// Reads the plain request that `bytes` begin with, if its head takes at most `most` of them. How many it takes; `head`
 /// is as it was otherwise, but for its header lines.
-pub(super) fn request(bytes: &[u8], most: usize, head: &mut RequestHead) -> Option<usize> {
+#[must_use]
+pub fn request(bytes: &[u8], most: usize, head: &mut RequestHead) -> Option<usize> {
     let method = bytes.iter().position(|b| !b.is_ascii_uppercase())?;
     let rest = bytes.get(method..)?.strip_prefix(b" ")?;
     let target = rest.iter().position(|b| !b.is_ascii_graphic())?;
@@ -34,7 +35,8 @@ pub(super) fn request(bytes: &[u8], most: usize, head: &mut RequestHead) -> Opti
 }
 
 /// The same for a response. One below 100 is none.
-pub(super) fn response(bytes: &[u8], most: usize, head: &mut ResponseHead) -> Option<usize> {
+#[must_use]
+pub fn response(bytes: &[u8], most: usize, head: &mut ResponseHead) -> Option<usize> {
     let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ (b'0' | b'1'), b' ', code @ ..] =
         bytes.first_chunk::<12>()?
     else {

@@ -323,7 +323,7 @@ impl Live {
         outward::metrics(&mut all, &self.delivery, &self.writer);
         self.records.metrics(&mut all);
         self.control.metrics(&mut all);
-        self.identity.metrics(&mut all, self.pipeline.chosen.skipped);
+        self.identity.metrics(&mut all, &self.pipeline.chosen);
         all.extend(self.stages.metrics());
         self.services.show(Doing::Watching, all);
     }

@@ -48,6 +48,8 @@ const TELL_TIME: Duration = Duration::from_secs(1);
 
 /// How long the thread waits for exchanges before it looks at the spool.
 const LOOK: Duration = Duration::from_millis(250);
+/// The same after a look that found nothing new: a quiet host is not woken four times a second for it.
+const REST: Duration = Duration::from_secs(1);
 
 /// Events that are stored at once.
 const EVENTS: usize = 256;
@@ -274,9 +276,12 @@ impl Clerk {
     fn run(mut self, batches: &Receiver<Batch>, back: &SyncSender<Vec<Seen>>) {
         let mut now = Time::default();
         self.open(now);
+        let (mut wait, mut head) = (LOOK, 0);
         loop {
-            match batches.recv_timeout(LOOK) {
+            let before = std::mem::replace(&mut head, *self.head.borrow());
+            match batches.recv_timeout(wait) {
                 Ok(mut batch) => {
+                    wait = LOOK;
                     now = now.max(batch.now);
                     self.show(&batch.seen);
                     self.under_way.fetch_sub(batch.seen.len(), Ordering::Relaxed);
@@ -290,7 +295,7 @@ impl Clerk {
                     // Whoever lends buffers may be gone.
                     let _ = back.try_send(batch.seen);
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => wait = if before == head { REST } else { LOOK },
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.take_events();

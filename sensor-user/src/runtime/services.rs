@@ -185,6 +185,8 @@ impl Following {
     fn start(events: &Handle, settings: Option<follow::Settings>, cluster: &Arc<Cluster>) -> Self {
         let follow = |settings| {
             let clocks = follow::Clocks { steady: Instant::now, wall: jiff::Timestamp::now };
+            // Already now, so that whoever asks next knows that the list will come.
+            cluster.begin();
             events.spawn(follow::follow(settings, Arc::clone(cluster), clocks)).abort_handle()
         };
         if let Some(settings) = &settings {

@@ -6,6 +6,7 @@ mod chart;
 pub mod floor;
 mod latency;
 mod live;
+mod memory;
 mod offline;
 mod peers;
 mod process;
@@ -48,6 +49,8 @@ pub struct Options {
     pub live: bool,
     /// Measure the offline parts.
     pub offline: bool,
+    /// Measure what one more token, principal and connection takes.
+    pub memory: bool,
 }
 
 impl Default for Options {
@@ -65,6 +68,7 @@ impl Default for Options {
             million: 1_000_000,
             live: true,
             offline: true,
+            memory: true,
         }
     }
 }
@@ -170,6 +174,9 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if options.offline {
         figures.extend(offline::measure(options)?);
+    }
+    if options.memory {
+        figures.extend(memory::measure(options)?);
     }
     if let Some(dir) = &options.svg {
         std::fs::create_dir_all(dir)?;

@@ -33,8 +33,9 @@ fn run(arguments: &[&str]) -> Result<()> {
             bench::run(&bench::Options {
                 json: has("--json"),
                 svg,
-                live: !has("--offline"),
-                offline: !has("--live"),
+                live: !has("--offline") && !has("--memory"),
+                offline: !has("--live") && !has("--memory"),
+                memory: !has("--live"),
                 ..sizes
             })
         }
@@ -84,7 +85,7 @@ fn run(arguments: &[&str]) -> Result<()> {
             Ok(())
         }
         _ => bail!(
-            "usage: lab demo [--cast FILE] | bench [--json] [--quick] [--live|--offline] [--svg DIR] | floor [--decode] FILE | samples DIR | captures DIR | keys \
+            "usage: lab demo [--cast FILE] | bench [--json] [--quick] [--live|--offline|--memory] [--svg DIR] | floor [--decode] FILE | samples DIR | captures DIR | keys \
              | quality [--json] [--tuning] [--seed N] [--seeds N] [--attacks N] [--million N] \
              | guest [--native|--systemd] | serve CGROUP USER | serve-at PORT | only CAPABILITIES PROGRAM... | record DIR SEED EXCHANGES [ATTACKS]"
         ),

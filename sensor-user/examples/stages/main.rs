@@ -1,0 +1,33 @@
+//! Stage by stage: what one head, one token, one judgement, one look-up costs by itself, in time and in allocations.
+//!
+//! `cargo xtask bench --micro` runs it optimised; words after `cargo run --release -p sensor-user --example stages -- --bench`
+//! choose among the benchmarks by name, and without `--bench` each runs once. It is no bench target, for those are built to
+//! unwind: this one is built as the sensor is, of the same crates. All inputs are made, the same in every run but for keys
+//! and signatures. What is measured here lies in warm caches: how the stages add up beside a real load is for
+//! `cargo xtask bench` to say.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a measurement of made inputs: whatever is not as it was made should end it"
+)]
+
+mod alert;
+mod forge;
+mod http;
+mod jose;
+#[path = "../../tests/store/made.rs"]
+mod made;
+mod rules;
+mod state;
+mod tokens;
+mod traffic;
+mod whole;
+
+/// Counts allocations beside the time.
+#[global_allocator]
+static ALLOCATIONS: divan::AllocProfiler = divan::AllocProfiler::system();
+
+fn main() {
+    divan::main();
+}
