@@ -72,6 +72,9 @@ enum Verb {
         /// Only the parts that read captures
         #[arg(long)]
         offline: bool,
+        /// Only what the sensor does under scans, floods, small segments and slow-loris; no part of the others
+        #[arg(long, conflicts_with_all = ["live", "offline"])]
+        pressure: bool,
         /// Small loads for a moment: whether it works, not what it costs
         #[arg(long)]
         quick: bool,
@@ -94,8 +97,14 @@ fn main() -> Result<()> {
         Verb::Vm(arguments) => with_what_it_needs(|| vm::run(&arguments)),
         Verb::Cluster(arguments) => with_what_it_needs(|| cluster::run(&arguments)),
         Verb::Quality(arguments) => with_what_it_needs(|| quality::run(&arguments)),
-        Verb::Bench { json, live, offline, quick, svg } => {
-            let flags = [(json, "--json"), (live, "--live"), (offline, "--offline"), (quick, "--quick")];
+        Verb::Bench { json, live, offline, pressure, quick, svg } => {
+            let flags = [
+                (json, "--json"),
+                (live, "--live"),
+                (offline, "--offline"),
+                (pressure, "--pressure"),
+                (quick, "--quick"),
+            ];
             with_what_it_needs(|| lab::bench(&flags, svg))
         }
     }

@@ -103,6 +103,8 @@ pub struct EbpfSource {
     kept: Kept,
     /// Records of this time since boot and later are another sensor's.
     end: Option<u64>,
+    /// Nanoseconds since boot of the newest record delivered.
+    newest: u64,
 }
 
 /// What one program costs.
@@ -192,6 +194,7 @@ impl EbpfSource {
             crowd: 0,
             kept: Kept::default(),
             end: None,
+            newest: 0,
         })
     }
 
@@ -318,7 +321,9 @@ impl EbpfSource {
         {
             bytes += record.len();
             delivered += 1;
-            if self.end.is_none_or(|end| records::boot_ns(&record).is_none_or(|at| at < end)) {
+            let made = records::boot_ns(&record).unwrap_or_default();
+            self.newest = self.newest.max(made);
+            if self.end.is_none_or(|end| made < end) {
                 self.reader.deliver(&record, &self.clock, sink);
             }
         }
@@ -326,10 +331,11 @@ impl EbpfSource {
         delivered
     }
 
-    fn keep_house(&mut self, sink: &mut dyn FnMut(Input<'_>)) {
+    /// Says whether it was time to.
+    fn keep_house(&mut self, sink: &mut dyn FnMut(Input<'_>)) -> bool {
         let now = self.clock.boot_ns();
         if now.saturating_sub(self.kept_house) < nanos(HOUSEKEEPING) {
-            return;
+            return false;
         }
         self.kept_house = now;
         self.clock.adjust();
@@ -339,6 +345,7 @@ impl EbpfSource {
         if let Some(diagnostics) = &mut self.diagnostics {
             diagnostics.flush();
         }
+        true
     }
 }
 
@@ -347,9 +354,9 @@ impl Source for EbpfSource {
         self.pace_itself(wait)?;
         let delivered = self.drain(sink);
         self.found(delivered);
-        self.keep_house(sink);
-        if delivered == 0 {
-            sink(Input::Tick(self.clock.time(self.clock.boot_ns())));
+        let due = self.keep_house(sink);
+        if let Some(passed) = time_passed(delivered, due, self.newest, self.clock.boot_ns()) {
+            sink(Input::Tick(self.clock.time(passed)));
         }
         Ok(if delivered == BATCH { Progress::More } else { Progress::Idle })
     }
@@ -363,6 +370,16 @@ impl Source for EbpfSource {
         if map.insert(grant.socket.0, grant.skip_until, 0).is_err() {
             self.counts.grant_failed();
         }
+    }
+}
+
+/// Until when time is to be said to have passed: until now where nothing waits any more, and under a load that never
+/// pauses now and then until the newest record, as what comes after it may still wait in the ring.
+const fn time_passed(delivered: usize, due: bool, newest: u64, now: u64) -> Option<u64> {
+    match delivered {
+        0 => Some(now),
+        _ if due => Some(newest),
+        _ => None,
     }
 }
 
@@ -392,4 +409,16 @@ fn timespec(time: Duration) -> Timespec {
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_passes_also_while_every_look_finds_something() {
+        assert_eq!(time_passed(0, false, 5, 9), Some(9));
+        assert_eq!(time_passed(3, false, 5, 9), None);
+        assert_eq!(time_passed(3, true, 5, 9), Some(5), "what is younger than the newest record may wait");
+    }
 }

@@ -8,11 +8,12 @@ mod latency;
 mod live;
 mod offline;
 mod peers;
+mod pressure;
 mod process;
 mod rest;
 
-pub(crate) use process::peak_mib;
 pub use process::weigh;
+pub(crate) use process::{cpu_ns, peak_mib};
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use crate::pressure::bed::Bed;
 use crate::workspace;
 
 /// What to measure.
@@ -48,6 +50,10 @@ pub struct Options {
     pub live: bool,
     /// Measure the offline parts.
     pub offline: bool,
+    /// Measure scans, floods, crumbs and slow-loris.
+    pub pressure: bool,
+    /// Slow connections at once.
+    pub slow: usize,
 }
 
 impl Default for Options {
@@ -65,6 +71,8 @@ impl Default for Options {
             million: 1_000_000,
             live: true,
             offline: true,
+            pressure: false,
+            slow: 100_000,
         }
     }
 }
@@ -81,6 +89,7 @@ impl Options {
             few_requests: 5_000,
             tokens: 5_000,
             million: 20_000,
+            slow: 10_000,
             ..Self::default()
         }
     }
@@ -170,6 +179,12 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if options.offline {
         figures.extend(offline::measure(options)?);
+    }
+    if options.pressure {
+        match Bed::missing() {
+            Some(why) => left_out(&format!("pressure: {why}")),
+            None => figures.extend(pressure::measure(options)?),
+        }
     }
     if let Some(dir) = &options.svg {
         std::fs::create_dir_all(dir)?;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use tests::lab::quality;
+use tests::pressure::crowd;
 use tests::{bench, demo, golden, guest, lab, mint};
 
 fn main() -> ExitCode {
@@ -33,11 +34,14 @@ fn run(arguments: &[&str]) -> Result<()> {
             bench::run(&bench::Options {
                 json: has("--json"),
                 svg,
-                live: !has("--offline"),
-                offline: !has("--live"),
+                live: !has("--offline") && !has("--pressure"),
+                offline: !has("--live") && !has("--pressure"),
+                pressure: has("--pressure"),
                 ..sizes
             })
         }
+        // What has too many connections for one process is done by partners of the tests and of the benchmark.
+        ["pressure", arguments @ ..] => crowd::partner(arguments),
         ["quality", flags @ ..] => quality::run(&quality_options(flags)?),
         // What `cargo xtask vm` runs in a machine, and on this host.
         ["guest"] => guest::run(guest::Place::Machine),
@@ -84,7 +88,7 @@ fn run(arguments: &[&str]) -> Result<()> {
             Ok(())
         }
         _ => bail!(
-            "usage: lab demo [--cast FILE] | bench [--json] [--quick] [--live|--offline] [--svg DIR] | floor [--decode] FILE | samples DIR | captures DIR | keys \
+            "usage: lab demo [--cast FILE] | bench [--json] [--quick] [--live|--offline|--pressure] [--svg DIR] | floor [--decode] FILE | samples DIR | captures DIR | keys \
              | quality [--json] [--tuning] [--seed N] [--seeds N] [--attacks N] [--million N] \
              | guest [--native|--systemd] | serve CGROUP USER | serve-at PORT | only CAPABILITIES PROGRAM... | record DIR SEED EXCHANGES [ATTACKS]"
         ),
