@@ -3,6 +3,7 @@
 //! It answers 200 to every head that ends, and knows nothing else of HTTP. Real servers give up slow clients after a
 //! minute or so; this one never does.
 
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
@@ -61,7 +62,14 @@ impl Hall {
         let address = SocketAddr::try_from(rustix::net::getsockname(&listener)?)?;
         let counts = Arc::new(Counts::default());
         let room = Room::new(listener, Arc::clone(&counts))?;
-        let thread = Some(std::thread::spawn(move || room.serve()));
+        let thread = std::thread::spawn(move || {
+            let ended = room.serve();
+            if let Err(error) = &ended {
+                let _ = writeln!(std::io::stderr(), "the server ended: {error:#}");
+            }
+            ended
+        });
+        let thread = Some(thread);
         Ok(Self { address, counts, thread })
     }
 
