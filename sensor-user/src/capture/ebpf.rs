@@ -38,7 +38,7 @@ pub use self::doctor::{Check, Status, probe};
 use self::kept::Kept;
 pub use self::load::Features;
 use self::records::Reader;
-use super::{Grant, Input, Loss, Progress, Side, Source, SourceError};
+use super::{Grant, Input, Loss, LossKind, Progress, Side, Source, SourceError};
 
 /// How long records may gather before they are read: what an alert waits at most, and what saves a wakeup a
 /// record under load.
@@ -86,6 +86,7 @@ pub struct EbpfSource {
     programs: Ebpf,
     ring: RingBuf<MapData>,
     sleeping: Array<MapData, u32>,
+    pressed: Array<MapData, u32>,
     grants: HashMap<MapData, u64, u32>,
     response_grants: HashMap<MapData, u64, u32>,
     counts: Counts,
@@ -103,8 +104,6 @@ pub struct EbpfSource {
     kept: Kept,
     /// Records of this time since boot and later are another sensor's.
     end: Option<u64>,
-    /// Nanoseconds since boot of the newest record delivered.
-    newest: u64,
 }
 
 /// What one program costs.
@@ -170,6 +169,7 @@ impl EbpfSource {
         let mut programs = load::load(options, features)?;
         let ring = RingBuf::try_from(load::map(&mut programs, "RECORDS")?).map_err(load::unusable)?;
         let sleeping = Array::try_from(load::map(&mut programs, "SLEEPING")?).map_err(load::unusable)?;
+        let pressed = Array::try_from(load::map(&mut programs, "PRESSED")?).map_err(load::unusable)?;
         let grants = HashMap::try_from(load::map(&mut programs, "GRANTS")?).map_err(load::unusable)?;
         let response_grants =
             HashMap::try_from(load::map(&mut programs, "RESPONSE_GRANTS")?).map_err(load::unusable)?;
@@ -181,6 +181,7 @@ impl EbpfSource {
             programs,
             ring,
             sleeping,
+            pressed,
             grants,
             response_grants,
             counts,
@@ -194,7 +195,6 @@ impl EbpfSource {
             crowd: 0,
             kept: Kept::default(),
             end: None,
-            newest: 0,
         })
     }
 
@@ -233,7 +233,7 @@ impl EbpfSource {
         let records = self.kept.begin(boot_ns);
         if records > 0 {
             let at = self.clock.time(boot_ns);
-            sink(Input::Loss(Loss { at, reason: "handover_full", records, may_hold_request: true }));
+            sink(Input::Loss(Loss { at, reason: "handover_full", records, kind: LossKind::Request }));
         }
         self.pace = Pace::Busy;
     }
@@ -321,9 +321,7 @@ impl EbpfSource {
         {
             bytes += record.len();
             delivered += 1;
-            let made = records::boot_ns(&record).unwrap_or_default();
-            self.newest = self.newest.max(made);
-            if self.end.is_none_or(|end| made < end) {
+            if self.end.is_none_or(|end| records::boot_ns(&record).is_none_or(|at| at < end)) {
                 self.reader.deliver(&record, &self.clock, sink);
             }
         }
@@ -331,7 +329,28 @@ impl EbpfSource {
         delivered
     }
 
-    /// Says whether it was time to.
+    /// Says that time has passed: up to now if everything was read, else up to what was read last.
+    fn pass_time(&mut self, delivered: usize, sink: &mut dyn FnMut(Input<'_>)) {
+        let kept = self.keep_house(sink);
+        if delivered == 0 {
+            sink(Input::Tick(self.clock.time(self.clock.boot_ns())));
+        } else if kept {
+            sink(Input::Tick(self.clock.time(self.reader.newest)));
+        }
+    }
+
+    /// Hands on that the kernel half has found the ring nearly full, if it has since the last look.
+    fn feel_pressure(&mut self, sink: &mut dyn FnMut(Input<'_>)) -> Result<(), SourceError> {
+        // A ring that fills up was not empty at the last look.
+        if self.crowd < CROWD || self.pressed.get(&0, 0).map_err(load::unusable)? == 0 {
+            return Ok(());
+        }
+        self.pressed.set(0, 0, 0).map_err(load::unusable)?;
+        sink(Input::Pressed(self.clock.time(self.clock.boot_ns())));
+        Ok(())
+    }
+
+    /// Does what is due every [`HOUSEKEEPING`]. Says whether it was.
     fn keep_house(&mut self, sink: &mut dyn FnMut(Input<'_>)) -> bool {
         let now = self.clock.boot_ns();
         if now.saturating_sub(self.kept_house) < nanos(HOUSEKEEPING) {
@@ -352,12 +371,10 @@ impl EbpfSource {
 impl Source for EbpfSource {
     fn poll(&mut self, wait: Duration, sink: &mut dyn FnMut(Input<'_>)) -> Result<Progress, SourceError> {
         self.pace_itself(wait)?;
+        self.feel_pressure(sink)?;
         let delivered = self.drain(sink);
         self.found(delivered);
-        let due = self.keep_house(sink);
-        if let Some(passed) = time_passed(delivered, due, self.newest, self.clock.boot_ns()) {
-            sink(Input::Tick(self.clock.time(passed)));
-        }
+        self.pass_time(delivered, sink);
         Ok(if delivered == BATCH { Progress::More } else { Progress::Idle })
     }
 
@@ -370,16 +387,6 @@ impl Source for EbpfSource {
         if map.insert(grant.socket.0, grant.skip_until, 0).is_err() {
             self.counts.grant_failed();
         }
-    }
-}
-
-/// Until when time is to be said to have passed: until now where nothing waits any more, and under a load that never
-/// pauses now and then until the newest record, as what comes after it may still wait in the ring.
-const fn time_passed(delivered: usize, due: bool, newest: u64, now: u64) -> Option<u64> {
-    match delivered {
-        0 => Some(now),
-        _ if due => Some(newest),
-        _ => None,
     }
 }
 
@@ -409,16 +416,4 @@ fn timespec(time: Duration) -> Timespec {
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn time_passes_also_while_every_look_finds_something() {
-        assert_eq!(time_passed(0, false, 5, 9), Some(9));
-        assert_eq!(time_passed(3, false, 5, 9), None);
-        assert_eq!(time_passed(3, true, 5, 9), Some(5), "what is younger than the newest record may wait");
-    }
 }

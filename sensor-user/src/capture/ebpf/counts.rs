@@ -7,7 +7,7 @@ use aya::maps::{Map, MapData, PerCpuArray};
 use sensor_ebpf::counter::{COUNTERS, Counter, Meaning};
 
 use super::load;
-use crate::capture::{Input, Loss, SourceError, Time};
+use crate::capture::{Input, Loss, LossKind, SourceError, Time};
 
 /// Figures of the reader itself, behind those of the kernel half.
 const OWN: [&str; 2] = ["ring_found_bytes", "grants_failed"];
@@ -77,9 +77,14 @@ impl Counts {
             let records = total.wrapping_sub(*reported);
             *reported = total;
             shared.store(total, Ordering::Relaxed);
-            if records > 0 && counter.meaning() != Meaning::Fact {
-                let may_hold_request = counter.meaning() == Meaning::RequestLoss;
-                sink(Input::Loss(Loss { at, reason: counter.label(), records, may_hold_request }));
+            let kind = match counter.meaning() {
+                Meaning::Fact => continue,
+                Meaning::Loss => LossKind::Other,
+                Meaning::RequestLoss => LossKind::Request,
+                Meaning::Shed => LossKind::Shed,
+            };
+            if records > 0 {
+                sink(Input::Loss(Loss { at, reason: counter.label(), records, kind }));
             }
         }
     }
