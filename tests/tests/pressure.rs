@@ -17,7 +17,7 @@ use tests::pressure::gauge::{Page, Reading, storage_objects};
 use tests::pressure::loris::{Loris, half_head};
 use tests::pressure::scan::Scan;
 use tests::pressure::segments::Crumbs;
-use tests::sensor::Sensor;
+use tests::sensor::{Config, Sensor};
 use tests::skip;
 
 /// How long a load lasts.
@@ -35,6 +35,9 @@ const FEWER: usize = 6_000;
 /// How long what is over may take to be forgotten.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A ring that holds all records of most of these loads, should the sensor not get a core meanwhile.
+const RING: u64 = 64 << 20;
+
 /// Loads would only slow each other down.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -44,6 +47,11 @@ fn alone(test: &str) -> Option<MutexGuard<'static, ()>> {
         return None;
     }
     Some(ALONE.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn roomy(mut config: Config) -> Config {
+    config.set("/capture/ring_bytes", json!(RING));
+    config
 }
 
 fn kernel(before: &Reading, after: &Reading, event: &str) -> f64 {
@@ -66,7 +74,7 @@ fn storage_is_let_go(before: f64, sockets: u64) -> Result<()> {
 
 fn scanned(says: &'static [u8]) -> Result<()> {
     let bed = Bed::make(Way::Loopback)?;
-    let mut sensor = Sensor::start(&bed.config()?)?;
+    let mut sensor = Sensor::start(&roomy(bed.config()?))?;
     let (before, objects) = (Reading::of(&sensor)?, storage_objects()?);
     let scan = Scan { to: bed.hall.address, says, threads: 2 };
     let visitor = bed.visitor(false, Duration::from_millis(2));
@@ -116,7 +124,7 @@ fn a_scan_that_says_the_first_byte_of_a_request_is_no_request() -> Result<()> {
 fn flooded(cookies: &str, carries: &'static [u8], afresh: bool) -> Result<()> {
     let bed = Bed::make(Way::Wire)?;
     bed.network.sysctl(Host::Server, "net.ipv4.tcp_syncookies", cookies)?;
-    let mut sensor = Sensor::start(&bed.config()?)?;
+    let mut sensor = Sensor::start(&roomy(bed.config()?))?;
     let before = Reading::of(&sensor)?;
     let SocketAddr::V4(to) = bed.hall.address else { anyhow::bail!("an address of IPv4") };
     let flood = Flood { to, carries, threads: 1 };
@@ -164,7 +172,7 @@ fn requests_inside_syns_of_strangers_hide_nobody() -> Result<()> {
 fn requests_in_crumbs_are_each_seen() -> Result<()> {
     let Some(_alone) = alone("requests_in_crumbs_are_each_seen") else { return Ok(()) };
     let bed = Bed::make(Way::Loopback)?;
-    let mut sensor = Sensor::start(&bed.config()?)?;
+    let mut sensor = Sensor::start(&roomy(bed.config()?))?;
     let before = Reading::of(&sensor)?;
     let crumbs = Crumbs { to: bed.hall.address, threads: 2, connections: 32, tokens: &bed.tokens };
     let sent = bed.network.on(Host::Server, || crumbs.run(LOAD))?;
@@ -191,7 +199,7 @@ fn slow(count: usize, flows: u64, held: u64, holds: impl Fn(&Reading, &Reading) 
     let lab = Path::new(env!("CARGO_BIN_EXE_lab"));
     let bed = Bed::make(Way::Loopback)?;
     let mut crowd = bed.network.on(Host::Server, || Crowd::assemble(lab, count))?;
-    let mut config = bed.config_with(crowd.ports())?;
+    let mut config = roomy(bed.config_with(crowd.ports())?);
     config.set("/flows/max_flows", json!(flows));
     config.set("/flows/max_buffered_bytes", json!(held));
     let mut sensor = Sensor::start(&config)?;
@@ -238,11 +246,11 @@ fn slow_connections_beyond_the_most_flows_make_room_and_are_counted() -> Result<
     let Some(_alone) = alone("slow_connections_beyond_the_most_flows_make_room_and_are_counted") else {
         return Ok(());
     };
-    slow(FEWER, 1_000, 256 << 20, |before, during| {
+    slow(FEWER, 1_024, 256 << 20, |before, during| {
         let flows = during.page.value("tokenscope_flows", "");
-        ensure!(flows <= 1_000.0, "{flows} flows");
+        ensure!(flows <= 1_024.0, "{flows} flows");
         let evicted = more(before, &during.page, "tokenscope_flow_events_total", "\"evicted_flows\"");
-        ensure!(evicted >= FEWER as f64 - 1_000.0, "{evicted} evicted");
+        ensure!(evicted >= FEWER as f64 - 1_024.0, "{evicted} evicted");
         ensure!(during.resident < before.resident + GROWTH, "{} MiB", during.resident - before.resident);
         Ok(())
     })
@@ -268,7 +276,7 @@ fn slow_connections_beyond_the_bytes_make_room_and_are_counted() -> Result<()> {
 fn idle_connections_are_forgotten_while_others_talk() -> Result<()> {
     let Some(_alone) = alone("idle_connections_are_forgotten_while_others_talk") else { return Ok(()) };
     let bed = Bed::make(Way::Loopback)?;
-    let mut config = bed.config()?;
+    let mut config = roomy(bed.config()?);
     config.set("/flows/idle_timeout_s", json!(1));
     let sensor = Sensor::start(&config)?;
     let before = Reading::of(&sensor)?;

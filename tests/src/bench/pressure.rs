@@ -2,11 +2,14 @@
 //! on business meanwhile, and what it takes.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
+use super::live::Switch;
+use super::process::kernel_programs;
 use super::{Figure, Options};
 use crate::clock;
 use crate::netns::Host;
@@ -14,7 +17,7 @@ use crate::pressure::Rate;
 use crate::pressure::bed::{Balance, Bed, Way};
 use crate::pressure::crowd::Crowd;
 use crate::pressure::flood::Flood;
-use crate::pressure::gauge::{Most, Reading, Watch};
+use crate::pressure::gauge::{Most, Page, Reading, Watch};
 use crate::pressure::scan::Scan;
 use crate::pressure::segments::Crumbs;
 use crate::sensor::Sensor;
@@ -154,6 +157,7 @@ impl Load {
         let on = press()?;
         let (balance, after) = bed.balance(&sensor, &before, on.requests)?;
         let most = watch.end();
+        let kernel = Self::kernel(&sensor, press)?;
         let peak = sensor.peak_mib().unwrap_or_default();
         sensor.stopped()?;
         let cpu = (after.cpu - before.cpu) / on.made.seconds;
@@ -161,9 +165,21 @@ impl Load {
             self.figure("rate, sensor off", self.unit, off.made.per_second()),
             self.figure("rate, sensor on", self.unit, on.made.per_second()),
             self.figure("sensor's CPU", "% of a core", cpu * 100.0),
+            self.figure("kernel programs", "ns each", kernel),
         ];
         figures.extend(found(self.name, &balance, most, peak));
         Ok(figures)
+    }
+
+    /// CPU time of the kernel programs for one of what the load is made of, in a run of its own: to count it costs time.
+    fn kernel(sensor: &Sensor, press: impl Fn() -> Result<Pressed>) -> Result<f64> {
+        let before = kernel_programs(sensor.pid())?.ns;
+        let counting = Switch::set(Path::new("/proc/sys/kernel/bpf_stats_enabled"))?;
+        let made = press()?.made.count;
+        drop(counting);
+        #[expect(clippy::cast_precision_loss, reason = "nanoseconds of seconds fit a double")]
+        let [ns, made] = [kernel_programs(sensor.pid())?.ns - before, made].map(|n| n as f64);
+        Ok(ns / made.max(1.0))
     }
 
     fn figure(&self, what: &str, unit: &'static str, value: f64) -> Figure {
@@ -181,6 +197,7 @@ fn found(name: &str, balance: &Balance, most: Most, peak: f64) -> Vec<Figure> {
     let mut figures = vec![figure("requests sent", "", sent), figure("requests seen", "", balance.seen)];
     figures
         .extend(balance.lost.iter().map(|(reason, many)| figure(&format!("counted, {reason}"), "", *many)));
+    figures.extend(balance.shed.iter().map(|(what, many)| figure(&format!("shed, {what}"), "", *many)));
     figures.extend([
         figure("most memory", "MiB", peak.max(most.resident)),
         figure("most of the ring", "%", most.ring * 100.0),
@@ -189,7 +206,7 @@ fn found(name: &str, balance: &Balance, most: Most, peak: f64) -> Vec<Figure> {
 }
 
 /// Slow connections, an alert beside them, and what is left when they have gone.
-fn slow(lab: &std::path::Path, name: &str, count: usize, flows: u64, bytes: u64) -> Result<Vec<Figure>> {
+fn slow(lab: &Path, name: &str, count: usize, flows: u64, bytes: u64) -> Result<Vec<Figure>> {
     let bed = Bed::make(Way::Loopback)?;
     let mut crowd = bed.network.on(Host::Server, || Crowd::assemble(lab, count))?;
     let mut config = bed.config_with(crowd.ports())?;
@@ -206,7 +223,7 @@ fn slow(lab: &std::path::Path, name: &str, count: usize, flows: u64, bytes: u64)
     let (balance, after) = bed.balance(&sensor, &before, ended + 1)?;
     let most = watch.end();
     crowd.disperse();
-    let few = |page: &crate::pressure::gauge::Page| page.value("tokenscope_flows", "") < 8.0;
+    let few = |page: &Page| page.value("tokenscope_flows", "") < 8.0;
     let rest = Reading::once(&sensor, PATIENCE, few)?;
     let peak = sensor.peak_mib().unwrap_or_default();
     sensor.stopped()?;

@@ -1,5 +1,6 @@
 //! Where pressure is put on: two hosts of their own, a server that takes in everybody, and a sensor that watches it.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ pub struct Balance {
     pub seen: f64,
     /// Records lost, or connections that had to be forgotten, by reason.
     pub lost: Vec<(String, f64)>,
+    /// What it left out on purpose: no request, but its answer or its place in history.
+    pub shed: Vec<(String, f64)>,
 }
 
 impl Balance {
@@ -143,19 +146,15 @@ impl Bed {
         let seen = |page: &Page| more(before, page, "tokenscope_exchanges_total", "");
         #[expect(clippy::cast_precision_loss, reason = "counts of seconds fit a double")]
         let after = Reading::once(sensor, SETTLE, |page| seen(page) >= sent as f64)?;
-        let was = before.page.lost();
-        let since = |(reason, many): (String, f64)| {
-            let new = many - was.get(&reason).copied().unwrap_or_default();
-            (new > 0.0).then_some((reason, new))
-        };
-        let mut lost: Vec<(String, f64)> = after.page.lost().into_iter().filter_map(since).collect();
+        let mut lost = since(&before.page.lost(), after.page.lost());
+        let shed = since(&before.page.shed(), after.page.shed());
         for event in ["evicted_flows", "evicted_bytes", "refused_segments"] {
             let many = more(before, &after.page, "tokenscope_flow_events_total", &format!("\"{event}\""));
             if many > 0.0 {
                 lost.push((event.to_owned(), many));
             }
         }
-        Ok((Balance { sent, seen: seen(&after.page), lost }, after))
+        Ok((Balance { sent, seen: seen(&after.page), lost, shed }, after))
     }
 
     /// Comes with an unsigned token and waits for the alert; how long it took.
@@ -181,6 +180,15 @@ impl Bed {
             }
         }
     }
+}
+
+/// What has grown, and by how much.
+fn since(before: &BTreeMap<String, f64>, after: BTreeMap<String, f64>) -> Vec<(String, f64)> {
+    let grown = |(label, many): (String, f64)| {
+        let new = many - before.get(&label).copied().unwrap_or_default();
+        (new > 0.0).then_some((label, new))
+    };
+    after.into_iter().filter_map(grown).collect()
 }
 
 /// By how much a metric has grown since a reading.

@@ -50,8 +50,18 @@ impl Page {
     /// What was lost, by reason.
     #[must_use]
     pub fn lost(&self) -> BTreeMap<String, f64> {
-        let reason = |labels: &str| labels.split('"').nth(1).unwrap_or_default().to_owned();
-        self.series("tokenscope_lost_records_total").map(|(labels, value)| (reason(labels), value)).collect()
+        self.by_label("tokenscope_lost_records_total")
+    }
+
+    /// What was left out on purpose, by what it was.
+    #[must_use]
+    pub fn shed(&self) -> BTreeMap<String, f64> {
+        self.by_label("tokenscope_shed_total")
+    }
+
+    fn by_label(&self, name: &str) -> BTreeMap<String, f64> {
+        let label = |labels: &str| labels.split('"').nth(1).unwrap_or_default().to_owned();
+        self.series(name).map(|(labels, value)| (label(labels), value)).collect()
     }
 }
 
