@@ -100,6 +100,9 @@ pub struct EbpfSource {
     pace: Pace,
     /// Records that the last look found.
     crowd: usize,
+    /// Bytes that looks have found since one found less than a [`BATCH`]: what the ring held, and what came meanwhile.
+    in_a_row: usize,
+    ring_bytes: usize,
     /// What was kept while another sensor was watching.
     kept: Kept,
     /// Records of this time since boot and later are another sensor's.
@@ -193,6 +196,8 @@ impl EbpfSource {
             features,
             pace: Pace::Drowsy { flagged: false },
             crowd: 0,
+            in_a_row: 0,
+            ring_bytes: usize::try_from(options.ring_bytes).unwrap_or(usize::MAX),
             kept: Kept::default(),
             end: None,
         })
@@ -325,7 +330,8 @@ impl EbpfSource {
                 self.reader.deliver(&record, &self.clock, sink);
             }
         }
-        self.counts.found(bytes);
+        self.in_a_row = if self.pace == Pace::Busy { self.in_a_row.saturating_add(bytes) } else { bytes };
+        self.counts.found(self.in_a_row.min(self.ring_bytes));
         delivered
     }
 

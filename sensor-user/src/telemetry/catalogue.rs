@@ -137,7 +137,7 @@ catalogue! {
         JUDGED_SHARE: Gauge "tokenscope_judged_share" [] "Share of the uses of known-good tokens that is judged now: 1 but for overload.";
         KERNEL_EVENTS: Counter "tokenscope_kernel_events_total" ["event"] "What the kernel half counted, by event; `ring_full_*`, `unreadable`, `headers` and `no_storage` are losses.";
         RING_BYTES: Gauge "tokenscope_ring_bytes" [] "Size of the ring between kernel and user space.";
-        RING_FOUND_BYTES: Gauge "tokenscope_ring_found_bytes" [] "Most bytes that one look found in the ring since the page before: its high-water mark.";
+        RING_FOUND_BYTES: Gauge "tokenscope_ring_found_bytes" [] "Most bytes that were found in the ring since the page before, by one look or by several without a pause: its high-water mark.";
         PROGRAM_RUNS: Counter "tokenscope_kernel_program_runs_total" ["program"] "Runs of each kernel program; 0 unless the sysctl `kernel.bpf_stats_enabled` is 1.";
         PROGRAM_SECONDS: Counter "tokenscope_kernel_program_seconds_total" ["program"] "CPU time of each kernel program; 0 unless the sysctl `kernel.bpf_stats_enabled` is 1.";
     }

@@ -20,7 +20,7 @@ type Shared = [AtomicU64; COUNTERS + OWN.len()];
 pub struct Gauges(Arc<Shared>);
 
 impl Gauges {
-    /// Label and value of every counter. `ring_found_bytes` is the most that a look found in the ring since
+    /// Label and value of every counter. `ring_found_bytes` is the most that was found in the ring since
     /// the last call of this: its high-water mark.
     #[must_use]
     pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
@@ -89,7 +89,7 @@ impl Counts {
         }
     }
 
-    /// Notes how many bytes a look at the ring found.
+    /// Notes how many bytes were found in the ring, by one look or by several without a pause.
     pub(super) fn found(&self, bytes: usize) {
         let [.., found, _] = &*self.shared;
         found.fetch_max(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
