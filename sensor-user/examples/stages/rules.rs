@@ -7,6 +7,7 @@ use sensor_user::http::{BodyFacts, Exchange};
 use sensor_user::token::TokenUse;
 
 use crate::traffic::{PEOPLE, address, curl, exchange, time, token};
+use crate::{MADE, QUICK};
 
 /// Which rules are asked.
 const ASKED: [&str; 2] = ["all", "none"];
@@ -68,7 +69,7 @@ impl Busy {
 }
 
 /// A request that merely repeats itself.
-#[divan::bench(args = ASKED)]
+#[divan::bench(args = ASKED, sample_size = QUICK)]
 fn repeat(bencher: Bencher<'_, '_>, asked: &str) {
     let mut busy = Busy::new(asked);
     let mut requests = busy.repeats();
@@ -77,7 +78,7 @@ fn repeat(bencher: Bencher<'_, '_>, asked: &str) {
 }
 
 /// A request for an object that nobody has asked for before.
-#[divan::bench(args = ASKED)]
+#[divan::bench(args = ASKED, sample_size = MADE)]
 fn new_object(bencher: Bencher<'_, '_>, asked: &str) {
     let busy = std::cell::RefCell::new(Busy::new(asked));
     bencher
@@ -96,7 +97,7 @@ fn new_object(bencher: Bencher<'_, '_>, asked: &str) {
 }
 
 /// Somebody known comes with another token.
-#[divan::bench(args = ASKED)]
+#[divan::bench(args = ASKED, sample_size = MADE)]
 fn new_token(bencher: Bencher<'_, '_>, asked: &str) {
     let busy = std::cell::RefCell::new(Busy::new(asked));
     bencher
@@ -115,7 +116,7 @@ fn new_token(bencher: Bencher<'_, '_>, asked: &str) {
 }
 
 /// A password that is refused, one a second, each time of another account from another address.
-#[divan::bench(args = ASKED)]
+#[divan::bench(args = ASKED, sample_size = MADE)]
 fn failed_login(bencher: Bencher<'_, '_>, asked: &str) {
     let busy = std::cell::RefCell::new(Busy::new(asked));
     let head =
