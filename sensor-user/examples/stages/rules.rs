@@ -33,7 +33,7 @@ impl Busy {
         let people = (0..PEOPLE).map(|n| [token(n, &format!("user{n}"))]).collect();
         let mut busy = Self { detector: Detector::new(settings), people, found: Vec::new(), n: 0 };
         // Ten requests each: whatever is said once or learnt at first is over.
-        let mut requests = busy.repeats();
+        let mut requests = Busy::repeats();
         for _ in 0..10 * PEOPLE {
             busy.repeat(&mut requests);
         }
@@ -42,7 +42,7 @@ impl Busy {
     }
 
     /// What each of the people asks for again and again.
-    fn repeats(&self) -> Vec<Exchange> {
+    fn repeats() -> Vec<Exchange> {
         let head = |n| curl(&format!("/orders/{n}"), "t");
         (0..PEOPLE).map(|n| exchange(n, address(n % ADDRESSES), &head(n), 200)).collect()
     }
@@ -72,7 +72,7 @@ impl Busy {
 #[divan::bench(args = ASKED, sample_size = QUICK)]
 fn repeat(bencher: Bencher<'_, '_>, asked: &str) {
     let mut busy = Busy::new(asked);
-    let mut requests = busy.repeats();
+    let mut requests = Busy::repeats();
     bencher.counter(ItemsCount::new(1_u32)).bench_local(|| busy.repeat(&mut requests));
     assert!(busy.found.is_empty(), "{:?}", busy.found.first());
 }
