@@ -8,6 +8,7 @@ use sensor_user::render::{Node, Privacy, Told};
 use sensor_user::token::facts::Flaws;
 use sensor_user::token::{Signature, Token, TokenUse};
 
+use crate::MADE;
 use crate::traffic::{address, browser, exchange, time, token};
 
 /// What a forged token of the nth address makes a rule say.
@@ -26,7 +27,7 @@ fn finding(n: u64) -> Finding {
 }
 
 /// A finding that joins an alert which is open.
-#[divan::bench]
+#[divan::bench(sample_size = MADE)]
 fn admit_repeated(bencher: Bencher<'_, '_>) {
     let (mut desk, finding, mut events) = (Desk::new(AlertSettings::default()), finding(1), Vec::new());
     desk.admit(finding.clone(), &mut events);
@@ -39,7 +40,7 @@ fn admit_repeated(bencher: Bencher<'_, '_>) {
 }
 
 /// A finding that opens an alert, one a second, each from another address.
-#[divan::bench]
+#[divan::bench(sample_size = MADE)]
 fn admit_new(bencher: Bencher<'_, '_>) {
     let (mut desk, made, mut n) = (Desk::new(AlertSettings::default()), finding(1), 0);
     let mut events = Vec::new();
@@ -69,7 +70,7 @@ fn event() -> Event {
 }
 
 /// Hides what must not be shown; with every mask, and pseudonyms.
-#[divan::bench(args = ["default", "everything"])]
+#[divan::bench(args = ["default", "everything"], sample_size = MADE)]
 fn privacy(bencher: Bencher<'_, '_>, how: &str) {
     let event = event();
     let privacy = match how {
@@ -80,7 +81,7 @@ fn privacy(bencher: Bencher<'_, '_>, how: &str) {
 }
 
 /// Makes the OCSF object, as text.
-#[divan::bench]
+#[divan::bench(sample_size = MADE)]
 fn ocsf(bencher: Bencher<'_, '_>) {
     let (event, node) = (Privacy::default().event(&event()).into_owned(), Node::named("node-a"));
     let bytes = Told::of(&event, Some(1), Some(&node)).json().len();

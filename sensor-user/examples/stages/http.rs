@@ -9,6 +9,7 @@ use sensor_user::http::parse::{
 use sensor_user::http::{Connection, Exchanges, HttpLimits, RequestHead, ResponseHead, Suspicions};
 use sensor_user::reassembly::{FlowLimits, Flows};
 
+use crate::QUICK;
 use crate::forge::{RS256, USUAL};
 use crate::traffic::{ANSWER, browser, curl, time};
 
@@ -25,7 +26,7 @@ fn head_of(sender: &str) -> String {
 }
 
 /// The usual way: in one pass.
-#[divan::bench(args = SENDERS)]
+#[divan::bench(args = SENDERS, sample_size = QUICK)]
 fn request_plain(bencher: Bencher<'_, '_>, sender: &str) {
     let (text, mut head) = (head_of(sender), RequestHead::default());
     bencher.counter(BytesCount::of_str(&text)).bench_local(|| {
@@ -36,7 +37,7 @@ fn request_plain(bencher: Bencher<'_, '_>, sender: &str) {
 }
 
 /// The longer way: the end is looked for, then httparse reads.
-#[divan::bench(args = SENDERS)]
+#[divan::bench(args = SENDERS, sample_size = QUICK)]
 fn request_general(bencher: Bencher<'_, '_>, sender: &str) {
     let (text, mut head) = (head_of(sender), RequestHead::default());
     bencher.counter(BytesCount::of_str(&text)).bench_local(|| {
@@ -47,7 +48,7 @@ fn request_general(bencher: Bencher<'_, '_>, sender: &str) {
     });
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = QUICK)]
 fn response_plain(bencher: Bencher<'_, '_>) {
     let mut head = ResponseHead::default();
     bencher.counter(BytesCount::of_str(ANSWER)).bench_local(|| {
@@ -56,7 +57,7 @@ fn response_plain(bencher: Bencher<'_, '_>) {
     });
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = QUICK)]
 fn response_general(bencher: Bencher<'_, '_>) {
     let mut head = ResponseHead::default();
     bencher.counter(BytesCount::of_str(ANSWER)).bench_local(|| {
@@ -68,7 +69,7 @@ fn response_general(bencher: Bencher<'_, '_>) {
 }
 
 /// Sixteen chunks of a kilobyte, to the end.
-#[divan::bench]
+#[divan::bench(sample_size = QUICK)]
 fn chunked_body(bencher: Bencher<'_, '_>) {
     let mut body = format!("400\r\n{}\r\n", "x".repeat(1_024)).repeat(16);
     body.push_str("0\r\n\r\n");
@@ -131,7 +132,7 @@ impl Wire {
 }
 
 /// A request and its answer, a segment each, until the exchange comes out.
-#[divan::bench(args = SENDERS)]
+#[divan::bench(args = SENDERS, sample_size = QUICK)]
 fn exchange(bencher: Bencher<'_, '_>, sender: &str) {
     let request = head_of(sender);
     let answer = format!("{ANSWER}{}", "x".repeat(2_048));

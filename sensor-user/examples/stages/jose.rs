@@ -10,12 +10,13 @@ use sensor_user::token::verify::Judge;
 
 use crate::forge::{RS256, Signer, USUAL};
 use crate::traffic::{browser, curl, request, time};
+use crate::{QUICK, SLOW};
 
 /// Longest token that is read: the default.
 const MOST: usize = 16 * 1024;
 
 /// Finds the bearer token among the headers.
-#[divan::bench(args = ["curl", "browser"])]
+#[divan::bench(args = ["curl", "browser"], sample_size = QUICK)]
 fn extract(bencher: Bencher<'_, '_>, sender: &str) {
     let token = RS256.token("alice", USUAL);
     let head =
@@ -28,14 +29,14 @@ fn extract(bencher: Bencher<'_, '_>, sender: &str) {
 }
 
 /// Takes a token apart: three parts, decoded.
-#[divan::bench]
+#[divan::bench(sample_size = QUICK)]
 fn parts(bencher: Bencher<'_, '_>) {
     let token = RS256.token("alice", USUAL);
     bencher.counter(BytesCount::of_str(&token)).bench_local(|| Parts::of(black_box(token.as_bytes()), MOST));
 }
 
 /// Reads header and claims, strictly.
-#[divan::bench]
+#[divan::bench(sample_size = QUICK)]
 fn header_and_claims(bencher: Bencher<'_, '_>) {
     let token = RS256.token("alice", USUAL);
     let parts = Parts::of(token.as_bytes(), MOST);
@@ -47,7 +48,7 @@ fn header_and_claims(bencher: Bencher<'_, '_>) {
 }
 
 /// base64url alone, of one kilobyte.
-#[divan::bench]
+#[divan::bench(sample_size = QUICK)]
 fn base64_strict(bencher: Bencher<'_, '_>) {
     let text = base64::encode(&[0x5a; 768]);
     bencher
@@ -56,7 +57,7 @@ fn base64_strict(bencher: Bencher<'_, '_>) {
 }
 
 /// Judges a token wholly: its policy and its signature.
-#[divan::bench(args = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA, Algorithm::HS256])]
+#[divan::bench(args = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA, Algorithm::HS256], sample_size = SLOW)]
 fn verify(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
     let signer = Signer::new(algorithm);
     let token = signer.token("alice", USUAL);

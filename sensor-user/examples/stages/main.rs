@@ -24,6 +24,14 @@ mod tokens;
 mod traffic;
 mod whole;
 
+/// Runs in one of a hundred samples. Left to choose, the tool may take one, and so measure its clock: on a busy machine, or
+/// where the first run is the slowest.
+const QUICK: u32 = 512;
+/// The same where each run has an input that is made before, which must not fill the caches.
+const MADE: u32 = 64;
+/// The same of what takes tens of microseconds.
+const SLOW: u32 = 16;
+
 /// Counts allocations beside the time.
 #[global_allocator]
 static ALLOCATIONS: divan::AllocProfiler = divan::AllocProfiler::system();

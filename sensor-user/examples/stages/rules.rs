@@ -7,6 +7,7 @@ use sensor_user::http::{BodyFacts, Exchange};
 use sensor_user::token::TokenUse;
 
 use crate::traffic::{PEOPLE, address, curl, exchange, time, token};
+use crate::{MADE, QUICK};
 
 /// Which rules are asked.
 const ASKED: [&str; 2] = ["all", "none"];
@@ -32,7 +33,7 @@ impl Busy {
         let people = (0..PEOPLE).map(|n| [token(n, &format!("user{n}"))]).collect();
         let mut busy = Self { detector: Detector::new(settings), people, found: Vec::new(), n: 0 };
         // Ten requests each: whatever is said once or learnt at first is over.
-        let mut requests = busy.repeats();
+        let mut requests = Busy::repeats();
         for _ in 0..10 * PEOPLE {
             busy.repeat(&mut requests);
         }
@@ -41,7 +42,7 @@ impl Busy {
     }
 
     /// What each of the people asks for again and again.
-    fn repeats(&self) -> Vec<Exchange> {
+    fn repeats() -> Vec<Exchange> {
         let head = |n| curl(&format!("/orders/{n}"), "t");
         (0..PEOPLE).map(|n| exchange(n, address(n % ADDRESSES), &head(n), 200)).collect()
     }
@@ -68,16 +69,16 @@ impl Busy {
 }
 
 /// A request that merely repeats itself.
-#[divan::bench(args = ASKED)]
+#[divan::bench(args = ASKED, sample_size = QUICK)]
 fn repeat(bencher: Bencher<'_, '_>, asked: &str) {
     let mut busy = Busy::new(asked);
-    let mut requests = busy.repeats();
+    let mut requests = Busy::repeats();
     bencher.counter(ItemsCount::new(1_u32)).bench_local(|| busy.repeat(&mut requests));
     assert!(busy.found.is_empty(), "{:?}", busy.found.first());
 }
 
 /// A request for an object that nobody has asked for before.
-#[divan::bench(args = ASKED)]
+#[divan::bench(args = ASKED, sample_size = MADE)]
 fn new_object(bencher: Bencher<'_, '_>, asked: &str) {
     let busy = std::cell::RefCell::new(Busy::new(asked));
     bencher
@@ -96,7 +97,7 @@ fn new_object(bencher: Bencher<'_, '_>, asked: &str) {
 }
 
 /// Somebody known comes with another token.
-#[divan::bench(args = ASKED)]
+#[divan::bench(args = ASKED, sample_size = MADE)]
 fn new_token(bencher: Bencher<'_, '_>, asked: &str) {
     let busy = std::cell::RefCell::new(Busy::new(asked));
     bencher
@@ -115,7 +116,7 @@ fn new_token(bencher: Bencher<'_, '_>, asked: &str) {
 }
 
 /// A password that is refused, one a second, each time of another account from another address.
-#[divan::bench(args = ASKED)]
+#[divan::bench(args = ASKED, sample_size = MADE)]
 fn failed_login(bencher: Bencher<'_, '_>, asked: &str) {
     let busy = std::cell::RefCell::new(Busy::new(asked));
     let head =

@@ -12,11 +12,12 @@ use sensor_user::store::uses::Gathering;
 use sensor_user::store::{Part, Snapshot, Veil};
 use sensor_user::token::TokenUse;
 
+use crate::QUICK;
 use crate::made;
 use crate::traffic::{address, curl, exchange, time, token};
 
 /// Finds those who take part in an exchange, among so many tokens of as many people.
-#[divan::bench(args = [1, 2_000, 100_000])]
+#[divan::bench(args = [1, 2_000, 100_000], sample_size = QUICK)]
 fn roster(bencher: Bencher<'_, '_>, count: u64) {
     let settings = DetectSettings { max_tokens: 200_000, ..DetectSettings::default() };
     let (mut roster, mut who, route) = (Roster::new(&settings), Who::default(), Route::default());
@@ -97,7 +98,7 @@ fn snapshot_pack(bencher: Bencher<'_, '_>) {
 }
 
 /// Adds an exchange to the uses that are gathered for the store, which takes them every ten seconds of data.
-#[divan::bench(args = [1, 2_000, 20_000])]
+#[divan::bench(args = [1, 2_000, 20_000], sample_size = QUICK)]
 fn gather_use(bencher: Bencher<'_, '_>, count: u64) {
     let veil = Veil::new(b"0123456789abcdef", Privacy::default(), false);
     let route: Arc<str> = "GET /orders/{id}".into();

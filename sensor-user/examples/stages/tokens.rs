@@ -12,9 +12,10 @@ use sensor_user::token::{InStep, Token, Tokens};
 
 use crate::forge::{RS256, Signer, USUAL};
 use crate::traffic::{address, curl, exchange, time, token};
+use crate::{QUICK, SLOW};
 
 /// The keyed hash that finds a token again.
-#[divan::bench]
+#[divan::bench(sample_size = QUICK)]
 fn hash(bencher: Bencher<'_, '_>) {
     let (text, hash) = (RS256.token("alice", USUAL), TextHash::random().unwrap());
     bencher.counter(BytesCount::of_str(&text)).bench_local(|| hash.of(black_box(text.as_bytes())));
@@ -36,7 +37,7 @@ fn full(count: u64) -> (Cache, Arc<Token>) {
 }
 
 /// Finds tokens that are there, in turn.
-#[divan::bench(args = [1, 2_000, 100_000])]
+#[divan::bench(args = [1, 2_000, 100_000], sample_size = QUICK)]
 fn cache_hit(bencher: Bencher<'_, '_>, count: u64) {
     let (mut cache, _) = full(count.max(4));
     let mut n = 0;
@@ -47,7 +48,7 @@ fn cache_hit(bencher: Bencher<'_, '_>, count: u64) {
 }
 
 /// Does not find one, and puts it where another has to go.
-#[divan::bench]
+#[divan::bench(sample_size = QUICK)]
 fn cache_miss_and_insert(bencher: Bencher<'_, '_>) {
     let (mut cache, shared) = full(100_000);
     let mut n = 100_000;
@@ -71,7 +72,7 @@ fn requests(signer: &Signer, count: u64) -> Vec<Exchange> {
 }
 
 /// The whole stage for tokens that it knows.
-#[divan::bench]
+#[divan::bench(sample_size = QUICK)]
 fn stage_known(bencher: Bencher<'_, '_>) {
     let signer = Signer::new(Algorithm::EdDSA);
     let (mut tokens, all) = (stage(&signer, 100_000), requests(&signer, 2_000));
@@ -88,7 +89,7 @@ fn stage_known(bencher: Bencher<'_, '_>) {
 }
 
 /// The whole stage for tokens that it does not know: read, verified in step and described.
-#[divan::bench(args = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA])]
+#[divan::bench(args = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA], sample_size = SLOW)]
 fn stage_new(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
     let signer = Signer::new(algorithm);
     // Of 64 in turn the cache holds four.

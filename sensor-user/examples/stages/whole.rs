@@ -8,13 +8,14 @@ use sensor_user::seen::Watch;
 use sensor_user::token::InStep;
 use sensor_user::token::settings::Algorithm;
 
+use crate::QUICK;
 use crate::forge::{Signer, USUAL};
 use crate::http::Wire;
 use crate::traffic::{ANSWER, curl};
 
 /// Known tokens, each on its connection, in turn; what each asks for again is nothing new. With and without what the
 /// store is told.
-#[divan::bench(args = ["store", "no store"])]
+#[divan::bench(args = ["store", "no store"], sample_size = QUICK)]
 fn request(bencher: Bencher<'_, '_>, told: &str) {
     let signer = Signer::new(Algorithm::EdDSA);
     let settings = Settings { tokens: signer.settings(), ..Settings::default() };
