@@ -50,10 +50,8 @@ pub struct Options {
     pub live: bool,
     /// Measure the offline parts.
     pub offline: bool,
-    /// Measure scans, floods, crumbs and slow-loris.
-    pub pressure: bool,
-    /// Slow connections at once.
-    pub slow: usize,
+    /// Measure scans, floods, crumbs and as many slow connections at once.
+    pub pressure: Option<usize>,
 }
 
 impl Default for Options {
@@ -71,8 +69,7 @@ impl Default for Options {
             million: 1_000_000,
             live: true,
             offline: true,
-            pressure: false,
-            slow: 100_000,
+            pressure: None,
         }
     }
 }
@@ -89,7 +86,6 @@ impl Options {
             few_requests: 5_000,
             tokens: 5_000,
             million: 20_000,
-            slow: 10_000,
             ..Self::default()
         }
     }
@@ -180,10 +176,10 @@ pub fn run(options: &Options) -> Result<()> {
     if options.offline {
         figures.extend(offline::measure(options)?);
     }
-    if options.pressure {
+    if let Some(slow) = options.pressure {
         match Bed::missing() {
             Some(why) => left_out(&format!("pressure: {why}")),
-            None => figures.extend(pressure::measure(options)?),
+            None => figures.extend(pressure::measure(options, slow)?),
         }
     }
     if let Some(dir) = &options.svg {

@@ -36,7 +36,7 @@ fn run(arguments: &[&str]) -> Result<()> {
                 svg,
                 live: !has("--offline") && !has("--pressure"),
                 offline: !has("--live") && !has("--pressure"),
-                pressure: has("--pressure"),
+                pressure: has("--pressure").then_some(if has("--quick") { 10_000 } else { 100_000 }),
                 ..sizes
             })
         }
