@@ -106,8 +106,7 @@ impl Network {
     /// # Errors
     /// When the namespace cannot be entered, or what `run` says.
     pub fn on<T: Send>(&self, host: Host, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let at = usize::from(host != Host::Client);
-        let name = self.names.get(at).context("the namespaces are gone")?;
+        let name = self.names.get(usize::from(host == Host::Server)).context("the namespaces are gone")?;
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 let space = File::open(format!("/run/netns/{name}"))?;

@@ -54,10 +54,8 @@ pub struct Options {
     pub offline: bool,
     /// Measure what one more token, principal and connection takes.
     pub memory: bool,
-    /// Measure scans, floods, crumbs and slow-loris.
-    pub pressure: bool,
-    /// Slow connections at once.
-    pub slow: usize,
+    /// Measure scans, floods, crumbs and as many slow connections at once.
+    pub pressure: Option<usize>,
 }
 
 impl Default for Options {
@@ -76,8 +74,7 @@ impl Default for Options {
             live: true,
             offline: true,
             memory: true,
-            pressure: false,
-            slow: 100_000,
+            pressure: None,
         }
     }
 }
@@ -94,7 +91,6 @@ impl Options {
             few_requests: 5_000,
             tokens: 5_000,
             million: 20_000,
-            slow: 10_000,
             ..Self::default()
         }
     }
@@ -188,10 +184,10 @@ pub fn run(options: &Options) -> Result<()> {
     if options.memory {
         figures.extend(memory::measure(options)?);
     }
-    if options.pressure {
+    if let Some(slow) = options.pressure {
         match Bed::missing() {
             Some(why) => left_out(&format!("pressure: {why}")),
-            None => figures.extend(pressure::measure(options)?),
+            None => figures.extend(pressure::measure(options, slow)?),
         }
     }
     if let Some(dir) = &options.svg {

@@ -126,8 +126,9 @@ fn crumbs(bed: &Bed, time: Duration) -> Result<Pressed> {
     Ok(Pressed { made: sent.segments, requests: sent.requests })
 }
 
-/// Measures all loads, each without the sensor and then beside it, and slow connections below and above the bounds.
-pub(super) fn measure(options: &Options) -> Result<Vec<Figure>> {
+/// Measures all loads, each without the sensor and then beside it, and `count` slow connections below and above the
+/// bounds.
+pub(super) fn measure(options: &Options, count: usize) -> Result<Vec<Figure>> {
     let time = Duration::from_secs(options.seconds);
     let mut figures = Vec::new();
     for load in &LOADS {
@@ -135,13 +136,13 @@ pub(super) fn measure(options: &Options) -> Result<Vec<Figure>> {
     }
     // The default bounds; bytes enough for all; and a table that is too small.
     let lab = std::env::current_exe()?;
-    let most = u64::try_from(options.slow)?;
+    let most = u64::try_from(count)?;
     for (name, flows, bytes) in [
         ("slow-loris, default bounds", 1 << 20, 64 << 20),
         ("slow-loris, room for all", 1 << 20, 1 << 30),
         ("slow-loris, flows for a fifth", most / 5, 1 << 30),
     ] {
-        figures.extend(slow(&lab, name, options.slow, flows, bytes).with_context(|| name)?);
+        figures.extend(slow(&lab, name, count, flows, bytes).with_context(|| name)?);
     }
     Ok(figures)
 }

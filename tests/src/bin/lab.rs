@@ -40,7 +40,7 @@ fn run(arguments: &[&str]) -> Result<()> {
                 live: is_part("--live"),
                 offline: is_part("--offline"),
                 memory: is_part("--memory") || has("--offline"),
-                pressure: has("--pressure"),
+                pressure: has("--pressure").then_some(if has("--quick") { 10_000 } else { 100_000 }),
                 ..sizes
             })
         }
