@@ -145,7 +145,18 @@ impl Detector {
         out: &mut Report,
     ) {
         let Self {
-            seats, glancing, plan, routes, roster, lineage, knowledge, atlas, climate, who, newest, ..
+            seats,
+            glancing,
+            plan,
+            routes,
+            roster,
+            lineage,
+            knowledge,
+            atlas,
+            climate,
+            who,
+            newest,
+            ..
         } = self;
         let before = out.len();
         if let Some((token, actor)) = roster.glance(tokens) {

@@ -84,6 +84,7 @@ impl<T: Default> Column<T> {
     /// What is in a place, whoever has it, once for the processor's sake: it is asked for here and needed later, and
     /// meanwhile other places can be asked for.
     #[inline]
+    #[must_use]
     pub fn glance(&self, at: u32) -> Option<&T> {
         let (life, value) = self.0.get(at as usize)?;
         std::hint::black_box(*life);

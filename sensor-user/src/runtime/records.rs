@@ -143,7 +143,18 @@ impl Records {
         let thread =
             std::thread::Builder::new().name("records".into()).spawn(move || clerk.run(&batches, &back));
         let thread = thread.map_err(|cause| RuntimeError::Start { what: "the records thread", cause })?;
-        Ok(Self { queue, spare, thread, under_way, shared, watchers, watched: false, told: Time::default(), store, shed: 0 })
+        Ok(Self {
+            queue,
+            spare,
+            thread,
+            under_way,
+            shared,
+            watchers,
+            watched: false,
+            told: Time::default(),
+            store,
+            shed: 0,
+        })
     }
 
     /// Folds exchanges into uses as they come, if nobody watches them one by one: what is known of their tokens is near

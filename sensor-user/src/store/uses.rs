@@ -139,7 +139,7 @@ impl Gathering {
     fn token(&mut self, token: &Arc<Token>) -> Option<u32> {
         let tokens = &mut self.open.tokens;
         let same = |at: &u32| named(tokens, *at) == Some(token.fingerprint);
-        let at = *self.token_ids.find(hash(token.fingerprint), same)?;
+        let at = *self.token_ids.find(self.seed.hash_one(token.fingerprint), same)?;
         let known = tokens.get_mut(at as usize)?;
         if !Arc::ptr_eq(known, token) {
             *known = Arc::clone(token);
@@ -156,8 +156,9 @@ impl Gathering {
         let at = u32::try_from(tokens.len()).unwrap_or(NOWHERE);
         tokens.push(Arc::clone(token));
         self.newest.push(NOWHERE);
-        let rehash = |at: &u32| named(tokens, *at).map_or(0, hash);
-        self.token_ids.insert_unique(hash(token.fingerprint), at, rehash);
+        let seed = &self.seed;
+        let rehash = |at: &u32| named(tokens, *at).map_or(0, |name| seed.hash_one(name));
+        self.token_ids.insert_unique(seed.hash_one(token.fingerprint), at, rehash);
         at
     }
 
@@ -178,8 +179,8 @@ impl Gathering {
         let at = u32::try_from(uses.len()).unwrap_or(NOWHERE);
         uses.push(Use { key, totals: *totals });
         let seed = &self.seed;
-        let rehash = |at: &u32| uses.get(*at as usize).map_or(0, |held| hash_key(seed, &held.key));
-        self.places.insert_unique(hash_key(seed, &key), at, rehash);
+        let rehash = |at: &u32| uses.get(*at as usize).map_or(0, |held| seed.hash_one(held.key));
+        self.places.insert_unique(seed.hash_one(key), at, rehash);
         self.note_newest(&key, at);
     }
 
@@ -187,7 +188,7 @@ impl Gathering {
     fn count_known(&mut self, key: &Key, totals: &Totals) -> bool {
         let uses = &mut self.open.uses;
         let same = |at: &u32| uses.get(*at as usize).is_some_and(|held| held.key == *key);
-        let Some(at) = self.places.find(hash_key(&self.seed, key), same).copied() else { return false };
+        let Some(at) = self.places.find(self.seed.hash_one(key), same).copied() else { return false };
         if let Some(held) = uses.get_mut(at as usize) {
             held.totals.add(totals);
         }
@@ -338,15 +339,6 @@ const NOWHERE: u32 = u32::MAX;
 
 fn named(tokens: &[Arc<Token>], at: u32) -> Option<Fingerprint> {
     tokens.get(at as usize).map(|token| token.fingerprint)
-}
-
-/// A fingerprint is a keyed hash already.
-fn hash(name: Fingerprint) -> u64 {
-    name.0.first_chunk().copied().map_or(0, u64::from_le_bytes)
-}
-
-fn hash_key(seed: &Seed, key: &Key) -> u64 {
-    seed.hash_one(key)
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ impl Rule for TokenRate {
     }
 
     fn glance(&self, token: u32, _actor: u32) -> bool {
-        self.tokens.glance(token);
+        _ = self.tokens.glance(token);
         true
     }
 

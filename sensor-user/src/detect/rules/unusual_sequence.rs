@@ -195,7 +195,7 @@ impl Rule for UnusualSequence {
     }
 
     fn glance(&self, _token: u32, actor: u32) -> bool {
-        self.memory.walks.glance(actor);
+        _ = self.memory.walks.glance(actor);
         true
     }
 
