@@ -97,6 +97,8 @@ pub(super) struct Records {
     shared: Arc<Shared>,
     /// For those who watch exchanges.
     pub(super) watchers: broadcast::Sender<Arc<Followed>>,
+    /// Whether anybody does.
+    watched: bool,
     told: Time,
     /// Where uses are stored: what is gathered for it, and how names are kept.
     store: Option<(Gathering, Veil)>,
@@ -143,12 +145,34 @@ impl Records {
         let thread =
             std::thread::Builder::new().name("records".into()).spawn(move || clerk.run(&batches, &back));
         let thread = thread.map_err(|cause| RuntimeError::Start { what: "the records thread", cause })?;
-        Ok(Self { queue, spare, thread, under_way, shared, watchers, told: Time::default(), store, shed: 0 })
+        Ok(Self {
+            queue,
+            spare,
+            thread,
+            under_way,
+            shared,
+            watchers,
+            watched: false,
+            told: Time::default(),
+            store,
+            shed: 0,
+        })
+    }
+
+    /// Folds exchanges into uses as they come, if nobody watches them one by one: what is known of their tokens is near
+    /// then. The others wait for [`Self::hand_over`].
+    #[inline]
+    pub(super) fn fold(&mut self, exchanges: &mut Vec<Seen>, now: Time) {
+        if !exchanges.is_empty() && !self.watched {
+            self.gather(exchanges, now);
+            exchanges.clear();
+        }
     }
 
     /// Hands exchanges over, and says what is wanted of the next ones. Never waits.
     pub(super) fn hand_over(&mut self, exchanges: &mut Vec<Seen>, pipeline: &mut Pipeline) {
         let watched = self.watchers.receiver_count() > 0;
+        self.watched = watched;
         pipeline.watch(Watch { exchanges: self.store.is_some() || watched, words: watched });
         let now = pipeline.now();
         self.gather(exchanges, now);
