@@ -34,8 +34,8 @@ impl Agent {
     /// # Errors
     /// When something is missing for that machine, the build fails, or it has no kernel half.
     pub(super) fn make(arch: Arch, given: Option<&Path>) -> Result<Self> {
-        let built = match given {
-            Some(file) => file.to_path_buf(),
+        let (built, hidden) = match given {
+            Some(file) => (file.to_path_buf(), Vec::new()),
             None => build(arch)?,
         };
         let home = home().join(arch.name());
@@ -45,15 +45,19 @@ impl Agent {
         ask(&objcopy, &["--only-keep-debug", &from, &debug.to_string_lossy()])?;
         ask(&objcopy, &["--strip-all", &from, &path.to_string_lossy()])?;
         let bytes = fs::read(&path)?;
-        if !bytes.windows(KERNEL_HALF.len()).any(|window| window == KERNEL_HALF) {
+        if !names(&bytes, KERNEL_HALF) {
             bail!("{} is without its kernel half and can only replay captures", built.display());
+        }
+        for dir in hidden.iter().filter(|dir| names(&bytes, dir.as_os_str().as_encoded_bytes())) {
+            say(&format!("NOT REPRODUCIBLE: the program names {}", dir.display()));
         }
         say(&format!("  debug information: {}", debug.display()));
         Ok(Self { arch, path, epoch: Epoch::of_the_source()?, commit: commit() })
     }
 }
 
-fn build(arch: Arch) -> Result<PathBuf> {
+/// Builds; returns the program, and what directories of this machine it must not name.
+fn build(arch: Arch) -> Result<(PathBuf, Vec<PathBuf>)> {
     setup::ensure()?;
     let lacking = lacking(arch, is_there);
     if !lacking.is_empty() {
@@ -61,12 +65,17 @@ fn build(arch: Arch) -> Result<PathBuf> {
     }
     // The machine is named even if it is this one: flags are then for the program alone, and not for build scripts.
     let arguments = ["build", "--release", "--locked", "--package", "sensor-user", "--target", arch.target()];
-    let place::Build { mut command, made } = place::build(arch, &arguments)?;
+    let place::Build { mut command, made, hidden } = place::build(arch, &arguments)?;
     // A program without its kernel half is of no use in what is handed out, whatever is set around us.
     if !step("build the sensor", command.env(toolchain::SKIP, "0"))?.ok {
         bail!("the build failed");
     }
-    Ok(made.join("release/tokenscope"))
+    Ok((made.join("release/tokenscope"), hidden))
+}
+
+/// Whether these words are in a program.
+fn names(program: &[u8], words: &[u8]) -> bool {
+    program.windows(words.len().max(1)).any(|window| window == words)
 }
 
 /// What a build for another machine needs and is not here, each with where it comes from.
@@ -140,6 +149,12 @@ mod tests {
         }
         let one = lacking(other(), |thing| !thing.ends_with("g++"));
         assert!(one.len() == 1 && one[0].contains("g++"), "{one:?}");
+    }
+
+    #[test]
+    fn words_are_found_wherever_they_are() {
+        assert!(names(b"at /home/me/src.rs:1", b"/home/me") && names(b"/home/me", b"/home/me"));
+        assert!(!names(b"/home/m", b"/home/me") && !names(b"", b"/home/me") && !names(b"x", b""));
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub(super) struct Build {
     pub(super) command: Command,
     /// Cargo's directory for the machine that is built for.
     pub(super) made: PathBuf,
+    /// Directories of this machine, which what is built must not name.
+    pub(super) hidden: Vec<PathBuf>,
 }
 
 /// Cargo with these arguments, at the places that are always the same; where that cannot be, in this directory, and says so.
@@ -78,7 +80,8 @@ pub(super) fn build(arch: Arch, arguments: &[&str]) -> Result<Build> {
             let mut command = entrance;
             command.arg("cargo").args(arguments);
             places.tell(&mut command, arch);
-            Ok(Build { command, made: made.join(arch.target()) })
+            let hidden = places.0.into_iter().map(|(dir, _)| dir).collect();
+            Ok(Build { command, made: made.join(arch.target()), hidden })
         }
         Err(why) => {
             say(&format!(
@@ -86,7 +89,7 @@ pub(super) fn build(arch: Arch, arguments: &[&str]) -> Result<Build> {
             ));
             let mut command = cargo(arguments);
             command.envs(flags::environment(arch, &root().to_string_lossy()));
-            Ok(Build { command, made: target().join(arch.target()) })
+            Ok(Build { command, made: target().join(arch.target()), hidden: Vec::new() })
         }
     }
 }
