@@ -46,7 +46,7 @@ fn read(file: Vec<u8>) {
         let progress = source.poll(Duration::ZERO, &mut |input| match input {
             Input::Frame(frame) => flows.push(&frame, &mut exchanges, &mut grants),
             Input::Tick(now) => flows.expire(now, &mut exchanges),
-            Input::Loss(_) => {}
+            Input::Loss(_) | Input::Pressed(_) => {}
         });
         if !matches!(progress, Ok(Progress::More)) {
             break;

@@ -23,14 +23,16 @@ pub enum Counter {
     Wakeups,
     /// Request heads lost because the ring was full.
     RingFullRequest,
-    /// Request bodies shed because the ring was nearly full.
-    RingFullBody,
-    /// Responses lost or shed because the ring was filling.
+    /// Responses lost because the ring was full.
     RingFullResponse,
     /// Opens and closes lost because the ring was full.
     RingFullEvent,
     /// Data on a handshake shed because the ring was filling: the cheapest thing to flood with.
     RingFullListener,
+    /// Responses shed because the ring was filling: none that began a failure or answered a POST.
+    ShedResponse,
+    /// Request bodies shed because the ring was filling.
+    ShedBody,
     /// Segments whose payload the kernel would not hand out.
     Unreadable,
     /// Segments whose headers could not be followed.
@@ -73,11 +75,13 @@ pub enum Meaning {
     Loss,
     /// A request may be among what was lost.
     RequestLoss,
+    /// Something was left out on purpose, so that more important things are not lost.
+    Shed,
 }
 
 impl Counter {
     /// Every counter, in the order of the slots.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::RequestSegments,
         Self::RequestBytes,
         Self::ResponseSegments,
@@ -86,10 +90,11 @@ impl Counter {
         Self::CapturedBytes,
         Self::Wakeups,
         Self::RingFullRequest,
-        Self::RingFullBody,
         Self::RingFullResponse,
         Self::RingFullEvent,
         Self::RingFullListener,
+        Self::ShedResponse,
+        Self::ShedBody,
         Self::Unreadable,
         Self::Headers,
         Self::NoStorage,
@@ -118,10 +123,11 @@ impl Counter {
             Self::CapturedBytes => "captured_bytes",
             Self::Wakeups => "wakeups",
             Self::RingFullRequest => "ring_full_request",
-            Self::RingFullBody => "ring_full_body",
             Self::RingFullResponse => "ring_full_response",
             Self::RingFullEvent => "ring_full_event",
             Self::RingFullListener => "ring_full_listener",
+            Self::ShedResponse => "shed_response",
+            Self::ShedBody => "shed_body",
             Self::Unreadable => "unreadable",
             Self::Headers => "headers",
             Self::NoStorage => "no_storage",
@@ -151,7 +157,8 @@ impl Counter {
             | Self::Unreadable
             | Self::Headers
             | Self::NoStorage => Meaning::RequestLoss,
-            Self::RingFullBody | Self::RingFullResponse | Self::RingFullEvent => Meaning::Loss,
+            Self::RingFullResponse | Self::RingFullEvent => Meaning::Loss,
+            Self::ShedResponse | Self::ShedBody => Meaning::Shed,
             _ => Meaning::Fact,
         }
     }

@@ -113,7 +113,7 @@ pub(crate) struct Flow {
     pub(crate) suspect: Word<u8>,
     /// What `sensor_ebpf::ends` has found in the running request turn.
     pub(crate) ends: Word<u8>,
-    /// 1 if the last turn that began with a known method began with POST; kept only if [`crate::maps::ANSWERS_ON`].
+    /// 1 if the last turn that began with a known method began with POST.
     pub(crate) posts: Word<u8>,
 }
 

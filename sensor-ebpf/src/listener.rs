@@ -13,7 +13,7 @@ use sensor_ebpf::probe::Protocol;
 use sensor_ebpf::wire::{FLAG_IPV4, FLAG_LISTENER, FLAG_TURN, Header, KIND_SEGMENT, SIDE_REQUEST, VERSION};
 
 use crate::emit::{self, LARGE, Miss};
-use crate::maps::{NETNS_PACKETS, count, fuller_than, watched};
+use crate::maps::{NETNS_PACKETS, count, fuller_than, shed, watched};
 use crate::packet::{self, Packet, RST, SYN};
 use crate::request::{end_flags, first_bytes};
 
@@ -31,7 +31,7 @@ pub(crate) fn on_data(skb: *mut __sk_buff) {
         Some(_) => return,
         None => return count(Counter::Unreadable, 1),
     }
-    if fuller_than(2) {
+    if fuller_than(shed::RESPONSES) {
         return count(Counter::RingFullListener, 1);
     }
     let header = header(skb, &packet);

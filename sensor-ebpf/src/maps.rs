@@ -38,6 +38,10 @@ pub(crate) static REQUEST_HEADER: PerCpuArray<Header> = PerCpuArray::with_max_en
 #[map]
 pub(crate) static PORTS: HashMap<u16, u8> = HashMap::with_max_entries(1024, 0);
 
+/// 1 once so much waits for the agent that it should leave out what it can; the agent takes it back.
+#[map]
+pub(crate) static PRESSED: Array<u32> = Array::with_max_entries(1, 0);
+
 /// 1 while the agent sleeps and wants to be woken.
 #[map]
 pub(crate) static SLEEPING: Array<u32> = Array::with_max_entries(1, 0);
@@ -109,10 +113,33 @@ pub(crate) fn watched(port: u16) -> bool {
     PORTS_ON.load() == 0 || PORTS.get_ptr(port).is_some()
 }
 
-/// Whether more than `quarters` quarters of the ring wait for the agent.
+/// What goes when the ring fills up, in this order: how many eighths of it must wait for the agent. The head of a request
+/// is lost only when nothing fits any more.
+pub(crate) mod shed {
+    /// What is forwarded beyond what a turn is due: later bytes of uploads, responses as a whole.
+    pub(crate) const EXTRAS: u64 = 2;
+    /// Data on handshakes, for anyone can send it; and responses but for failures and what answers POST: of these only
+    /// the acknowledgement is told.
+    pub(crate) const RESPONSES: u64 = 4;
+    /// Bodies of requests.
+    pub(crate) const BODIES: u64 = 5;
+    /// The acknowledgements too; and the agent is told to judge samples of what is known to be good.
+    pub(crate) const PRESSED: u64 = 6;
+}
+
+/// Whether more than so many eighths of the ring wait for the agent.
 #[inline(always)]
-pub(crate) fn fuller_than(quarters: u64) -> bool {
-    RECORDS.query(u64::from(BPF_RB_AVAIL_DATA)) > RING_BYTES.load() / 4 * quarters
+pub(crate) fn fuller_than(eighths: u64) -> bool {
+    RECORDS.query(u64::from(BPF_RB_AVAIL_DATA)) > RING_BYTES.load() / 8 * eighths
+}
+
+/// Tells the agent that it falls behind.
+#[inline(always)]
+pub(crate) fn press() {
+    if let Some(pressed) = PRESSED.get_ptr_mut(0) {
+        // SAFETY: a valid, aligned word of the map; volatile because the agent writes it too.
+        unsafe { pressed.write_volatile(1) };
+    }
 }
 
 /// How to submit a record: silently, unless the agent sleeps.

@@ -17,7 +17,7 @@ use crate::flow::{
     MODE_MUTED, ROLE_CLIENT, ROLE_SERVER, ROLE_UNKNOWN, TURN_REQUEST,
 };
 use crate::listener;
-use crate::maps::{ANSWERS_ON, GRANTS, count, count_bytes, fuller_than, watched};
+use crate::maps::{GRANTS, count, count_bytes, fuller_than, press, shed, watched};
 use crate::packet::{self, FIN, Packet, RST, URG};
 
 /// Request bytes that a turn may forward before the agent says more: twice the largest head, so that a head
@@ -112,7 +112,7 @@ fn on_payload(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Pack
         return;
     }
     let turn = start_turn(flow, rcv_nxt);
-    if turn && ANSWERS_ON.load() != 0 {
+    if turn {
         note_method(skb, flow, packet);
     }
     let mut piece = Piece { at: packet.payload, seq: packet.seq, len: packet.len, rcv_nxt, turn };
@@ -258,12 +258,12 @@ fn trim_credit(flow: &Flow, piece: &mut Piece) -> bool {
     let used = ahead(piece.seq, flow.credit_from.get());
     let used = if used < 0 { 0 } else { used.cast_unsigned() };
     // Beyond its credit a turn may use what nobody else needs: a grant is probably on its way.
-    if used >= CREDIT && fuller_than(1) {
+    if used >= CREDIT && fuller_than(shed::EXTRAS) {
         count(Counter::CreditBytes, u64::from(piece.len));
         return false;
     }
-    if used >= HEAD && fuller_than(3) {
-        count(Counter::RingFullBody, 1);
+    if used >= HEAD && fuller_than(shed::BODIES) {
+        count(Counter::ShedBody, 1);
         return false;
     }
     true
@@ -306,7 +306,10 @@ fn forward(skb: *mut __sk_buff, flow: &Flow, packet: &Packet, mut piece: Piece) 
             }
             sent(flow, piece.seq.wrapping_add(captured));
         }
-        Err(Miss::Full) => count(Counter::RingFullRequest, 1),
+        Err(Miss::Full) => {
+            press();
+            count(Counter::RingFullRequest, 1);
+        }
         Err(Miss::Unreadable) => count(Counter::Unreadable, 1),
     }
 }

@@ -14,7 +14,9 @@ use crate::flow::{
     self, Flow, MARK_BURST, MARK_EMITTED, MODE_DOUBT, MODE_HTTP1, MODE_MUTED, MODE_PROBE, ROLE_CLIENT,
     ROLE_SERVER, ROLE_UNKNOWN, TURN_NONE, TURN_REQUEST, TURN_RESPONSE,
 };
-use crate::maps::{ANSWERS_ON, PID_TRUE, RESPONSE_GRANTS, count, count_bytes, fuller_than, watched};
+use crate::maps::{
+    ANSWERS_ON, PID_TRUE, RESPONSE_GRANTS, count, count_bytes, fuller_than, press, shed, watched,
+};
 use crate::packet::{self, ACK, FIN, Packet, RST};
 use crate::request::{end_flags, is_method, rcv_nxt, settle};
 
@@ -70,7 +72,11 @@ extern "C" fn tokenscope_answer(skb: *mut __sk_buff) -> u32 {
         return 0;
     }
     match flow.mode.get() {
-        MODE_HTTP1 if (bursts(skb, flow, &packet) || answers(flow, &packet)) && !fuller_than(1) => return 1,
+        MODE_HTTP1
+            if (bursts(skb, flow, &packet) || answers(flow, &packet)) && !fuller_than(shed::EXTRAS) =>
+        {
+            return 1;
+        }
         MODE_HTTP1 => respond(skb, sk, flow, &packet),
         MODE_PROBE => on_early(flow, &packet),
         MODE_DOUBT if ahead(rcv_nxt(sk, 0), flow.first_seq.get()) > 0 => settle(flow),
@@ -112,7 +118,7 @@ fn on_early(flow: &Flow, packet: &Packet) {
 
 #[inline(always)]
 fn respond(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet) {
-    let piece = snapshot(skb, flow, packet);
+    let mut piece = snapshot(skb, flow, packet);
     let commits =
         packet.flags & ACK != 0 && flow.ack_owed.get() != 0 && ahead(packet.ack, flow.forwarded.get()) >= 0;
     let ends = packet.flags & (FIN | RST) != 0 && flow.marked(MARK_EMITTED);
@@ -120,8 +126,18 @@ fn respond(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet)
         return;
     }
     // A ring that fills up sheds responses first: a request without one is still a request.
-    if fuller_than(3) {
-        return count(Counter::RingFullResponse, 1);
+    if fuller_than(shed::RESPONSES) && is_spare(skb, flow, &piece) {
+        if fuller_than(shed::PRESSED) {
+            press();
+            return count(Counter::ShedResponse, 1);
+        }
+        if piece.want != 0 {
+            count(Counter::ShedResponse, 1);
+            piece.want = 0;
+        }
+        if !commits && !ends {
+            return;
+        }
     }
     flow.identify(skb);
     let mut header = emit::header(flow, packet, false, KIND_SEGMENT);
@@ -134,6 +150,22 @@ fn respond(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet)
     }
     flow.ack_owed.set(0);
     flow.mark(MARK_EMITTED);
+}
+
+/// Whether a packet may be shed: unless it begins a failure, or what answers a POST, which may be a login.
+#[inline(always)]
+fn is_spare(skb: *mut __sk_buff, flow: &Flow, piece: &Piece) -> bool {
+    if piece.want == 0 {
+        return true;
+    }
+    if flow.posts.get() != 0 {
+        return false;
+    }
+    match packet::load::<[u8; 10]>(skb, piece.at) {
+        Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', _, b' ', class]) => matches!(class, b'2' | b'3'),
+        Some(_) => true,
+        None => !piece.turn,
+    }
 }
 
 /// Whether a packet with payload may hold the start of a response anywhere.

@@ -20,6 +20,7 @@ pub mod reassembly;
 pub mod render;
 pub mod runtime;
 pub mod seen;
+pub mod shedding;
 pub mod sink;
 pub mod spool;
 pub mod store;

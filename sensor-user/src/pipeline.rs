@@ -14,6 +14,7 @@ use crate::http::{Connection, Exchange, Exchanges, HttpLimits};
 use crate::parked::{Parked, Waiting};
 use crate::reassembly::{FlowLimits, Flows};
 use crate::seen::{Seen, Watch};
+use crate::shedding::Gate;
 use crate::telemetry::stopwatch::{Stage, Stopwatch};
 use crate::token::hash::NoRandomness;
 use crate::token::keys::KeyRing;
@@ -58,6 +59,7 @@ pub struct Pipeline {
     pub(crate) asked: Parked,
     pub(crate) detect: Detector,
     pub(crate) desk: Desk,
+    pub(crate) gate: Gate,
     /// Which servers are watched.
     pub chosen: Chosen,
     findings: Vec<Finding>,
@@ -80,6 +82,7 @@ impl Pipeline {
             asked: Parked::impatient(),
             detect: Detector::new(settings.detect),
             desk: Desk::new(settings.alerts),
+            gate: Gate::default(),
             chosen: Chosen::default(),
             findings: Vec::new(),
             watch: Watch::default(),
@@ -106,6 +109,7 @@ impl Pipeline {
             Input::Frame(frame) => self.on_frame(&frame, out),
             Input::Loss(loss) => self.on_loss(&loss, out),
             Input::Tick(now) => self.on_tick(now, out),
+            Input::Pressed(now) => self.gate.press(now),
         }
     }
 
@@ -130,6 +134,9 @@ impl Pipeline {
         let issued = self.tokens.name_issued(&mut exchange);
         let tokens = self.tokens.find(&exchange, self.now);
         self.lap(Stage::Token);
+        if self.gate.sheds(&exchange, &tokens) {
+            return self.exchanges.recycle(exchange);
+        }
         self.detect.judge_issuing(&exchange, &tokens, &issued, self.now, &mut self.findings);
         self.lap(Stage::Detect);
         self.admit(out);
@@ -220,6 +227,9 @@ impl Pipeline {
         }
         let tired = self.parked.expire(self.now).into_iter().chain(self.asked.expire(self.now));
         self.done(tired, out);
+        if let Some(shed) = self.gate.tick(self.now) {
+            self.detect.lost(&shed, &mut self.findings);
+        }
         self.detect.tick(self.now, &mut self.findings);
         self.admit(out);
         self.desk.tick(self.now, &mut out.events);

@@ -5,7 +5,7 @@ mod wire;
 
 use std::io::Write;
 
-use sensor_user::capture::SourceError;
+use sensor_user::capture::{LossKind, SourceError};
 use sensor_user::http::{Coverage, Suspicions};
 use wire::file::{Tcp, pcap, read};
 
@@ -107,7 +107,7 @@ fn pcapng_tells_nanoseconds_and_drops() {
         read.losses.iter().map(|l| (l.reason, l.records)).collect::<Vec<_>>(),
         [("capture_dropped", 3)]
     );
-    assert!(read.losses[0].may_hold_request);
+    assert_eq!(read.losses[0].kind, LossKind::Request);
 }
 
 #[test]
@@ -221,8 +221,8 @@ fn fragments_are_losses_that_may_hold_requests() {
     let read = read(pcap(&segments));
     assert!(read.exchanges.is_empty());
     assert_eq!(
-        read.losses.iter().map(|l| (l.reason, l.may_hold_request)).collect::<Vec<_>>(),
-        [("ip_fragment", true)]
+        read.losses.iter().map(|l| (l.reason, l.kind)).collect::<Vec<_>>(),
+        [("ip_fragment", LossKind::Request)]
     );
 }
 

@@ -34,6 +34,7 @@ pub mod node;
     reason = "a JSON value answers null for what it has not; the skip must be loud"
 )]
 pub mod ocsf;
+pub mod pressure;
 pub mod raw;
 pub mod sensor;
 pub mod server;

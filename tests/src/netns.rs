@@ -23,11 +23,15 @@ pub const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 2));
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
+/// Addresses beyond the client's host (RFC 2544): a [`Network::direct`] swallows what the server sends to them.
+pub const ELSEWHERE: std::net::Ipv4Addr = std::net::Ipv4Addr::new(198, 18, 0, 0);
+
 /// A client's host, a server's host, and what is between them. Dropping it takes all of it away.
 #[derive(Debug)]
 pub struct Network {
-    names: [String; 3],
-    wire: Child,
+    /// Their namespaces: the client's, the server's, and the wire's if it has one.
+    names: Vec<String>,
+    wire: Option<Child>,
 }
 
 /// Which host.
@@ -56,15 +60,9 @@ impl Network {
     /// # Errors
     /// When a step fails, with what `ip` said.
     pub fn new(mode: &str) -> Result<Self> {
-        let unique = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let names = ["c", "s", "w"].map(|end| format!("lab-{end}-{unique}"));
-        let [client, server, wire] = &names;
+        let names @ [client, server, wire] = &namespaces(["c", "s", "w"]);
         // Taken away again even when a later step fails.
-        let mut guard = Cleanup(names.to_vec());
-        for name in &names {
-            ip(&format!("netns add {name}"))?;
-            ip(&format!("-n {name} link set lo up"))?;
-        }
+        let mut guard = Cleanup::made(names)?;
         for (host, end, far, address) in [(client, "c0", "wc", CLIENT), (server, "s0", "ws", SERVER)] {
             ip(&format!("-n {host} link add {end} type veth peer name {far} netns {wire}"))?;
             ip(&format!("-n {host} addr add {address}/24 dev {end}"))?;
@@ -83,8 +81,24 @@ impl Network {
         let pipe = wire_process.stdout.take().context("the wire's stdout")?;
         BufReader::new(pipe).read_line(&mut line)?;
         ensure!(line.trim() == "ready", "the wire did not start");
-        guard.0.clear();
-        Ok(Self { names, wire: wire_process })
+        Ok(Self { names: std::mem::take(&mut guard.0), wire: Some(wire_process) })
+    }
+
+    /// Both hosts with nothing between them but a pair of interfaces, for loads that no program could pass on. The
+    /// client's host answers nobody at [`ELSEWHERE`].
+    ///
+    /// # Errors
+    /// When a step fails, with what `ip` said.
+    pub fn direct() -> Result<Self> {
+        let names @ [client, server] = &namespaces(["c", "s"]);
+        let mut guard = Cleanup::made(names)?;
+        ip(&format!("-n {client} link add c0 type veth peer name s0 netns {server}"))?;
+        for (host, end, address) in [(client, "c0", CLIENT), (server, "s0", SERVER)] {
+            ip(&format!("-n {host} addr add {address}/24 dev {end}"))?;
+            ip(&format!("-n {host} link set {end} up"))?;
+        }
+        ip(&format!("-n {server} route add {ELSEWHERE}/15 via {CLIENT}"))?;
+        Ok(Self { names: std::mem::take(&mut guard.0), wire: None })
     }
 
     /// Runs something on one of the hosts: its sockets, and the processes it starts, live there.
@@ -92,8 +106,7 @@ impl Network {
     /// # Errors
     /// When the namespace cannot be entered, or what `run` says.
     pub fn on<T: Send>(&self, host: Host, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let [client, server, _] = &self.names;
-        let name = if host == Host::Client { client } else { server };
+        let name = self.names.get(usize::from(host == Host::Server)).context("the namespaces are gone")?;
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 let space = File::open(format!("/run/netns/{name}"))?;
@@ -116,13 +129,33 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        let _ = self.wire.kill();
-        let _ = self.wire.wait();
-        drop(Cleanup(self.names.to_vec()));
+        if let Some(wire) = &mut self.wire {
+            let _ = wire.kill();
+            let _ = wire.wait();
+        }
+        drop(Cleanup(std::mem::take(&mut self.names)));
     }
 }
 
+/// Names that no other network of this host has.
+fn namespaces<const N: usize>(ends: [&str; N]) -> [String; N] {
+    let unique = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    ends.map(|end| format!("lab-{end}-{unique}"))
+}
+
 struct Cleanup(Vec<String>);
+
+impl Cleanup {
+    /// Makes these namespaces, each with its loopback.
+    fn made(names: &[String]) -> Result<Self> {
+        let guard = Self(names.to_vec());
+        for name in names {
+            ip(&format!("netns add {name}"))?;
+            ip(&format!("-n {name} link set lo up"))?;
+        }
+        Ok(guard)
+    }
+}
 
 impl Drop for Cleanup {
     fn drop(&mut self) {

@@ -64,19 +64,22 @@ enum Verb {
     /// Measure what the sensor costs a busy nginx, how fast it reads captures, and what each stage costs by itself
     Bench {
         /// Print JSON: all but the micro-benchmarks, whose tool has tables only
-        #[arg(long, conflicts_with = "micro")]
+        #[arg(long)]
         json: bool,
         /// Only the part on a live kernel
-        #[arg(long, conflicts_with_all = ["offline", "memory", "micro"])]
+        #[arg(long, group = "part")]
         live: bool,
         /// Only the parts that read captures
-        #[arg(long, conflicts_with_all = ["memory", "micro"])]
+        #[arg(long, group = "part")]
         offline: bool,
         /// Only what one more token, principal and connection takes
-        #[arg(long, conflicts_with = "micro")]
+        #[arg(long, group = "part")]
         memory: bool,
+        /// Only what the sensor does under scans, floods, small segments and slow-loris; no part of the others
+        #[arg(long, group = "part")]
+        pressure: bool,
         /// Only the micro-benchmarks, stage by stage: time and allocations of each
-        #[arg(long)]
+        #[arg(long, group = "part", conflicts_with = "json")]
         micro: bool,
         /// Small loads for a moment: whether it works, not what it costs
         #[arg(long)]
@@ -101,12 +104,13 @@ fn main() -> Result<()> {
         Verb::Cluster(arguments) => with_what_it_needs(|| cluster::run(&arguments)),
         Verb::Quality(arguments) => with_what_it_needs(|| quality::run(&arguments)),
         Verb::Bench { micro: true, quick, .. } => lab::micro(quick),
-        Verb::Bench { json, live, offline, memory, quick, svg, .. } => {
-            let chosen = [(live, "--live"), (offline, "--offline"), (memory, "--memory")];
-            let flags = [chosen.as_slice(), &[(json, "--json"), (quick, "--quick")]].concat();
+        Verb::Bench { json, live, offline, memory, pressure, quick, svg, .. } => {
+            let part =
+                [(live, "--live"), (offline, "--offline"), (memory, "--memory"), (pressure, "--pressure")];
+            let flags = [part.as_slice(), &[(json, "--json"), (quick, "--quick")]].concat();
             with_what_it_needs(|| lab::bench(&flags, svg))?;
-            // The others stand alone, or are for machines.
-            if json || live || offline || memory { Ok(()) } else { lab::micro(quick) }
+            // A part stands alone, and the micro-benchmarks have tables only.
+            if json || part.iter().any(|(chosen, _)| *chosen) { Ok(()) } else { lab::micro(quick) }
         }
     }
 }

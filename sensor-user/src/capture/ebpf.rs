@@ -38,7 +38,7 @@ pub use self::doctor::{Check, Status, probe};
 use self::kept::Kept;
 pub use self::load::Features;
 use self::records::Reader;
-use super::{Grant, Input, Loss, Progress, Side, Source, SourceError};
+use super::{Grant, Input, Loss, LossKind, Progress, Side, Source, SourceError};
 
 /// How long records may gather before they are read: what an alert waits at most, and what saves a wakeup a
 /// record under load.
@@ -86,6 +86,7 @@ pub struct EbpfSource {
     programs: Ebpf,
     ring: RingBuf<MapData>,
     sleeping: Array<MapData, u32>,
+    pressed: Array<MapData, u32>,
     grants: HashMap<MapData, u64, u32>,
     response_grants: HashMap<MapData, u64, u32>,
     counts: Counts,
@@ -99,6 +100,9 @@ pub struct EbpfSource {
     pace: Pace,
     /// Records that the last look found.
     crowd: usize,
+    /// Bytes that looks have found since one found less than a [`BATCH`]: what the ring held, and what came meanwhile.
+    in_a_row: usize,
+    ring_bytes: usize,
     /// What was kept while another sensor was watching.
     kept: Kept,
     /// Records of this time since boot and later are another sensor's.
@@ -168,6 +172,7 @@ impl EbpfSource {
         let mut programs = load::load(options, features)?;
         let ring = RingBuf::try_from(load::map(&mut programs, "RECORDS")?).map_err(load::unusable)?;
         let sleeping = Array::try_from(load::map(&mut programs, "SLEEPING")?).map_err(load::unusable)?;
+        let pressed = Array::try_from(load::map(&mut programs, "PRESSED")?).map_err(load::unusable)?;
         let grants = HashMap::try_from(load::map(&mut programs, "GRANTS")?).map_err(load::unusable)?;
         let response_grants =
             HashMap::try_from(load::map(&mut programs, "RESPONSE_GRANTS")?).map_err(load::unusable)?;
@@ -179,6 +184,7 @@ impl EbpfSource {
             programs,
             ring,
             sleeping,
+            pressed,
             grants,
             response_grants,
             counts,
@@ -190,6 +196,8 @@ impl EbpfSource {
             features,
             pace: Pace::Drowsy { flagged: false },
             crowd: 0,
+            in_a_row: 0,
+            ring_bytes: usize::try_from(options.ring_bytes).unwrap_or(usize::MAX),
             kept: Kept::default(),
             end: None,
         })
@@ -230,7 +238,7 @@ impl EbpfSource {
         let records = self.kept.begin(boot_ns);
         if records > 0 {
             let at = self.clock.time(boot_ns);
-            sink(Input::Loss(Loss { at, reason: "handover_full", records, may_hold_request: true }));
+            sink(Input::Loss(Loss { at, reason: "handover_full", records, kind: LossKind::Request }));
         }
         self.pace = Pace::Busy;
     }
@@ -322,14 +330,37 @@ impl EbpfSource {
                 self.reader.deliver(&record, &self.clock, sink);
             }
         }
-        self.counts.found(bytes);
+        self.in_a_row = if self.pace == Pace::Busy { self.in_a_row.saturating_add(bytes) } else { bytes };
+        self.counts.found(self.in_a_row.min(self.ring_bytes));
         delivered
     }
 
-    fn keep_house(&mut self, sink: &mut dyn FnMut(Input<'_>)) {
+    /// Says that time has passed: up to now if everything was read, else up to what was read last.
+    fn pass_time(&mut self, delivered: usize, sink: &mut dyn FnMut(Input<'_>)) {
+        let kept = self.keep_house(sink);
+        if delivered == 0 {
+            sink(Input::Tick(self.clock.time(self.clock.boot_ns())));
+        } else if kept {
+            sink(Input::Tick(self.clock.time(self.reader.newest)));
+        }
+    }
+
+    /// Hands on that the kernel half has found the ring nearly full, if it has since the last look.
+    fn feel_pressure(&mut self, sink: &mut dyn FnMut(Input<'_>)) -> Result<(), SourceError> {
+        // A ring that fills up was not empty at the last look.
+        if self.crowd < CROWD || self.pressed.get(&0, 0).map_err(load::unusable)? == 0 {
+            return Ok(());
+        }
+        self.pressed.set(0, 0, 0).map_err(load::unusable)?;
+        sink(Input::Pressed(self.clock.time(self.clock.boot_ns())));
+        Ok(())
+    }
+
+    /// Does what is due every [`HOUSEKEEPING`]. Says whether it was.
+    fn keep_house(&mut self, sink: &mut dyn FnMut(Input<'_>)) -> bool {
         let now = self.clock.boot_ns();
         if now.saturating_sub(self.kept_house) < nanos(HOUSEKEEPING) {
-            return;
+            return false;
         }
         self.kept_house = now;
         self.clock.adjust();
@@ -339,18 +370,17 @@ impl EbpfSource {
         if let Some(diagnostics) = &mut self.diagnostics {
             diagnostics.flush();
         }
+        true
     }
 }
 
 impl Source for EbpfSource {
     fn poll(&mut self, wait: Duration, sink: &mut dyn FnMut(Input<'_>)) -> Result<Progress, SourceError> {
         self.pace_itself(wait)?;
+        self.feel_pressure(sink)?;
         let delivered = self.drain(sink);
         self.found(delivered);
-        self.keep_house(sink);
-        if delivered == 0 {
-            sink(Input::Tick(self.clock.time(self.clock.boot_ns())));
-        }
+        self.pass_time(delivered, sink);
         Ok(if delivered == BATCH { Progress::More } else { Progress::Idle })
     }
 

@@ -145,12 +145,24 @@ pub struct Segment<'a> {
 pub struct Loss {
     /// When it was noticed.
     pub at: Time,
-    /// Why, as a metric label: `ring_full_request`, `ring_full_response`, `unreadable`, `snaplen`, ...
+    /// Why, as a metric label: `ring_full_request`, `shed_response`, `unreadable`, `snaplen`, ...
     pub reason: &'static str,
     /// How many records were lost since the last report.
     pub records: u64,
-    /// Whether a request head may have been among them: then it is a coverage gap.
-    pub may_hold_request: bool,
+    /// What that means.
+    pub kind: LossKind,
+}
+
+/// What a loss means for what is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LossKind {
+    /// A request head may have been among what was lost: a coverage gap.
+    Request,
+    /// No request was.
+    Other,
+    /// Something was left out on purpose, under more load than can be handled, so that more important things are not
+    /// lost.
+    Shed,
 }
 
 /// What a source hands to the pipeline.
@@ -162,6 +174,8 @@ pub enum Input<'a> {
     Loss(Loss),
     /// Nothing happened, but time has passed: live sources say so at least every 200 ms.
     Tick(Time),
+    /// More arrives than is read: the source is about to lose something.
+    Pressed(Time),
 }
 
 /// Permission for a source to withhold bytes that nobody will read: the rest of a long body.

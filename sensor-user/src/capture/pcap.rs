@@ -22,7 +22,7 @@ use self::connections::Connections;
 use self::file::{CaptureFile, FileError, Item};
 use self::input::Window;
 use self::packet::Miss;
-use super::{Input, Loss, Progress, Source, SourceError, Time};
+use super::{Input, Loss, LossKind, Progress, Source, SourceError, Time};
 
 /// Packets delivered by one call of [`Source::poll`], so that signals and progress bars get their turn.
 const BATCH: usize = 4096;
@@ -67,15 +67,16 @@ impl PcapCounters {
         .into_iter()
     }
 
-    /// Losses since `before`: reason, how many, and whether requests may have been among them.
-    fn losses_since(&self, before: &Self) -> impl Iterator<Item = (&'static str, u64, bool)> {
+    /// Losses since `before`: reason, how many, and what they mean.
+    fn losses_since(&self, before: &Self) -> impl Iterator<Item = (&'static str, u64, LossKind)> {
+        use LossKind::{Other, Request};
         [
-            ("ip_fragment", self.fragments - before.fragments, true),
-            ("malformed", self.malformed - before.malformed, false),
-            ("snaplen", self.snaplen - before.snaplen, true),
-            ("link_type", self.link_type - before.link_type, true),
-            ("bad_checksum", self.bad_checksum - before.bad_checksum, false),
-            ("capture_dropped", self.dropped - before.dropped, true),
+            ("ip_fragment", self.fragments - before.fragments, Request),
+            ("malformed", self.malformed - before.malformed, Other),
+            ("snaplen", self.snaplen - before.snaplen, Request),
+            ("link_type", self.link_type - before.link_type, Request),
+            ("bad_checksum", self.bad_checksum - before.bad_checksum, Other),
+            ("capture_dropped", self.dropped - before.dropped, Request),
         ]
         .into_iter()
         .filter(|(_, records, _)| *records > 0)
@@ -180,8 +181,8 @@ impl Source for PcapSource {
         let before = self.counters;
         let result = self.batch(sink);
         self.counters.bad_checksum = self.connections.decoys;
-        for (reason, records, may_hold_request) in self.counters.losses_since(&before) {
-            sink(Input::Loss(Loss { at: self.now, reason, records, may_hold_request }));
+        for (reason, records, kind) in self.counters.losses_since(&before) {
+            sink(Input::Loss(Loss { at: self.now, reason, records, kind }));
         }
         result.map_err(|error| told(&self.name, error))
     }

@@ -54,7 +54,7 @@ pub use detector::Detector;
 pub use finding::{Finding, Principal, Scene, Severity};
 pub use knowledge::{Knowledge, Networks, Place};
 pub use lineage::{Birth, Issue, Lineage};
-pub use roster::{Column, Known, Slot, Who};
+pub use roster::{Column, Known, Slot, Who, is_in_order};
 pub use rule::{
     About, Case, Guard, Memory, Needs, Report, Route, RouteKind, Rule, Threshold, Thresholds, When,
 };

@@ -421,7 +421,8 @@ impl Roster {
 }
 
 /// Whether nothing at all can be said against a token, now and without history.
-fn is_in_order(token: &Token, at: Time) -> bool {
+#[must_use]
+pub fn is_in_order(token: &Token, at: Time) -> bool {
     let at = i64::try_from(at.secs()).unwrap_or(i64::MAX);
     let fits = |p: Policy| p.issuer_known && p.audience_ok && p.algorithm_ok && p.type_ok;
     token.flaws.is_empty()

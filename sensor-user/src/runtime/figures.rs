@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use super::history::History;
 use crate::alert::Desk;
-use crate::capture::Input;
 use crate::capture::ebpf::EbpfSource;
+use crate::capture::{Input, LossKind};
 use crate::detect::user::UserRules;
 use crate::detect::user::model::Figures as RuleFigures;
 use crate::pipeline::Pipeline;
@@ -22,9 +22,11 @@ const RING_FOUND: &str = "ring_found_bytes";
 pub(super) struct Losses(Vec<(&'static str, u64)>);
 
 impl Losses {
-    /// Counts it if it is a loss.
+    /// Counts it if it is a loss, and was not left out on purpose.
     pub(super) fn note(&mut self, input: &Input<'_>) {
-        if let Input::Loss(loss) = input {
+        if let Input::Loss(loss) = input
+            && loss.kind != LossKind::Shed
+        {
             self.add(loss.reason, loss.records);
         }
     }
@@ -70,6 +72,7 @@ pub(super) fn metrics(pipeline: &Pipeline, losses: &Losses) -> Vec<Metric> {
     detection(&mut all, pipeline);
     desk(&mut all, &pipeline.desk);
     all.extend(losses.metrics());
+    all.push(of::JUDGED_SHARE.number(pipeline.gate.share()));
     user_rules(&mut all, pipeline.detect.user_rules());
     all
 }
@@ -172,7 +175,7 @@ pub(super) fn issuers(all: &mut Vec<Metric>, names: &[Issuer], ring: &KeyRing) {
 }
 
 /// What the kernel half has counted, and what its ring and programs come to.
-pub(super) fn kernel(all: &mut Vec<Metric>, source: &EbpfSource, ring_bytes: u32) {
+pub(super) fn kernel(all: &mut Vec<Metric>, source: &EbpfSource, pipeline: &Pipeline, ring_bytes: u32) {
     let events = source.gauges().snapshot();
     let event = |name: &str| events.iter().find(|(event, _)| *event == name).map_or(0, |(_, count)| *count);
     let directions = |of: &'static of::Card, unit: [&str; 2]| {
@@ -181,6 +184,12 @@ pub(super) fn kernel(all: &mut Vec<Metric>, source: &EbpfSource, ring_bytes: u32
     all.extend(directions(&of::SEGMENTS, ["request_segments", "response_segments"]));
     all.extend(directions(&of::BYTES, ["request_bytes", "response_bytes"]));
     all.push(of::CAPTURED_BYTES.count(event("captured_bytes")));
+    let shed = [
+        ("responses", event("shed_response")),
+        ("bodies", event("shed_body")),
+        ("known_good", pipeline.gate.shed()),
+    ];
+    all.extend(of::SHED.counts(shed.into_iter()));
     all.push(of::RING_BYTES.level(ring_bytes.into()));
     all.push(of::RING_FOUND_BYTES.level(event(RING_FOUND)));
     let counters = events.iter().copied().filter(|(event, _)| *event != RING_FOUND);

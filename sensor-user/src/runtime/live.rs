@@ -319,7 +319,7 @@ impl Live {
         figures::issuers(&mut all, &self.settings.tokens.issuers, self.pipeline.tokens.ring());
         figures::weight(&mut all, &self.history);
         self.reloads.show(&mut all);
-        figures::kernel(&mut all, &self.source, self.ring_bytes);
+        figures::kernel(&mut all, &self.source, &self.pipeline, self.ring_bytes);
         outward::metrics(&mut all, &self.delivery, &self.writer);
         self.records.metrics(&mut all);
         self.control.metrics(&mut all);

@@ -133,9 +133,11 @@ catalogue! {
         BYTES: Counter "tokenscope_bytes_total" ["direction"] "Payload that the kernel half looked at, in bytes: of requests, of responses.";
         CAPTURED_BYTES: Counter "tokenscope_captured_bytes_total" [] "Payload that was handed to user space, in bytes.";
         LOST_RECORDS: Counter "tokenscope_lost_records_total" ["reason"] "Records that capture lost, by reason. Absent until something is lost.";
+        SHED: Counter "tokenscope_shed_total" ["what"] "What was left out under more load than can be handled, so that nothing more important is lost: responses (none that begins a failure or answers a POST), bodies of requests, uses of known-good tokens.";
+        JUDGED_SHARE: Gauge "tokenscope_judged_share" [] "Share of the uses of known-good tokens that is judged now: 1 but for overload.";
         KERNEL_EVENTS: Counter "tokenscope_kernel_events_total" ["event"] "What the kernel half counted, by event; `ring_full_*`, `unreadable`, `headers` and `no_storage` are losses.";
         RING_BYTES: Gauge "tokenscope_ring_bytes" [] "Size of the ring between kernel and user space.";
-        RING_FOUND_BYTES: Gauge "tokenscope_ring_found_bytes" [] "Most bytes that one look found in the ring since the page before: its high-water mark.";
+        RING_FOUND_BYTES: Gauge "tokenscope_ring_found_bytes" [] "Most bytes that were found in the ring since the page before, by one look or by several without a pause: its high-water mark.";
         PROGRAM_RUNS: Counter "tokenscope_kernel_program_runs_total" ["program"] "Runs of each kernel program; 0 unless the sysctl `kernel.bpf_stats_enabled` is 1.";
         PROGRAM_SECONDS: Counter "tokenscope_kernel_program_seconds_total" ["program"] "CPU time of each kernel program; 0 unless the sysctl `kernel.bpf_stats_enabled` is 1.";
     }
@@ -143,7 +145,7 @@ catalogue! {
         FLOWS: Gauge "tokenscope_flows" [] "Connections known.";
         FLOW_HELD_BYTES: Gauge "tokenscope_flow_held_bytes" [] "Bytes that wait for order or acceptance.";
         FLOW_EVENTS: Counter "tokenscope_flow_events_total" ["event"] "What reassembly did, by event; losses are among them (`evicted_flows`, `evicted_bytes`, `refused_segments`, `request_gap_bytes`, `response_gap_bytes`).";
-        EXCHANGES: Counter "tokenscope_exchanges_total" [] "Requests that were judged, with their responses.";
+        EXCHANGES: Counter "tokenscope_exchanges_total" [] "Requests that were seen, with their responses.";
         HTTP_EVENTS: Counter "tokenscope_http_events_total" ["event"] "What the HTTP stage did, by event; losses are among them (`timeouts`, `queue_full`, `overlong_heads`, `malformed_heads`).";
     }
     "Tokens and issuers" {

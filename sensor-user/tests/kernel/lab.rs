@@ -50,6 +50,8 @@ pub(crate) struct Lab {
     pub(crate) source: EbpfSource,
     pub(crate) seen: Vec<Seen>,
     pub(crate) losses: Vec<(&'static str, u64)>,
+    /// How often the kernel half said that the reader falls behind.
+    pub(crate) pressed: usize,
     /// Server ports of the frames that were not of this one.
     pub(crate) strangers: Vec<u16>,
     pub(crate) port: u16,
@@ -67,7 +69,14 @@ impl Lab {
     pub(crate) fn with(options: Options) -> Option<Self> {
         let cgroup = cgroup()?;
         let source = EbpfSource::open(&Options { cgroup: Some(cgroup), ..options }).unwrap();
-        Some(Self { source, seen: Vec::new(), losses: Vec::new(), strangers: Vec::new(), port: 0 })
+        Some(Self {
+            source,
+            seen: Vec::new(),
+            losses: Vec::new(),
+            pressed: 0,
+            strangers: Vec::new(),
+            port: 0,
+        })
     }
 
     /// Takes in what there is until `done`, or a long time has passed.
@@ -82,9 +91,9 @@ impl Lab {
 
     /// Takes in what there is.
     pub(crate) fn look(&mut self, wait: Duration) {
-        let (seen, losses, strangers) = (&mut self.seen, &mut self.losses, &mut self.strangers);
+        let Self { source, seen, losses, pressed, strangers, .. } = self;
         let port = self.port;
-        self.source
+        source
             .poll(wait, &mut |input| match input {
                 Input::Frame(frame) if frame.endpoints.server.port() == port => seen.push(Seen {
                     socket: frame.socket.0,
@@ -97,6 +106,7 @@ impl Lab {
                 }),
                 Input::Frame(frame) => strangers.push(frame.endpoints.server.port()),
                 Input::Loss(loss) => losses.push((loss.reason, loss.records)),
+                Input::Pressed(_) => *pressed += 1,
                 Input::Tick(_) => {}
             })
             .unwrap();

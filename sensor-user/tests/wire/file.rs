@@ -103,6 +103,7 @@ pub fn read(bytes: Vec<u8>) -> Read {
             }
             Input::Tick(now) => flows.expire(now, &mut exchanges),
             Input::Loss(loss) => out.losses.push(loss),
+            Input::Pressed(_) => {}
         });
         match progress {
             Ok(Progress::More | Progress::Idle) => {}

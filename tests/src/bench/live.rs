@@ -334,10 +334,10 @@ impl Bed {
 }
 
 /// A kernel switch that is put back when dropped.
-struct Switch<'a>(&'a Path, String);
+pub(super) struct Switch<'a>(&'a Path, String);
 
 impl<'a> Switch<'a> {
-    fn set(file: &'a Path) -> Result<Self> {
+    pub(super) fn set(file: &'a Path) -> Result<Self> {
         let old = fs::read_to_string(file)?;
         fs::write(file, "1")?;
         Ok(Self(file, old))

@@ -9,11 +9,12 @@ mod live;
 mod memory;
 mod offline;
 mod peers;
+mod pressure;
 mod process;
 mod rest;
 
-pub(crate) use process::peak_mib;
 pub use process::weigh;
+pub(crate) use process::{cpu_ns, peak_mib};
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -22,10 +23,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use crate::pressure::bed::Bed;
 use crate::workspace;
 
 /// What to measure.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each part by itself")]
 pub struct Options {
     /// Print JSON and nothing else.
     pub json: bool,
@@ -51,6 +54,8 @@ pub struct Options {
     pub offline: bool,
     /// Measure what one more token, principal and connection takes.
     pub memory: bool,
+    /// Measure scans, floods, crumbs and as many slow connections at once.
+    pub pressure: Option<usize>,
 }
 
 impl Default for Options {
@@ -69,6 +74,7 @@ impl Default for Options {
             live: true,
             offline: true,
             memory: true,
+            pressure: None,
         }
     }
 }
@@ -177,6 +183,12 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if options.memory {
         figures.extend(memory::measure(options)?);
+    }
+    if let Some(slow) = options.pressure {
+        match Bed::missing() {
+            Some(why) => left_out(&format!("pressure: {why}")),
+            None => figures.extend(pressure::measure(options, slow)?),
+        }
     }
     if let Some(dir) = &options.svg {
         std::fs::create_dir_all(dir)?;

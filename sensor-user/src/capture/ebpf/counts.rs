@@ -7,7 +7,7 @@ use aya::maps::{Map, MapData, PerCpuArray};
 use sensor_ebpf::counter::{COUNTERS, Counter, Meaning};
 
 use super::load;
-use crate::capture::{Input, Loss, SourceError, Time};
+use crate::capture::{Input, Loss, LossKind, SourceError, Time};
 
 /// Figures of the reader itself, behind those of the kernel half.
 const OWN: [&str; 2] = ["ring_found_bytes", "grants_failed"];
@@ -20,7 +20,7 @@ type Shared = [AtomicU64; COUNTERS + OWN.len()];
 pub struct Gauges(Arc<Shared>);
 
 impl Gauges {
-    /// Label and value of every counter. `ring_found_bytes` is the most that a look found in the ring since
+    /// Label and value of every counter. `ring_found_bytes` is the most that was found in the ring since
     /// the last call of this: its high-water mark.
     #[must_use]
     pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
@@ -77,14 +77,19 @@ impl Counts {
             let records = total.wrapping_sub(*reported);
             *reported = total;
             shared.store(total, Ordering::Relaxed);
-            if records > 0 && counter.meaning() != Meaning::Fact {
-                let may_hold_request = counter.meaning() == Meaning::RequestLoss;
-                sink(Input::Loss(Loss { at, reason: counter.label(), records, may_hold_request }));
+            let kind = match counter.meaning() {
+                Meaning::Fact => continue,
+                Meaning::Loss => LossKind::Other,
+                Meaning::RequestLoss => LossKind::Request,
+                Meaning::Shed => LossKind::Shed,
+            };
+            if records > 0 {
+                sink(Input::Loss(Loss { at, reason: counter.label(), records, kind }));
             }
         }
     }
 
-    /// Notes how many bytes a look at the ring found.
+    /// Notes how many bytes were found in the ring, by one look or by several without a pause.
     pub(super) fn found(&self, bytes: usize) {
         let [.., found, _] = &*self.shared;
         found.fetch_max(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);

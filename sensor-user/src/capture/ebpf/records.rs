@@ -10,7 +10,7 @@ use zerocopy::FromBytes;
 
 use super::clock::BootClock;
 use super::pending::{Held, Pending};
-use crate::capture::{Endpoints, Event, Frame, Input, Loss, Origin, Segment, Side, SocketId, Time};
+use crate::capture::{Endpoints, Event, Frame, Input, Loss, LossKind, Origin, Segment, Side, SocketId, Time};
 
 /// Decodes records, and joins those that came before their socket.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ pub(super) struct Reader {
     malformed: u64,
     /// Records whose connection never showed, since the last report.
     unjoined: u64,
+    /// When the newest record was made, in nanoseconds since boot.
+    pub(super) newest: u64,
 }
 
 impl Reader {
@@ -33,6 +35,7 @@ impl Reader {
             self.malformed += 1;
             return;
         };
+        self.newest = self.newest.max(header.boot_ns);
         let frame = Frame {
             at: clock.time(header.boot_ns),
             socket: SocketId(header.cookie),
@@ -57,7 +60,7 @@ impl Reader {
         {
             let records = std::mem::take(lost);
             if records > 0 {
-                sink(Input::Loss(Loss { at: now, reason, records, may_hold_request: true }));
+                sink(Input::Loss(Loss { at: now, reason, records, kind: LossKind::Request }));
             }
         }
     }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::capture::LossKind;
 use crate::detect::staging::{NOW_S, Stage, policy, token, uses};
 use crate::detect::{RuleSettings, Thresholds};
 use crate::token::facts::{Flaws, Proof};
@@ -275,7 +276,7 @@ fn time_is_told_once_a_second() {
     let mut detector = detector();
     let mut found = Vec::new();
     let loss =
-        |secs| Loss { at: Time::from_secs(secs), reason: "ring_full", records: 1, may_hold_request: true };
+        |secs| Loss { at: Time::from_secs(secs), reason: "ring_full", records: 1, kind: LossKind::Request };
     detector.lost(&loss(100), &mut found);
     detector.lost(&loss(101), &mut found);
     detector.tick(Time::from_secs(130), &mut found);

@@ -1,10 +1,11 @@
-//! `coverage-gap`: capture lost bytes that could have held a request.
+//! `coverage-gap`: capture lost bytes that could have held a request, or the sensor leaves out what it could judge.
 
 use std::sync::Arc;
 
 use std::time::Duration;
 
-use crate::capture::{Loss, Time};
+use crate::capture::{Loss, LossKind, Time};
+use crate::detect::roster::stable_hash;
 use crate::detect::{About, Case, DetectSettings, Finding, Needs, Report, Rule, Severity, Threshold, When};
 use crate::http::Coverage;
 
@@ -12,7 +13,7 @@ use crate::http::Coverage;
 pub static ABOUT: About = About {
     id: "coverage-gap",
     title: "Requests may have been missed",
-    version: "1.0.0",
+    version: "1.1.0",
     severity: Severity::Low,
     accepted: None,
     attack: &["T1562.006"],
@@ -23,7 +24,9 @@ connection, so that a request may have gone unseen. One finding for each reason 
 records.\n\nA sensor that misses requests must say so: what it did not see it could not judge, and an attacker \
 may cause the loss on purpose. From 1000 records within a minute it is medium.\n\nBenign source: overload. The \
 remedy is a larger ring (`capture.ring_bytes`) or fewer ports. Losses that cannot hold a request are counted in \
-the metrics only.",
+the metrics only.\n\nUnder more load than the sensor can handle it leaves out, in this order, what matters least: \
+responses, bodies, and all but samples of the uses of tokens that are known to be good; never what is new, failures \
+or logins. One alert of its own says so (reason `overload`), and how much it was; it is low, whatever the number.",
     cooling_s: 600,
     thresholds: &[Threshold {
         key: "medium_records",
@@ -40,12 +43,22 @@ const MAX_REASONS: usize = 16;
 /// How long losses are gathered into one finding.
 const GATHER: Duration = Duration::from_mins(1);
 
+/// The reason of what is left out on purpose.
+const OVERLOAD: &str = "overload";
+
+/// What is left out, by the reason of its loss and in words. Anything else is counted with the last.
+const SHED: [(&str, &str); 3] = [
+    ("shed_response", "responses"),
+    ("shed_body", "pieces of request bodies"),
+    ("known_good", "uses of known-good tokens"),
+];
+
 /// The reason of gaps that reassembly or HTTP found inside a connection.
 const IN_CONNECTION: &str = "connection_gap";
 
 pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     let medium_records = u64::from(settings.count(&ABOUT, "medium_records"));
-    Box::new(CoverageGap { medium_records, reasons: Vec::new() })
+    Box::new(CoverageGap { medium_records, reasons: Vec::new(), shed: Shed::default() })
 }
 
 /// What was lost for one reason since it was last told.
@@ -61,6 +74,37 @@ struct CoverageGap {
     medium_records: u64,
     /// At most [`MAX_REASONS`], in the order of their first loss.
     reasons: Vec<Lost>,
+    shed: Shed,
+}
+
+/// What was left out since it was last told, as [`SHED`] has it.
+#[derive(Default)]
+struct Shed {
+    records: [u64; SHED.len()],
+    /// When it was last told, if ever.
+    told: Option<Time>,
+    newest: Time,
+}
+
+impl Shed {
+    fn add(&mut self, loss: &Loss, report: &mut Report) {
+        let at = SHED.iter().position(|(reason, _)| *reason == loss.reason).unwrap_or(SHED.len() - 1);
+        if let Some(records) = self.records.get_mut(at) {
+            *records = records.saturating_add(loss.records);
+        }
+        self.newest = self.newest.max(loss.at);
+        self.tell(loss.at, report);
+    }
+
+    /// What comes first is told at once, the rest once a minute.
+    fn tell(&mut self, now: Time, report: &mut Report) {
+        let soon = self.told.is_some_and(|told| now.since(told) < GATHER);
+        if soon || self.records.iter().all(|records| *records == 0) {
+            return;
+        }
+        self.told = Some(now);
+        report.push(overload(std::mem::take(&mut self.records), self.newest));
+    }
 }
 
 impl CoverageGap {
@@ -108,6 +152,22 @@ fn finding(reason: &'static str, records: u64, at: Time, medium_records: u64) ->
     }
 }
 
+fn overload(records: [u64; SHED.len()], at: Time) -> Finding {
+    let parts = SHED.iter().zip(records).filter(|(_, records)| *records > 0);
+    let words: Vec<_> = parts.map(|((_, what), records)| format!("{records} {what}")).collect();
+    let facts = SHED.iter().zip(records).map(|((reason, _), records)| (*reason, records.into()));
+    Finding {
+        group: Some(stable_hash(OVERLOAD)),
+        message: format!(
+            "There is more traffic than the sensor can handle. It left out what matters least: {}.",
+            words.join(", ")
+        ),
+        brief: "overload: judges samples".to_owned(),
+        facts: [("reason", OVERLOAD.into())].into_iter().chain(facts).collect(),
+        ..finding(OVERLOAD, 0, at, u64::MAX)
+    }
+}
+
 impl Rule for CoverageGap {
     fn about(&self) -> &'static About {
         &ABOUT
@@ -124,13 +184,16 @@ impl Rule for CoverageGap {
     }
 
     fn lost(&mut self, loss: &Loss, report: &mut Report) {
-        if loss.may_hold_request && loss.records > 0 {
-            self.add(loss.reason, loss.records, loss.at, report);
+        match loss.kind {
+            LossKind::Request if loss.records > 0 => self.add(loss.reason, loss.records, loss.at, report),
+            LossKind::Shed => self.shed.add(loss, report),
+            LossKind::Request | LossKind::Other => {}
         }
     }
 
     fn tick(&mut self, now: Time, report: &mut Report) {
         self.tell(now, report);
+        self.shed.tell(now, report);
     }
 }
 
@@ -144,22 +207,22 @@ mod tests {
         reason: &'static str,
         records: u64,
         secs: u64,
-        may_hold_request: bool,
+        kind: LossKind,
     ) -> Vec<(u64, Severity)> {
         let mut report = Vec::new();
-        rule.lost(&Loss { at: Time::from_secs(secs), reason, records, may_hold_request }, &mut report);
+        rule.lost(&Loss { at: Time::from_secs(secs), reason, records, kind }, &mut report);
         report.iter().map(|f| (f.facts[1].1.as_u64().unwrap(), f.severity)).collect()
     }
 
     #[test]
     fn tells_each_reason_once_a_minute_with_its_sum() {
         let mut rule = rule(&Arc::default());
-        assert_eq!(lose(&mut *rule, "ring_full", 3, 100, true), [(3, Severity::Low)]);
-        assert_eq!(lose(&mut *rule, "unreadable", 1, 100, true), [(1, Severity::Low)]);
+        assert_eq!(lose(&mut *rule, "ring_full", 3, 100, LossKind::Request), [(3, Severity::Low)]);
+        assert_eq!(lose(&mut *rule, "unreadable", 1, 100, LossKind::Request), [(1, Severity::Low)]);
         for second in 101..160 {
-            assert_eq!(lose(&mut *rule, "ring_full", 20, second, true), []);
+            assert_eq!(lose(&mut *rule, "ring_full", 20, second, LossKind::Request), []);
         }
-        assert_eq!(lose(&mut *rule, "ring_full", 1, 160, true), [(59 * 20 + 1, Severity::Medium)]);
+        assert_eq!(lose(&mut *rule, "ring_full", 1, 160, LossKind::Request), [(59 * 20 + 1, Severity::Medium)]);
         let mut report = Vec::new();
         rule.tick(Time::from_secs(300), &mut report);
         assert!(report.is_empty(), "nothing is told twice");
@@ -168,8 +231,8 @@ mod tests {
     #[test]
     fn silence_does_not_swallow_the_rest() {
         let mut rule = rule(&Arc::default());
-        lose(&mut *rule, "ring_full", 3, 100, true);
-        lose(&mut *rule, "ring_full", 4, 101, true);
+        lose(&mut *rule, "ring_full", 3, 100, LossKind::Request);
+        lose(&mut *rule, "ring_full", 4, 101, LossKind::Request);
         let mut report = Vec::new();
         rule.tick(Time::from_secs(160), &mut report);
         assert_eq!((report.len(), report[0].at), (1, Time::from_secs(101)));
@@ -177,7 +240,27 @@ mod tests {
 
     #[test]
     fn losses_without_requests_are_no_gap() {
-        assert_eq!(lose(&mut *rule(&Arc::default()), "ring_full_response", 1_000_000, 100, false), []);
+        assert_eq!(lose(&mut *rule(&Arc::default()), "ring_full_response", 1_000_000, 100, LossKind::Other), []);
+    }
+
+    #[test]
+    fn overload_is_told_at_once_and_then_once_a_minute() {
+        let mut rule = rule(&Arc::default());
+        let mut shed = |reason, records, secs| {
+            let (mut report, at) = (Vec::new(), Time::from_secs(secs));
+            rule.lost(&Loss { at, reason, records, kind: LossKind::Shed }, &mut report);
+            rule.tick(at, &mut report);
+            report
+        };
+        let first = shed("shed_response", 7, 100);
+        assert_eq!((first.len(), first[0].severity, first[0].facts.len()), (1, Severity::Low, 4));
+        assert!(first[0].message.ends_with("least: 7 responses."), "{}", first[0].message);
+        assert!(shed("known_good", 1_000_000, 130).is_empty());
+        let second = shed("shed_body", 2, 160);
+        let end = "least: 2 pieces of request bodies, 1000000 uses of known-good tokens.";
+        assert!(second.len() == 1 && second[0].message.ends_with(end), "{second:?}");
+        assert_eq!((second[0].group, second[0].severity), (first[0].group, Severity::Low));
+        assert!(shed("known_good", 0, 300).is_empty(), "nothing was left out since");
     }
 
     #[test]
@@ -194,7 +277,7 @@ mod tests {
     fn reasons_are_bounded() {
         let mut rule = rule(&Arc::default());
         let name = |i: u64| -> &'static str { Box::leak(format!("r{i}").into_boxed_str()) };
-        let told: usize = (0..100).map(|i| lose(&mut *rule, name(i), 1, 100, true).len()).sum();
+        let told: usize = (0..100).map(|i| lose(&mut *rule, name(i), 1, 100, LossKind::Request).len()).sum();
         assert_eq!(told, MAX_REASONS);
     }
 }
