@@ -14,7 +14,7 @@ use super::{Figure, Options};
 use crate::clock;
 use crate::netns::Host;
 use crate::pressure::Rate;
-use crate::pressure::bed::{Balance, Bed, Way};
+use crate::pressure::bed::{Balance, Bed, Way, more};
 use crate::pressure::crowd::Crowd;
 use crate::pressure::flood::Flood;
 use crate::pressure::gauge::{Most, Page, Reading, Watch};
@@ -243,6 +243,11 @@ fn slow(lab: &Path, name: &str, count: usize, flows: u64, bytes: u64) -> Result<
     ];
     figures.extend(found(name, &balance, most, peak));
     figures.extend([
+        figure(
+            "requests seen once they have gone",
+            "",
+            more(&before, &rest.page, "tokenscope_exchanges_total", ""),
+        ),
         figure("flows known when they have gone", "", rest.page.value("tokenscope_flows", "")),
         figure("memory when they have gone", "MiB", rest.resident),
     ]);
