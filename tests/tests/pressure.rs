@@ -74,7 +74,7 @@ fn storage_is_let_go(before: f64, sockets: u64) -> Result<()> {
 
 fn scanned(says: &'static [u8]) -> Result<()> {
     let bed = Bed::make(Way::Loopback)?;
-    let mut sensor = Sensor::start(&roomy(bed.config()?))?;
+    let sensor = Sensor::start(&roomy(bed.config()?))?;
     let (before, objects) = (Reading::of(&sensor)?, storage_objects()?);
     let scan = Scan { to: bed.hall.address, says, threads: 2 };
     let visitor = bed.visitor(false, Duration::from_millis(2));
@@ -95,7 +95,7 @@ fn scanned(says: &'static [u8]) -> Result<()> {
     let rest = Reading::once(&sensor, PATIENCE, flows)?;
     ensure!(flows(&rest.page), "{} flows are left", rest.page.value("tokenscope_flows", ""));
     storage_is_let_go(objects, made.count)?;
-    bed.alarm(&mut sensor, "mallory")?;
+    bed.alarm(&sensor, "mallory")?;
     sensor.stopped()
 }
 
@@ -124,7 +124,7 @@ fn a_scan_that_says_the_first_byte_of_a_request_is_no_request() -> Result<()> {
 fn flooded(cookies: &str, carries: &'static [u8], afresh: bool) -> Result<()> {
     let bed = Bed::make(Way::Wire)?;
     bed.network.sysctl(Host::Server, "net.ipv4.tcp_syncookies", cookies)?;
-    let mut sensor = Sensor::start(&roomy(bed.config()?))?;
+    let sensor = Sensor::start(&roomy(bed.config()?))?;
     let before = Reading::of(&sensor)?;
     let SocketAddr::V4(to) = bed.hall.address else { anyhow::bail!("an address of IPv4") };
     let flood = Flood { to, carries, threads: 1 };
@@ -146,7 +146,7 @@ fn flooded(cookies: &str, carries: &'static [u8], afresh: bool) -> Result<()> {
         // Without cookies, a queue full of strangers leaves no room for a connection.
         return sensor.stopped();
     }
-    bed.alarm(&mut sensor, "mallory")?;
+    bed.alarm(&sensor, "mallory")?;
     sensor.stopped()
 }
 
@@ -172,7 +172,7 @@ fn requests_inside_syns_of_strangers_hide_nobody() -> Result<()> {
 fn requests_in_crumbs_are_each_seen() -> Result<()> {
     let Some(_alone) = alone("requests_in_crumbs_are_each_seen") else { return Ok(()) };
     let bed = Bed::make(Way::Loopback)?;
-    let mut sensor = Sensor::start(&roomy(bed.config()?))?;
+    let sensor = Sensor::start(&roomy(bed.config()?))?;
     let before = Reading::of(&sensor)?;
     let crumbs = Crumbs { to: bed.hall.address, threads: 2, connections: 32, tokens: &bed.tokens };
     let sent = bed.network.on(Host::Server, || crumbs.run(LOAD))?;
@@ -190,7 +190,7 @@ fn requests_in_crumbs_are_each_seen() -> Result<()> {
             "{valid} of {tokens} tokens are verified"
         );
     }
-    bed.alarm(&mut sensor, "mallory")?;
+    bed.alarm(&sensor, "mallory")?;
     sensor.stopped()
 }
 
@@ -202,18 +202,18 @@ fn slow(count: u16, flows: u64, held: u64, holds: impl Fn(&Reading, &Reading) ->
     let mut config = roomy(bed.config_with(crowd.ports())?);
     config.set("/flows/max_flows", json!(flows));
     config.set("/flows/max_buffered_bytes", json!(held));
-    let mut sensor = Sensor::start(&config)?;
+    let sensor = Sensor::start(&config)?;
     let (before, objects) = (Reading::of(&sensor)?, storage_objects()?);
     bed.network.on(Host::Server, || crowd.open(lab, &bed.tokens))?;
     crowd.trickle(10)?;
-    let took = bed.alarm(&mut sensor, "mallory")?;
-    ensure!(took < PATIENCE, "an alert took {took:?}");
+    let alarm = bed.alarm(&sensor, "mallory")?;
+    ensure!(alarm.took < PATIENCE, "an alert took {:?}", alarm.took);
     let during = Reading::settled(&sensor, PATIENCE)?;
     holds(&before, &during)?;
     // They end their heads at last: each is seen now, or was when it had to make room.
     let ended = crowd.end_heads()?;
     ensure!(ended == u64::from(count), "{ended} connections are left");
-    let (balance, _) = bed.balance(&sensor, &before, ended + 1)?;
+    let (balance, _) = bed.balance(&sensor, &before, ended + alarm.requests)?;
     print(&format!("{balance:?}"));
     ensure!(balance.is_even(), "{balance:?}");
     crowd.disperse();
@@ -222,7 +222,7 @@ fn slow(count: u16, flows: u64, held: u64, holds: impl Fn(&Reading, &Reading) ->
     ensure!(few(&rest.page), "{} flows are left", rest.page.value("tokenscope_flows", ""));
     ensure!(rest.page.value("tokenscope_flow_held_bytes", "") < 65_536.0, "bytes are held of nobody");
     storage_is_let_go(objects, ended)?;
-    bed.alarm(&mut sensor, "trudy")?;
+    bed.alarm(&sensor, "trudy")?;
     sensor.stopped()
 }
 
@@ -281,7 +281,7 @@ fn idle_connections_are_forgotten_while_others_talk() -> Result<()> {
     let before = Reading::of(&sensor)?;
     let head = |one: usize| half_head(&bed.tokens[one % bed.tokens.len()]);
     let silent = bed.network.on(Host::Server, || Loris::open(bed.hall.address, 100, 1, head))?;
-    let crumbs = Crumbs { to: bed.hall.address, threads: 1, connections: 16, tokens: &bed.tokens };
+    let crumbs = Crumbs { to: bed.hall.address, threads: 2, connections: 64, tokens: &bed.tokens };
     let metrics = sensor.metrics;
     // Looked at while the others still talk: silence would let time pass.
     let seen = std::thread::scope(|scope| {

@@ -14,7 +14,7 @@ use super::{Figure, Options};
 use crate::clock;
 use crate::netns::Host;
 use crate::pressure::Rate;
-use crate::pressure::bed::{Balance, Bed, Way};
+use crate::pressure::bed::{Balance, Bed, Way, more};
 use crate::pressure::crowd::Crowd;
 use crate::pressure::flood::Flood;
 use crate::pressure::gauge::{Most, Page, Reading, Watch};
@@ -213,15 +213,15 @@ fn slow(lab: &Path, name: &str, count: usize, flows: u64, bytes: u64) -> Result<
     let mut config = bed.config_with(crowd.ports())?;
     config.set("/flows/max_flows", json!(flows));
     config.set("/flows/max_buffered_bytes", json!(bytes));
-    let mut sensor = Sensor::start(&config)?;
+    let sensor = Sensor::start(&config)?;
     let (before, watch, began) = (Reading::of(&sensor)?, Watch::start(&sensor), clock::instant());
     bed.network.on(Host::Server, || crowd.open(lab, &bed.tokens))?;
     let opened = began.elapsed().as_secs_f64();
     crowd.trickle(10)?;
-    let took = bed.alarm(&mut sensor, "mallory")?;
+    let alarm = bed.alarm(&sensor, "mallory")?;
     let open = crowd.now_open()?;
     let ended = crowd.end_heads()?;
-    let (balance, after) = bed.balance(&sensor, &before, ended + 1)?;
+    let (balance, after) = bed.balance(&sensor, &before, ended + alarm.requests)?;
     let most = watch.end();
     crowd.disperse();
     let few = |page: &Page| page.value("tokenscope_flows", "") < 8.0;
@@ -236,13 +236,18 @@ fn slow(lab: &Path, name: &str, count: usize, flows: u64, bytes: u64) -> Result<
     let mut figures = vec![
         figure("open at once", "", open),
         figure("opened", "connections/s", count / opened),
-        figure("alert beside them", "ms", took.as_secs_f64() * 1000.0),
+        figure("alert beside them", "ms", alarm.took.as_secs_f64() * 1000.0),
         figure("sensor's CPU", "us a connection", (after.cpu - before.cpu) * 1e6 / count),
         figure("most flows known", "", most.flows),
         figure("most bytes held", "MiB", most.held),
     ];
     figures.extend(found(name, &balance, most, peak));
     figures.extend([
+        figure(
+            "requests seen once they have gone",
+            "",
+            more(&before, &rest.page, "tokenscope_exchanges_total", ""),
+        ),
         figure("flows known when they have gone", "", rest.page.value("tokenscope_flows", "")),
         figure("memory when they have gone", "MiB", rest.resident),
     ]);

@@ -18,17 +18,27 @@ use crate::sensor::Sensor;
 /// How often the most of something is looked for: the metrics' page is made once a second.
 const LOOK: Duration = Duration::from_millis(400);
 
+/// How long a busy sensor may take until it listens.
+const LISTENS: Duration = Duration::from_secs(10);
+
 /// A page of the sensor's metrics.
 #[derive(Clone, Debug)]
 pub struct Page(String);
 
 impl Page {
-    /// Asks for it.
+    /// Asks for it. A sensor that has just begun to watch may listen a moment later.
     ///
     /// # Errors
     /// When nobody answers.
     pub fn of(metrics: SocketAddr) -> Result<Self> {
-        let mut client = Client::connect(metrics)?;
+        let deadline = Deadline::after(LISTENS);
+        let mut client = loop {
+            match Client::connect(metrics) {
+                Ok(client) => break client,
+                Err(error) if deadline.is_over() => return Err(error.context("the metrics")),
+                Err(_) => std::thread::sleep(LOOK),
+            }
+        };
         let answer = client.ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         ensure!(answer.status == 200, "metrics answered {}", answer.status);
         Ok(Self(String::from_utf8_lossy(&answer.body).into_owned()))
