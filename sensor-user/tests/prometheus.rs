@@ -212,7 +212,7 @@ fn sensor(board: &Arc<Board>) -> SocketAddr {
     std::thread::spawn(move || {
         let events = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         events.block_on(async {
-            server::serve(tokio::net::TcpListener::from_std(listener).unwrap(), board).await;
+            server::serve(listener, board).await;
         });
     });
     address

@@ -11,7 +11,7 @@ mod api;
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,11 +38,12 @@ struct Pod {
 }
 
 impl Pod {
-    fn start() -> Result<Self> {
+    /// One whose cgroup no other test has.
+    fn start(test: &str) -> Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mounts")?;
         let root = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
         let root = root.and_then(|line| line.split(' ').nth(1)).context("no cgroup v2")?;
-        let cgroup = PathBuf::from(root).join(format!("tokenscope-identity-{}", std::process::id()));
+        let cgroup = PathBuf::from(root).join(format!("tokenscope-identity-{}-{test}", std::process::id()));
         let inner = cgroup.join(format!("kubepods/burstable/pod{UID}/{ID}"));
         fs::create_dir_all(&inner)?;
         let address = SocketAddr::from(([127, 0, 0, 1], server::free_port()?));
@@ -89,6 +90,54 @@ fn object(annotations: &Value) -> Value {
             "containerID": format!("containerd://{ID}")}]}})
 }
 
+/// A list of one pod.
+fn list(annotations: &Value) -> Reply {
+    Reply::Json(
+        200,
+        json!({"kind": "PodList", "apiVersion": "v1",
+            "metadata": {"resourceVersion": "7"}, "items": [object(annotations)]}),
+    )
+}
+
+/// What a sensor is told that watches this pod, and asks this server about it.
+fn watching(pod: &Pod, api: &Api, mint: &Mint, dir: &Path) -> Result<Config> {
+    let kubeconfig = dir.join("kubeconfig");
+    let way = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "k", "cluster": {"server": format!("http://{}", api.address)}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+    });
+    fs::write(&kubeconfig, way.to_string())?;
+    let mut config = Config::new(mint)?.ports(&[pod.address.port()]);
+    config.set("/kubernetes", json!({"kubeconfig": kubeconfig, "node": "node-1"}));
+    Ok(config)
+}
+
+/// Whether a test cannot run here, which is said.
+fn is_skipped(test: &str) -> bool {
+    let missing = sensor::missing()
+        .or_else(|| server::find_program("python3").is_none().then(|| "there is no python3".into()));
+    if let Some(why) = &missing {
+        skip(&format!("identity::{test}"), why);
+    }
+    missing.is_some()
+}
+
+/// Waits for a figure to be such.
+fn await_figure(sensor: &Sensor, name: &str, is_such: impl Fn(f64) -> bool) -> Result<()> {
+    let deadline = Deadline::after(PATIENCE);
+    loop {
+        let value = sensor.metric(name, "")?;
+        if is_such(value) {
+            return Ok(());
+        }
+        ensure!(!deadline.is_over(), "{name} is {value}");
+        // The page is made once a second.
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
 fn identity(alert: &Alert) -> &str {
     alert.0.pointer("/unmapped/identity").and_then(Value::as_str).unwrap_or_default()
 }
@@ -104,10 +153,7 @@ fn until(sensor: &mut Sensor, wanted: impl Fn(&Alert) -> bool) -> Result<Alert> 
 
 #[test]
 fn an_alert_is_told_at_once_and_completed_when_the_pods_name_comes() -> Result<()> {
-    let missing = sensor::missing()
-        .or_else(|| server::find_program("python3").is_none().then(|| "there is no python3".into()));
-    if let Some(why) = missing {
-        skip("identity::an_alert_is_told_at_once_and_completed_when_the_pods_name_comes", &why);
+    if is_skipped("an_alert_is_told_at_once_and_completed_when_the_pods_name_comes") {
         return Ok(());
     }
     let up = Arc::new(AtomicBool::new(false));
@@ -115,26 +161,12 @@ fn an_alert_is_told_at_once_and_completed_when_the_pods_name_comes() -> Result<(
     let api = Api::start(move |request, _| match (ready.load(Ordering::Relaxed), request.is_watch()) {
         (false, _) => Reply::Json(503, json!({"kind": "Status", "code": 503, "message": "starting"})),
         (true, true) => Reply::Watch,
-        (true, false) => Reply::Json(
-            200,
-            json!({"kind": "PodList", "apiVersion": "v1",
-            "metadata": {"resourceVersion": "7"}, "items": [object(&json!({}))]}),
-        ),
+        (true, false) => list(&json!({})),
     });
     let dir = tempfile::tempdir()?;
-    let kubeconfig = dir.path().join("kubeconfig");
-    let way = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{"name": "k", "cluster": {"server": format!("http://{}", api.address)}}],
-        "users": [{"name": "u", "user": {"token": "t"}}],
-        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
-    });
-    fs::write(&kubeconfig, way.to_string())?;
     let mint = Mint::at(clock::now())?;
-    let pod = Pod::start()?;
-    let mut config = Config::new(&mint)?.ports(&[pod.address.port()]);
-    config.set("/kubernetes", json!({"kubeconfig": kubeconfig, "node": "node-1"}));
-    let mut sensor = Sensor::start(&config)?;
+    let pod = Pod::start("late")?;
+    let mut sensor = Sensor::start(&watching(&pod, &api, &mint, dir.path())?)?;
 
     pod.attack(&mint, "alice")?;
     let first = until(&mut sensor, |_| true)?;
@@ -149,12 +181,7 @@ fn an_alert_is_told_at_once_and_completed_when_the_pods_name_comes() -> Result<(
     ensure!(whole.workload() == "shop/orders-7f9c-x2x4z", "{whole:?}");
     ensure!(at(&whole, "/evidences/0/container/name") == "main", "{whole:?}");
     ensure!(at(&whole, "/unmapped/kubernetes/namespace") == "shop", "{whole:?}");
-    // The page is made once a second.
-    let deadline = Deadline::after(PATIENCE);
-    while sensor.metric("tokenscope_identity_completed_total", "")? < 1.0 {
-        ensure!(!deadline.is_over(), "it is not counted");
-        std::thread::park_timeout(Duration::from_millis(50));
-    }
+    await_figure(&sensor, "tokenscope_identity_completed_total", |count| count >= 1.0)?;
 
     // Its owner opts out, and thinks better of it.
     api.tell("MODIFIED", &object(&json!({"tokenscope.dev/watch": "false"})));
@@ -170,5 +197,31 @@ fn an_alert_is_told_at_once_and_completed_when_the_pods_name_comes() -> Result<(
         ensure!(!deadline.is_over(), "the pod is still there");
         std::thread::park_timeout(Duration::from_millis(50));
     }
+    Ok(())
+}
+
+#[test]
+fn a_pod_that_opted_out_is_left_out_from_its_first_request_on() -> Result<()> {
+    if is_skipped("a_pod_that_opted_out_is_left_out_from_its_first_request_on") {
+        return Ok(());
+    }
+    let opted_out = || list(&json!({"tokenscope.dev/watch": "false"}));
+    let api = Api::start(move |request, _| if request.is_watch() { Reply::Watch } else { opted_out() });
+    let dir = tempfile::tempdir()?;
+    let mint = Mint::at(clock::now())?;
+    let pod = Pod::start("out")?;
+    let mut sensor = Sensor::start(&watching(&pod, &api, &mint, dir.path())?)?;
+    // Its cgroup and that of its container, of which nobody has asked anything yet.
+    await_figure(&sensor, "tokenscope_unwatched_cgroups", |count| count >= 2.0)?;
+    pod.attack(&mint, "alice")?;
+    await_figure(&sensor, "tokenscope_unwatched_exchanges_total", |count| count >= 1.0)?;
+    // Its owner thinks better of it: the first attack that is told is the second.
+    api.tell("MODIFIED", &object(&json!({})));
+    await_figure(&sensor, "tokenscope_unwatched_cgroups", |count| count < 1.0)?;
+    pod.attack(&mint, "alice")?;
+    let first = until(&mut sensor, |_| true)?;
+    ensure!(first.is_new() && first.count() == 1, "{first:?}");
+    let skipped = sensor.metric("tokenscope_unwatched_exchanges_total", "")?;
+    ensure!((skipped - 1.0).abs() < 0.5, "{skipped} were left out");
     Ok(())
 }

@@ -29,6 +29,20 @@ pub(crate) fn bench(flags: &[(bool, &str)], svg: Option<String>) -> Result<()> {
     run("the live benchmark", &chosen.chain(svg).collect::<Vec<_>>())
 }
 
+/// Measures each stage by itself, its table on our output; `quick` runs each once, and says nothing of its cost.
+///
+/// # Errors
+/// When the build or a benchmark fails.
+pub(crate) fn micro(quick: bool) -> Result<()> {
+    let mode = if quick { "--test" } else { "--bench" };
+    let arguments = ["run", "--release", "-p", "sensor-user", "--example", "stages", "--", mode];
+    let status = cargo(&arguments).status()?;
+    if !status.success() {
+        bail!("cargo {} ended with {status}", arguments.join(" "));
+    }
+    Ok(())
+}
+
 /// Installs what live runs need, then as [`build_and_run`].
 fn run(purpose: &str, arguments: &[String]) -> Result<()> {
     packages::install(purpose)?;

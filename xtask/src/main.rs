@@ -61,20 +61,26 @@ enum Verb {
     Cluster(cluster::Arguments),
     /// Play labelled traffic to the sensor: recall, precision, false alarms and delay of every rule; fails below the goals
     Quality(quality::Arguments),
-    /// Measure what the sensor costs a busy nginx, and how fast it reads captures
+    /// Measure what the sensor costs a busy nginx, how fast it reads captures, and what each stage costs by itself
     Bench {
-        /// Print JSON
+        /// Print JSON: all but the micro-benchmarks, whose tool has tables only
         #[arg(long)]
         json: bool,
         /// Only the part on a live kernel
-        #[arg(long, conflicts_with = "offline")]
+        #[arg(long, group = "part")]
         live: bool,
         /// Only the parts that read captures
-        #[arg(long)]
+        #[arg(long, group = "part")]
         offline: bool,
+        /// Only what one more token, principal and connection takes
+        #[arg(long, group = "part")]
+        memory: bool,
         /// Only what the sensor does under scans, floods, small segments and slow-loris; no part of the others
-        #[arg(long, conflicts_with_all = ["live", "offline"])]
+        #[arg(long, group = "part")]
         pressure: bool,
+        /// Only the micro-benchmarks, stage by stage: time and allocations of each
+        #[arg(long, group = "part", conflicts_with = "json")]
+        micro: bool,
         /// Small loads for a moment: whether it works, not what it costs
         #[arg(long)]
         quick: bool,
@@ -97,15 +103,14 @@ fn main() -> Result<()> {
         Verb::Vm(arguments) => with_what_it_needs(|| vm::run(&arguments)),
         Verb::Cluster(arguments) => with_what_it_needs(|| cluster::run(&arguments)),
         Verb::Quality(arguments) => with_what_it_needs(|| quality::run(&arguments)),
-        Verb::Bench { json, live, offline, pressure, quick, svg } => {
-            let flags = [
-                (json, "--json"),
-                (live, "--live"),
-                (offline, "--offline"),
-                (pressure, "--pressure"),
-                (quick, "--quick"),
-            ];
-            with_what_it_needs(|| lab::bench(&flags, svg))
+        Verb::Bench { micro: true, quick, .. } => lab::micro(quick),
+        Verb::Bench { json, live, offline, memory, pressure, quick, svg, .. } => {
+            let part =
+                [(live, "--live"), (offline, "--offline"), (memory, "--memory"), (pressure, "--pressure")];
+            let flags = [part.as_slice(), &[(json, "--json"), (quick, "--quick")]].concat();
+            with_what_it_needs(|| lab::bench(&flags, svg))?;
+            // A part stands alone, and the micro-benchmarks have tables only.
+            if json || part.iter().any(|(chosen, _)| *chosen) { Ok(()) } else { lab::micro(quick) }
         }
     }
 }

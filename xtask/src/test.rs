@@ -94,6 +94,8 @@ fn suites(fast: bool) -> Vec<(&'static str, Vec<&'static str>)> {
     let mut suites = vec![(if fast { "unit tests" } else { "all tests" }, run)];
     if !fast {
         suites.push(("documentation tests", vec!["test", "--workspace", "--doc"]));
+        // Not to measure, but so that they still can.
+        suites.push(("micro-benchmarks, once each", vec!["run", "-p", "sensor-user", "--example", "stages"]));
     }
     suites
 }

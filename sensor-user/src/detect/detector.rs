@@ -30,6 +30,8 @@ pub(super) struct Seat {
 /// Every enabled rule, and the routes that they share.
 pub struct Detector {
     seats: Vec<Seat>,
+    /// Those that [glance](Rule::glance).
+    glancing: Box<[u16]>,
     plan: Plan,
     routes: Routes,
     roster: Roster,
@@ -58,8 +60,11 @@ impl Detector {
             let seat = Seat { when, needs: about.needs, rule, severity: own.severity, findings: 0 };
             own.enabled.then_some(seat)
         });
+        let seats: Vec<Seat> = seats.collect();
+        let glancing = seats.iter().zip(0..=u16::MAX).filter(|(seat, _)| seat.rule.glance(0, 0));
         Self {
-            seats: seats.collect(),
+            glancing: glancing.map(|(_, at)| at).collect(),
+            seats,
             plan: Plan::default(),
             routes: Routes::new(&settings),
             roster: Roster::new(&settings),
@@ -139,8 +144,26 @@ impl Detector {
         now: Time,
         out: &mut Report,
     ) {
-        let Self { seats, plan, routes, roster, lineage, knowledge, atlas, climate, who, newest, .. } = self;
+        let Self {
+            seats,
+            glancing,
+            plan,
+            routes,
+            roster,
+            lineage,
+            knowledge,
+            atlas,
+            climate,
+            who,
+            newest,
+            ..
+        } = self;
         let before = out.len();
+        if let Some((token, actor)) = roster.glance(tokens) {
+            for seat in glancing.iter().filter_map(|at| seats.get(usize::from(*at))) {
+                seat.rule.glance(token, actor);
+            }
+        }
         let route = routes.look_up(exchange, tokens);
         *newest = route.slot;
         roster.see(exchange, tokens, route, knowledge.revision, who);
@@ -348,10 +371,13 @@ impl Seat {
     fn ask(&mut self, case: &Case<'_>, out: &mut Vec<Finding>) {
         let before = out.len();
         self.rule.judge(case, out);
-        self.settle(before, out);
+        if out.len() != before {
+            self.settle(before, out);
+        }
     }
 
     /// Applies the configured severity to what the rule has added, and counts it.
+    #[cold]
     fn settle(&mut self, before: usize, out: &mut [Finding]) {
         let Some(added) = out.get_mut(before..) else { return };
         self.findings += added.len() as u64;

@@ -81,6 +81,16 @@ impl<T: Default> Column<T> {
         self.0.get(slot.at as usize).filter(|(life, _)| *life == slot.life).map(|(_, value)| value)
     }
 
+    /// What is in a place, whoever has it, once for the processor's sake: it is asked for here and needed later, and
+    /// meanwhile other places can be asked for.
+    #[inline]
+    #[must_use]
+    pub fn glance(&self, at: u32) -> Option<&T> {
+        let (life, value) = self.0.get(at as usize)?;
+        std::hint::black_box(*life);
+        Some(value)
+    }
+
     /// Every value, of entities known and forgotten.
     pub fn values(&mut self) -> impl Iterator<Item = &mut T> {
         self.0.iter_mut().map(|(_, value)| value)
@@ -268,6 +278,9 @@ pub struct Roster {
     habits: Column<Habit>,
     #[serde(skip)]
     families: Families,
+    /// Where the newest service is: most often the next exchange has the same.
+    #[serde(skip)]
+    newest_service: usize,
     #[serde(skip)]
     trusted: Vec<ipnet::IpNet>,
 }
@@ -289,6 +302,7 @@ impl Roster {
             actors: Kind::new(settings.max_principals),
             habits: Column::default(),
             families: Families::default(),
+            newest_service: 0,
             trusted: settings.trusted_addresses.clone(),
         }
     }
@@ -326,7 +340,10 @@ impl Roster {
         let at_s = seconds(exchange);
         who.address = self.addresses.see(holder(exchange.client), at_s);
         who.trusted_address = self.trusted.iter().any(|net| net.contains(&exchange.client));
-        who.service = self.services.see(exchange.endpoints.server, at_s);
+        let server = exchange.endpoints.server;
+        let same = self.services.see_at(self.newest_service, |known, _| *known == server, at_s);
+        who.service = same.unwrap_or_else(|| self.services.see(server, at_s));
+        self.newest_service = who.service.slot.at as usize;
         who.family = self.families.of(exchange.request.value("user-agent").unwrap_or_default());
         who.tokens.clear();
         for held in tokens {
@@ -339,6 +356,20 @@ impl Roster {
         }
         who.actor = self.actor(exchange, tokens.iter().filter(|held| held.token.is_settled()), at_s, who);
         who.repeats = self.repeats(exchange, tokens, route, revision, who);
+    }
+
+    /// Where the first of these tokens and who acts by it are likely to be found. For [`Rule::glance`].
+    ///
+    /// [`Rule::glance`]: crate::detect::Rule::glance
+    #[inline]
+    #[must_use]
+    pub fn glance(&self, tokens: &[TokenUse]) -> Option<(u32, u32)> {
+        let seat = tokens.first()?.token.seat.get();
+        self.tokens.table.glance(seat);
+        let at = u32::try_from(seat).ok()?;
+        let actor = self.habits.glance(at)?.actor.at;
+        self.actors.table.glance(actor as usize);
+        Some((at, actor))
     }
 
     /// The place of a token that was issued and may come to be used.

@@ -27,6 +27,16 @@ struct Slot<K, V> {
     value: V,
 }
 
+impl<K, V> Slot<K, V> {
+    /// Notes a use; writes only what changes, as most slots are marked already.
+    #[inline]
+    fn mark(&mut self) {
+        if self.uses < MAX_USES {
+            self.uses += 1;
+        }
+    }
+}
+
 /// A map of at most `cap` entries.
 ///
 /// Invariant: `index` holds exactly the positions of `slots`, each under its slot's hash.
@@ -96,8 +106,7 @@ impl<K, V> Table<K, V> {
         let slots = &self.slots;
         let same = |at: &u32| slots.get(*at as usize).is_some_and(|s| s.hash == hash && is(&s.key));
         let at = *self.index.find(hash, same)? as usize;
-        let slot = self.slots.get_mut(at)?;
-        slot.uses = MAX_USES.min(slot.uses + 1);
+        self.slots.get_mut(at)?.mark();
         Some(at)
     }
 
@@ -106,7 +115,7 @@ impl<K, V> Table<K, V> {
     pub fn touch(&mut self, slot: usize, is: impl Fn(&K, &V) -> bool) -> bool {
         let found = self.slots.get_mut(slot).filter(|s| is(&s.key, &s.value));
         if let Some(slot) = found {
-            slot.uses = MAX_USES.min(slot.uses + 1);
+            slot.mark();
             return true;
         }
         false
@@ -122,6 +131,14 @@ impl<K, V> Table<K, V> {
     #[must_use]
     pub fn peek(&self, slot: usize) -> Option<&V> {
         self.slots.get(slot).map(|slot| &slot.value)
+    }
+
+    /// Asks for a slot that is needed later, for the processor's sake.
+    #[inline]
+    pub fn glance(&self, slot: usize) {
+        if let Some(slot) = self.slots.get(slot) {
+            std::hint::black_box(slot.hash);
+        }
     }
 
     /// Adds an entry that is known to be absent. Returns the one that had to go.

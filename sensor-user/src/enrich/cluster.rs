@@ -135,6 +135,17 @@ struct Held {
     gone: Option<Instant>,
 }
 
+impl Held {
+    fn answer(&self, container: Option<&str>) -> Answer {
+        Answer::Pod {
+            pod: Arc::clone(&self.described.pod),
+            container: container.and_then(|id| self.described.container(id)).cloned(),
+            watched: self.described.watched,
+            gone: self.gone.is_some(),
+        }
+    }
+}
+
 /// Figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
@@ -245,6 +256,24 @@ impl Cluster {
         self.pods().find(uid, container, now)
     }
 
+    /// The same of a pod that is known; nobody waits for one that is not.
+    #[must_use]
+    pub fn known(&self, uid: Option<&str>, container: Option<&str>) -> Option<Answer> {
+        self.pods().known(uid, container)
+    }
+
+    /// Whether some pod that is there is such.
+    pub fn has_pod(&self, mut is_such: impl FnMut(&Answer) -> bool) -> bool {
+        let pods = self.pods();
+        pods.all.values().any(|held| held.gone.is_none() && is_such(&held.answer(None)))
+    }
+
+    /// Whether the pods are to be listed, and never were yet.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.pods().state == State::Begun
+    }
+
     /// Forgets what has been gone for long.
     pub fn tend(&self, now: Instant) {
         self.pods().tend(now);
@@ -322,15 +351,8 @@ impl Pods {
     }
 
     fn find(&mut self, uid: Option<&str>, container: Option<&str>, now: Instant) -> Answer {
-        let by_name = |name: &str| self.also.get(name).and_then(|uid| self.all.get(uid));
-        let held = uid.and_then(|uid| self.all.get(uid).or_else(|| by_name(uid)));
-        if let Some(held) = held.or_else(|| container.and_then(by_name)) {
-            return Answer::Pod {
-                pod: Arc::clone(&held.described.pod),
-                container: container.and_then(|id| held.described.container(id)).cloned(),
-                watched: held.described.watched,
-                gone: held.gone.is_some(),
-            };
+        if let Some(known) = self.known(uid, container) {
+            return known;
         }
         // A container that is no pod's is not waited for.
         let Some(uid) = uid else { return Answer::Unknown };
@@ -339,6 +361,12 @@ impl Pods {
             State::Begun | State::Stale => Answer::Pending,
             State::Synced => self.wait(uid, now),
         }
+    }
+
+    fn known(&self, uid: Option<&str>, container: Option<&str>) -> Option<Answer> {
+        let by_name = |name: &str| self.also.get(name).and_then(|uid| self.all.get(uid));
+        let held = uid.and_then(|uid| self.all.get(uid).or_else(|| by_name(uid)));
+        held.or_else(|| container.and_then(by_name)).map(|held| held.answer(container))
     }
 
     fn wait(&mut self, uid: &str, now: Instant) -> Answer {

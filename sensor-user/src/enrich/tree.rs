@@ -96,6 +96,21 @@ impl Tree {
         self.walked = Some(now);
     }
 
+    /// Looks for what has come and gone, unless the tree was walked just now: then false.
+    pub fn refresh(&mut self, now: Instant) -> bool {
+        if self.walked.is_some_and(|walked| now.duration_since(walked) < self.pause()) {
+            return false;
+        }
+        self.walk(false, now);
+        self.walked = Some(now);
+        true
+    }
+
+    /// The cgroups that are there.
+    pub fn live(&self) -> impl Iterator<Item = (u64, &Place)> {
+        self.nodes.iter().map(|(id, node)| (*id, &node.place))
+    }
+
     fn pause(&self) -> Duration {
         PAUSE + PAUSE_EACH * u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)
     }

@@ -69,6 +69,12 @@ impl Wishes {
         *self != Self { opt_out: self.opt_out, ..Self::default() }
     }
 
+    /// Whether services of the host may be left out.
+    #[must_use]
+    pub fn is_about_units(&self) -> bool {
+        !(self.units.is_empty() && self.not_units.is_empty())
+    }
+
     /// Whether the names of pods are needed to obey.
     #[must_use]
     pub fn is_about_pods(&self) -> bool {

@@ -29,4 +29,5 @@ pub use exchanges::{Exchanges, HttpCounters, HttpLimits};
 pub mod parse {
     pub use super::chunk::{Chunks, Step};
     pub use super::head::{EndOfHead, read_request, read_response};
+    pub use super::plain::{request as read_plain_request, response as read_plain_response};
 }

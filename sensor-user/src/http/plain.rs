@@ -12,7 +12,8 @@ use super::head::{MAX_METHOD, is_token};
 
 /// Reads the plain request that `bytes` begin with, if its head takes at most `most` of them. How many it takes; `head`
 /// is as it was otherwise, but for its header lines.
-pub(super) fn request(bytes: &[u8], most: usize, head: &mut RequestHead) -> Option<usize> {
+#[must_use]
+pub fn request(bytes: &[u8], most: usize, head: &mut RequestHead) -> Option<usize> {
     let method = bytes.iter().position(|b| !b.is_ascii_uppercase())?;
     let rest = bytes.get(method..)?.strip_prefix(b" ")?;
     let target = rest.iter().position(|b| !b.is_ascii_graphic())?;
@@ -34,7 +35,8 @@ pub(super) fn request(bytes: &[u8], most: usize, head: &mut RequestHead) -> Opti
 }
 
 /// The same for a response. One below 100 is none.
-pub(super) fn response(bytes: &[u8], most: usize, head: &mut ResponseHead) -> Option<usize> {
+#[must_use]
+pub fn response(bytes: &[u8], most: usize, head: &mut ResponseHead) -> Option<usize> {
     let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ (b'0' | b'1'), b' ', code @ ..] =
         bytes.first_chunk::<12>()?
     else {
@@ -76,19 +78,33 @@ fn fields(bytes: &[u8], mut at: usize, headers: &mut Vec<Header>) -> Option<usiz
 }
 
 /// The first control character of ASCII: what ends a line, or must not be in it.
+#[inline]
 fn first_control(bytes: &[u8]) -> Option<usize> {
     const BLOCK: usize = 32;
-    let is_control = |b: &u8| b.is_ascii_control();
-    let mut at = 0;
-    while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk::<BLOCK>) {
-        // Adds up lanes, so that the compiler takes whole registers for it.
-        let found = block.iter().fold(0, |found, b| found | u8::from(is_control(b)));
+    let (blocks, _) = bytes.as_chunks::<BLOCK>();
+    // Adds up lanes, so that the compiler takes whole registers for it.
+    let clean =
+        |block: &&[u8; BLOCK]| block.iter().fold(0, |found, b| found | u8::from(b.is_ascii_control())) == 0;
+    let mut at = blocks.iter().take_while(clean).count() * BLOCK;
+    let rest = bytes.get(at..)?;
+    let (words, last) = rest.as_chunks::<8>();
+    for word in words {
+        let found = controls(u64::from_le_bytes(*word));
         if found != 0 {
-            break;
+            return Some(at + (found.trailing_zeros() / 8) as usize);
         }
-        at += BLOCK;
+        at += 8;
     }
-    bytes.get(at..)?.iter().position(is_control).map(|found| at + found)
+    last.iter().position(u8::is_ascii_control).map(|found| at + found)
+}
+
+/// The lowest bit that is set is the highest of the first byte, from the lowest on, that is a control character; those
+/// above it mean nothing (the subtractions borrow only above such a byte).
+const fn controls(word: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let deleted = word ^ (EACH * 0x7f);
+    let (low, deleted) = (word.wrapping_sub(EACH * 0x20) & !word, deleted.wrapping_sub(EACH) & !deleted);
+    (low | deleted) & (EACH * 0x80)
 }
 
 /// [`is_token`] for every byte.

@@ -14,7 +14,7 @@ use crate::capture::Origin;
 use crate::detect::Scene;
 use crate::enrich::cluster::{Answer, Cluster};
 use crate::enrich::watch::{Subject, Wishes};
-use crate::enrich::{Host, Workload};
+use crate::enrich::{Host, Workload, cgroup};
 
 /// What is known of the host and of the cluster, shared.
 #[derive(Clone)]
@@ -96,6 +96,33 @@ impl Hosts {
         host.tree.tend(now);
     }
 
+    /// The cgroups that are there and are to be left out, as far as that is known, met or not; none if the tree was
+    /// walked just now and cannot be walked again. The tree is not walked if nobody is to be left out.
+    pub(super) fn left_out(&self, wishes: &Wishes, now: Instant) -> Option<Vec<u64>> {
+        let is_unwanted = |answer: &Answer| !wishes.want(Subject::Pod(answer));
+        if !wishes.is_about_units() && !self.cluster.has_pod(is_unwanted) {
+            return Some(Vec::new());
+        }
+        let mut host = self.host();
+        if !host.tree.refresh(now) {
+            return None;
+        }
+        let is_left_out = |place: &cgroup::Place| {
+            let (uid, container) = (place.pod_uid.as_deref(), place.container_id.as_deref());
+            match (uid, container, place.unit.as_deref()) {
+                (None, None, Some(unit)) => !wishes.want(Subject::Unit(unit)),
+                (None, None, None) => false,
+                _ => self.cluster.known(uid, container).as_ref().is_some_and(is_unwanted),
+            }
+        };
+        Some(host.tree.live().filter(|(_, place)| is_left_out(place)).map(|(id, _)| id).collect())
+    }
+
+    /// Whether a cgroup was seen to go.
+    pub(super) fn is_gone(&self, cgroup: u64) -> bool {
+        self.host().tree.is_gone(cgroup)
+    }
+
     /// Whether the servers of a cgroup are to be watched.
     pub(super) fn is_wanted(&self, cgroup: u64, wishes: &Wishes, now: Instant) -> bool {
         let place = self.host().tree.known(cgroup).cloned().unwrap_or_default();
@@ -121,6 +148,7 @@ impl Hosts {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt as _;
+    use std::time::Duration;
 
     use super::*;
     use crate::alert::place::{Container, Pod};
@@ -220,5 +248,26 @@ mod tests {
         bench.tell(false);
         assert!(!wanted(pod));
         assert!(bench.hosts.knows(pod) && !bench.hosts.knows(u64::MAX));
+    }
+
+    #[test]
+    fn who_is_left_out_is_known_before_anybody_asks() {
+        let bench = Bench::new();
+        let (pod, unit) = (bench.pod(), bench.cgroup("system.slice/nginx.service"));
+        let inner = bench.cgroup(&format!("kubepods/burstable/pod{UID}"));
+        let (now, all) = (Instant::now(), Wishes::default());
+        let left_out = |wishes: &Wishes, after: u64| {
+            let found = bench.hosts.left_out(wishes, now + Duration::from_secs(after));
+            found.map(std::collections::BTreeSet::from_iter)
+        };
+        bench.tell(true);
+        assert_eq!((left_out(&all, 0), bench.hosts.costs().walks), (Some([].into()), [0, 0]), "nobody is");
+        bench.tell(false);
+        assert_eq!(left_out(&all, 1), Some([pod, inner].into()));
+        assert_eq!(left_out(&all, 1), None, "not twice at once");
+        let wishes = Wishes { not_units: vec!["nginx.service".into()], opt_out: false, ..Wishes::default() };
+        assert_eq!(left_out(&wishes, 2), Some([unit].into()));
+        bench.hosts.cluster.delete(UID, now);
+        assert_eq!(left_out(&all, 3), Some([].into()), "no pod that is there");
     }
 }

@@ -211,11 +211,12 @@ impl Live {
 
     /// Takes what the source has. Says whether there may be more at once.
     fn capture(&mut self) -> Result<bool, RuntimeError> {
-        let Self { source, pipeline, losses, out, .. } = self;
+        let Self { source, pipeline, losses, out, records, .. } = self;
         let nap = if pipeline.tokens.in_flight() > 0 { SHORT_NAP } else { NAP };
         let progress = source.poll(nap, &mut |input| {
             losses.note(&input);
             pipeline.on_input(input, out);
+            records.fold(&mut out.exchanges, pipeline.now());
         })?;
         for grant in out.grants.drain(..) {
             source.grant(grant);
@@ -323,7 +324,7 @@ impl Live {
         outward::metrics(&mut all, &self.delivery, &self.writer);
         self.records.metrics(&mut all);
         self.control.metrics(&mut all);
-        self.identity.metrics(&mut all, self.pipeline.chosen.skipped);
+        self.identity.metrics(&mut all, &self.pipeline.chosen);
         all.extend(self.stages.metrics());
         self.services.show(Doing::Watching, all);
     }

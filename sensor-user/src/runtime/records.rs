@@ -48,6 +48,8 @@ const TELL_TIME: Duration = Duration::from_secs(1);
 
 /// How long the thread waits for exchanges before it looks at the spool.
 const LOOK: Duration = Duration::from_millis(250);
+/// The same after a look that found nothing new: a quiet host is not woken four times a second for it.
+const REST: Duration = Duration::from_secs(1);
 
 /// Events that are stored at once.
 const EVENTS: usize = 256;
@@ -95,6 +97,8 @@ pub(super) struct Records {
     shared: Arc<Shared>,
     /// For those who watch exchanges.
     pub(super) watchers: broadcast::Sender<Arc<Followed>>,
+    /// Whether anybody does.
+    watched: bool,
     told: Time,
     /// Where uses are stored: what is gathered for it, and how names are kept.
     store: Option<(Gathering, Veil)>,
@@ -141,12 +145,34 @@ impl Records {
         let thread =
             std::thread::Builder::new().name("records".into()).spawn(move || clerk.run(&batches, &back));
         let thread = thread.map_err(|cause| RuntimeError::Start { what: "the records thread", cause })?;
-        Ok(Self { queue, spare, thread, under_way, shared, watchers, told: Time::default(), store, shed: 0 })
+        Ok(Self {
+            queue,
+            spare,
+            thread,
+            under_way,
+            shared,
+            watchers,
+            watched: false,
+            told: Time::default(),
+            store,
+            shed: 0,
+        })
+    }
+
+    /// Folds exchanges into uses as they come, if nobody watches them one by one: what is known of their tokens is near
+    /// then. The others wait for [`Self::hand_over`].
+    #[inline]
+    pub(super) fn fold(&mut self, exchanges: &mut Vec<Seen>, now: Time) {
+        if !exchanges.is_empty() && !self.watched {
+            self.gather(exchanges, now);
+            exchanges.clear();
+        }
     }
 
     /// Hands exchanges over, and says what is wanted of the next ones. Never waits.
     pub(super) fn hand_over(&mut self, exchanges: &mut Vec<Seen>, pipeline: &mut Pipeline) {
         let watched = self.watchers.receiver_count() > 0;
+        self.watched = watched;
         pipeline.watch(Watch { exchanges: self.store.is_some() || watched, words: watched });
         let now = pipeline.now();
         self.gather(exchanges, now);
@@ -274,9 +300,12 @@ impl Clerk {
     fn run(mut self, batches: &Receiver<Batch>, back: &SyncSender<Vec<Seen>>) {
         let mut now = Time::default();
         self.open(now);
+        let (mut wait, mut head) = (LOOK, 0);
         loop {
-            match batches.recv_timeout(LOOK) {
+            let before = std::mem::replace(&mut head, *self.head.borrow());
+            match batches.recv_timeout(wait) {
                 Ok(mut batch) => {
+                    wait = LOOK;
                     now = now.max(batch.now);
                     self.show(&batch.seen);
                     self.under_way.fetch_sub(batch.seen.len(), Ordering::Relaxed);
@@ -290,7 +319,7 @@ impl Clerk {
                     // Whoever lends buffers may be gone.
                     let _ = back.try_send(batch.seen);
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => wait = if before == head { REST } else { LOOK },
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.take_events();

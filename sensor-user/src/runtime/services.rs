@@ -1,6 +1,7 @@
 //! Everything that waits for the network, for signals or for time: one thread, one event loop.
 
 use std::io;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -185,6 +186,8 @@ impl Following {
     fn start(events: &Handle, settings: Option<follow::Settings>, cluster: &Arc<Cluster>) -> Self {
         let follow = |settings| {
             let clocks = follow::Clocks { steady: Instant::now, wall: jiff::Timestamp::now };
+            // Already now, so that whoever asks next knows that the list will come.
+            cluster.begin();
             events.spawn(follow::follow(settings, Arc::clone(cluster), clocks)).abort_handle()
         };
         if let Some(settings) = &settings {
@@ -234,7 +237,8 @@ impl Services {
         let rules = Watching::start(&events, &config.rules_dir.path);
         let following = Following::start(&events, super::settings::following(config), &cluster);
         if let Some(address) = config.metrics.listen {
-            events.spawn(serve(address, Arc::clone(&board)));
+            // Already now: whoever reads that this sensor watches finds its page, and probes wait instead of failing.
+            events.spawn(serve(address, server::bind(address), Arc::clone(&board)));
         }
         let (publish, marks) = watch::channel(Arc::default());
         if let Some(dir) = &config.state.dir {
@@ -386,10 +390,10 @@ fn event_loop() -> io::Result<tokio::runtime::Runtime> {
 
 /// Serves metrics and probes. An address that cannot be had may be free later: the sensor that this one takes over from
 /// has it until it ends.
-async fn serve(address: std::net::SocketAddr, board: Arc<Board>) {
-    let mut told = false;
+async fn serve(address: std::net::SocketAddr, first: io::Result<TcpListener>, board: Arc<Board>) {
+    let (mut told, mut bound) = (false, first);
     let listener = loop {
-        match server::bind(address).await {
+        match bound {
             Ok(listener) => break listener,
             Err(error) if !told => {
                 told = true;
@@ -401,6 +405,7 @@ async fn serve(address: std::net::SocketAddr, board: Arc<Board>) {
             Err(_same) => {}
         }
         tokio::time::sleep(BIND_AGAIN).await;
+        bound = server::bind(address);
     };
     if let Ok(address) = listener.local_addr() {
         tracing::info!("metrics at http://{address}/metrics");

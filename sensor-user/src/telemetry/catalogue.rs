@@ -221,6 +221,7 @@ catalogue! {
         IDENTITY_WALKS: Counter "tokenscope_identity_walks_total" ["kind"] "Walks through the cgroup tree: of what has changed, of the whole.";
         IDENTITY_REFUSED: Counter "tokenscope_identity_refused_total" ["kind"] "What found no room to be known: pod, cgroup.";
         UNWATCHED: Counter "tokenscope_unwatched_exchanges_total" [] "Exchanges that were not judged because `watch` or their pod's owner says so.";
+        UNWATCHED_CGROUPS: Gauge "tokenscope_unwatched_cgroups" [] "Cgroups whose servers are left out, met or not, because `watch` or their pod's owner says so.";
     }
     "Store and stream" {
         STORE_BYTES: Gauge "tokenscope_store_bytes" [] "Bytes of the store on disk.";

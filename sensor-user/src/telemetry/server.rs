@@ -35,13 +35,18 @@ pub trait Status: Send + Sync {
 ///
 /// # Errors
 /// What the system says.
-pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 /// Serves until it is dropped.
-pub async fn serve(listener: TcpListener, status: Arc<dyn Status>) {
-    serve_within(listener, status, PATIENCE).await;
+pub async fn serve(listener: std::net::TcpListener, status: Arc<dyn Status>) {
+    match TcpListener::from_std(listener) {
+        Ok(listener) => serve_within(listener, status, PATIENCE).await,
+        Err(error) => tracing::error!("no metrics: {error}"),
+    }
 }
 
 async fn serve_within(listener: TcpListener, status: Arc<dyn Status>, patience: Duration) {
@@ -162,7 +167,7 @@ mod tests {
     fn with_server(ready: bool, patience: Duration, visit: impl FnOnce(SocketAddr) + Send + 'static) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+            let listener = TcpListener::from_std(bind("127.0.0.1:0".parse().unwrap()).unwrap()).unwrap();
             let address = listener.local_addr().unwrap();
             let visitor = tokio::task::spawn_blocking(move || visit(address));
             let status = Arc::new(Sensor(AtomicBool::new(ready)));

@@ -22,20 +22,27 @@ pub struct Slot(u32);
 /// No slot: ends a list.
 const NONE: u32 = u32::MAX;
 
+/// What is looked at when a token is used: half a line of the processor's cache, and never a part of two.
 #[derive(Debug)]
+#[repr(align(32))]
 struct Entry {
     key: u128,
     /// None only while the entry is on the free list.
     token: Option<Arc<Token>>,
     /// Which keys it was judged with.
     generation: u32,
+    protected: bool,
+    /// Used since it was last looked at.
+    used: bool,
+}
+
+/// An entry's neighbours by age.
+#[derive(Clone, Copy, Debug)]
+struct Links {
     /// Towards the newer.
     newer: u32,
     /// Towards the older; on the free list, the next free entry.
     older: u32,
-    protected: bool,
-    /// Used since it was last looked at.
-    used: bool,
 }
 
 /// Entries passed over at most for one that goes: then the oldest goes, used or not. A microsecond's work.
@@ -57,6 +64,8 @@ pub struct Cache {
     index: HashTable<u32>,
     /// Invariant: every index in the table, the lists and the free list is below `entries.len()`.
     entries: Vec<Entry>,
+    /// Of each entry.
+    links: Vec<Links>,
     free: u32,
     verified: Segment,
     others: Segment,
@@ -68,7 +77,15 @@ impl Cache {
     #[must_use]
     pub fn new(max: usize) -> Self {
         let max = max.clamp(4, 1 << 31);
-        Self { index: HashTable::new(), entries: Vec::new(), free: NONE, verified: EMPTY, others: EMPTY, max }
+        Self {
+            index: HashTable::new(),
+            entries: Vec::new(),
+            links: Vec::new(),
+            free: NONE,
+            verified: EMPTY,
+            others: EMPTY,
+            max,
+        }
     }
 
     /// Tokens held.
@@ -94,22 +111,16 @@ impl Cache {
         let entries = &self.entries;
         let at = *self.index.find(hash(key), |at| entries.get(*at as usize).is_some_and(|e| e.key == key))?;
         let entry = self.entries.get_mut(at as usize)?;
-        entry.used = true;
+        if !entry.used {
+            entry.used = true;
+        }
         Some((Slot(at), entry.token.as_ref()?, entry.generation))
     }
 
     /// Adds a token that is not there yet. Returns what had to go for it.
     pub fn insert(&mut self, key: u128, token: Arc<Token>, generation: u32) -> Option<Arc<Token>> {
         let evicted = if self.len() >= self.max { self.evict() } else { None };
-        let entry = Entry {
-            key,
-            token: Some(token),
-            generation,
-            newer: NONE,
-            older: NONE,
-            protected: false,
-            used: false,
-        };
+        let entry = Entry { key, token: Some(token), generation, protected: false, used: false };
         let at = self.place(entry);
         let entries = &self.entries;
         self.index.insert_unique(hash(key), at, |at| entries.get(*at as usize).map_or(0, |e| hash(e.key)));
@@ -156,13 +167,15 @@ impl Cache {
     }
 
     fn place(&mut self, entry: Entry) -> u32 {
-        if let Some(place) = self.entries.get_mut(self.free as usize) {
+        let free = self.free as usize;
+        if let (Some(place), Some(links)) = (self.entries.get_mut(free), self.links.get(free)) {
             let at = self.free;
-            self.free = place.older;
+            self.free = links.older;
             *place = entry;
             return at;
         }
         self.entries.push(entry);
+        self.links.push(Links { newer: NONE, older: NONE });
         // `max` keeps the length below 2^31.
         u32::try_from(self.entries.len() - 1).unwrap_or(NONE)
     }
@@ -181,7 +194,7 @@ impl Cache {
         self.unlink(at);
         let entry = self.entries.get_mut(at as usize)?;
         let token = entry.token.take();
-        entry.older = self.free;
+        self.links.get_mut(at as usize)?.older = self.free;
         let key = entry.key;
         self.free = at;
         if let Ok(found) = self.index.find_entry(hash(key), |other| *other == at) {
@@ -194,14 +207,20 @@ impl Cache {
         if protected { &mut self.verified } else { &mut self.others }
     }
 
+    fn is_protected(&self, at: u32) -> Option<bool> {
+        self.entries.get(at as usize).map(|entry| entry.protected)
+    }
+
     fn unlink(&mut self, at: u32) {
-        let Some(entry) = self.entries.get(at as usize) else { return };
-        let (newer, older, protected) = (entry.newer, entry.older, entry.protected);
-        match self.entries.get_mut(newer as usize) {
+        let (Some(protected), Some(links)) = (self.is_protected(at), self.links.get(at as usize)) else {
+            return;
+        };
+        let Links { newer, older } = *links;
+        match self.links.get_mut(newer as usize) {
             Some(neighbour) => neighbour.older = older,
             None => self.segment(protected).newest = older,
         }
-        match self.entries.get_mut(older as usize) {
+        match self.links.get_mut(older as usize) {
             Some(neighbour) => neighbour.newer = newer,
             None => self.segment(protected).oldest = newer,
         }
@@ -209,18 +228,18 @@ impl Cache {
     }
 
     fn link(&mut self, at: u32) {
-        let Some(protected) = self.entries.get(at as usize).map(|entry| entry.protected) else { return };
+        let Some(protected) = self.is_protected(at) else { return };
         let segment = self.segment(protected);
         segment.len += 1;
         let older = std::mem::replace(&mut segment.newest, at);
         if older == NONE {
             segment.oldest = at;
         }
-        if let Some(neighbour) = self.entries.get_mut(older as usize) {
+        if let Some(neighbour) = self.links.get_mut(older as usize) {
             neighbour.newer = at;
         }
-        if let Some(entry) = self.entries.get_mut(at as usize) {
-            (entry.newer, entry.older) = (NONE, older);
+        if let Some(links) = self.links.get_mut(at as usize) {
+            *links = Links { newer: NONE, older };
         }
     }
 }
@@ -255,6 +274,11 @@ mod tests {
         }
         assert!((0..750).all(|key| cache.find(key).is_some()));
         assert_eq!((cache.len(), cache.verified()), (1000, 750));
+    }
+
+    #[test]
+    fn a_use_looks_at_half_a_line() {
+        assert_eq!((size_of::<Entry>(), align_of::<Entry>()), (32, 32));
     }
 
     #[test]
@@ -308,7 +332,7 @@ mod tests {
                     let mut at = segment.newest;
                     while at != NONE {
                         listed += 1;
-                        at = cache.entries[at as usize].older;
+                        at = cache.links[at as usize].older;
                     }
                 }
                 prop_assert_eq!(listed, cache.len());

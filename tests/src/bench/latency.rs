@@ -3,7 +3,8 @@
 //! Each sample is one connection from an address of its own, so that each is a new alert: one request with an unsigned
 //! token, which needs no key and no history to be judged. The clock starts before the request is written and stops when
 //! a reader of the sensor's standard output has the line: nginx's answer, which decides how the attempt ended, lies in
-//! between. Once on a quiet host, once beside wrk.
+//! between. Once on a quiet host, once beside wrk, where the answer itself takes its time: how long is told as well, and how
+//! much later than the answer the alert was there.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,16 +27,8 @@ const SAMPLES: u32 = 1000;
 pub(super) fn measure(bed: &Bed) -> Result<Vec<Figure>> {
     let token = Attack::AlgNone.token(&Mint::at(clock::now())?, "mallory")?;
     let request = get("/page", Some(&token));
-    let names = [
-        ["packet to alert, quiet, p50", "packet to alert, quiet, p99", "packet to alert, quiet, worst"],
-        ["packet to alert, busy, p50", "packet to alert, busy, p99", "packet to alert, busy, worst"],
-        ["packet to tail, quiet, p50", "packet to tail, quiet, p99", "packet to tail, quiet, worst"],
-        ["packet to tail, busy, p50", "packet to tail, busy, p99", "packet to tail, busy, worst"],
-    ];
     let mut figures = Vec::new();
-    for (names, [follow, busy]) in
-        names.into_iter().zip([[false; 2], [false, true], [true, false], [true; 2]])
-    {
+    for [follow, busy] in [[false; 2], [false, true], [true, false], [true; 2]] {
         // A sensor each: one rule opens a thousand alerts at most within a window.
         let sensor = Sensor::start(bed.config())?;
         let tail = follow.then(|| Follower::start(&sensor)).transpose()?;
@@ -50,9 +43,25 @@ pub(super) fn measure(bed: &Bed) -> Result<Vec<Figure>> {
         };
         drop(tail);
         sensor.stop()?;
-        figures.extend(percentiles(names, samples));
+        let (to, when) = (if follow { "tail" } else { "alert" }, if busy { "busy" } else { "quiet" });
+        let each = |of: fn(&Sample) -> f64| samples.iter().map(of).collect();
+        figures.extend(percentiles(&format!("packet to {to}, {when}"), each(|sample| sample.told)));
+        figures
+            .extend(percentiles(&format!("packet to answer, {to}, {when}"), each(|sample| sample.answered)));
+        figures.extend(percentiles(
+            &format!("answer to {to}, {when}"),
+            each(|sample| sample.told - sample.answered),
+        ));
     }
     Ok(figures)
+}
+
+/// Milliseconds from before the request was written.
+struct Sample {
+    /// Until its answer was read.
+    answered: f64,
+    /// Until the alert was.
+    told: f64,
 }
 
 /// Where lines with alerts come from.
@@ -90,32 +99,32 @@ fn beside_load<R>(bed: &Bed, work: impl FnOnce() -> R) -> (R, Result<()>) {
 }
 
 /// The median, the 99th percentile and the worst.
-fn percentiles(names: [&'static str; 3], mut samples: Vec<f64>) -> Vec<Figure> {
+fn percentiles(name: &str, mut samples: Vec<f64>) -> Vec<Figure> {
     samples.sort_by(f64::total_cmp);
     let at = |percent: usize| samples.get(samples.len() * percent / 100).copied().unwrap_or(f64::NAN);
     let worst = samples.last().copied().unwrap_or(f64::NAN);
-    let figures = names.into_iter().zip([at(50), at(99), worst]);
-    figures.map(|(name, ms)| Figure::new(name, "ms", vec![ms])).collect()
+    let figures = [("p50", at(50)), ("p99", at(99)), ("worst", worst)];
+    figures.map(|(which, ms)| Figure::new(format!("{name}, {which}"), "ms", vec![ms])).into()
 }
 
-/// Milliseconds of each sample.
-fn series(bed: &Bed, reader: &dyn Reader, request: &[u8]) -> Result<Vec<f64>> {
+fn series(bed: &Bed, reader: &dyn Reader, request: &[u8]) -> Result<Vec<Sample>> {
     (0..SAMPLES).map(|number| sample(bed.address(), reader, request, number)).collect()
 }
 
-fn sample(server: SocketAddr, reader: &dyn Reader, request: &[u8], number: u32) -> Result<f64> {
+fn sample(server: SocketAddr, reader: &dyn Reader, request: &[u8], number: u32) -> Result<Sample> {
     let [_, _, high, low] = number.to_be_bytes();
     let from = IpAddr::from([127, 1, high, low]);
     let mut client = Client::connect_with(server, Setup { from: Some(from), ..Setup::default() })?;
     let began = clock::instant();
     let answer = client.ask(request)?;
+    let answered = milliseconds(began.elapsed());
     let mark = format!("\"{from}\"");
     loop {
         let line = reader.line(PATIENCE).with_context(|| format!("no alert about {from}"))?;
         // Incidents name the address as well.
         if line.contains(&mark) && line.contains("\"class_uid\":2004") {
             ensure!(line.contains("\"alg-none\"") && answer.status == 200, "{line}");
-            return Ok(milliseconds(began.elapsed()));
+            return Ok(Sample { answered, told: milliseconds(began.elapsed()) });
         }
     }
 }
@@ -131,7 +140,7 @@ mod tests {
     #[test]
     fn ten_of_a_thousand_are_beyond_the_99th_percentile() {
         let samples = (0..1000).rev().map(f64::from).collect();
-        let figures = percentiles(["p50", "p99", "worst"], samples);
+        let figures = percentiles("packet to alert", samples);
         let values: Vec<f64> = figures.iter().map(|figure| figure.spread().1).collect();
         assert_eq!(values, [500.0, 990.0, 999.0]);
     }

@@ -6,6 +6,7 @@ mod chart;
 pub mod floor;
 mod latency;
 mod live;
+mod memory;
 mod offline;
 mod peers;
 mod pressure;
@@ -27,6 +28,7 @@ use crate::workspace;
 
 /// What to measure.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each part by itself")]
 pub struct Options {
     /// Print JSON and nothing else.
     pub json: bool,
@@ -50,6 +52,8 @@ pub struct Options {
     pub live: bool,
     /// Measure the offline parts.
     pub offline: bool,
+    /// Measure what one more token, principal and connection takes.
+    pub memory: bool,
     /// Measure scans, floods, crumbs and as many slow connections at once.
     pub pressure: Option<usize>,
 }
@@ -69,6 +73,7 @@ impl Default for Options {
             million: 1_000_000,
             live: true,
             offline: true,
+            memory: true,
             pressure: None,
         }
     }
@@ -175,6 +180,9 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if options.offline {
         figures.extend(offline::measure(options)?);
+    }
+    if options.memory {
+        figures.extend(memory::measure(options)?);
     }
     if let Some(slow) = options.pressure {
         match Bed::missing() {

@@ -7,9 +7,9 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::time::{Epoch, commit};
-use super::{Arch, ask, home};
+use super::{Arch, ask, home, place};
 use crate::packages::is_there;
-use crate::step::{cargo, say, step, target};
+use crate::step::{say, step};
 use crate::{setup, toolchain};
 
 /// What the kernel half declares its licence to be: in a program without it these words are not.
@@ -34,78 +34,75 @@ impl Agent {
     /// # Errors
     /// When something is missing for that machine, the build fails, or it has no kernel half.
     pub(super) fn make(arch: Arch, given: Option<&Path>) -> Result<Self> {
-        let built = match given {
-            Some(file) => file.to_path_buf(),
+        let (built, hidden) = match given {
+            Some(file) => (file.to_path_buf(), Vec::new()),
             None => build(arch)?,
         };
         let home = home().join(arch.name());
         fs::create_dir_all(&home)?;
         let (path, debug) = (home.join("tokenscope"), home.join("tokenscope.debug"));
-        let (objcopy, from) = (tool(arch, "objcopy"), built.to_string_lossy());
+        let (objcopy, from) = (arch.tool("objcopy"), built.to_string_lossy());
         ask(&objcopy, &["--only-keep-debug", &from, &debug.to_string_lossy()])?;
         ask(&objcopy, &["--strip-all", &from, &path.to_string_lossy()])?;
         let bytes = fs::read(&path)?;
-        if !bytes.windows(KERNEL_HALF.len()).any(|window| window == KERNEL_HALF) {
+        if !names(&bytes, KERNEL_HALF) {
             bail!("{} is without its kernel half and can only replay captures", built.display());
+        }
+        for dir in hidden.iter().filter(|dir| names(&bytes, dir.as_os_str().as_encoded_bytes())) {
+            say(&format!("NOT REPRODUCIBLE: the program names {}", dir.display()));
         }
         say(&format!("  debug information: {}", debug.display()));
         Ok(Self { arch, path, epoch: Epoch::of_the_source()?, commit: commit() })
     }
 }
 
-fn build(arch: Arch) -> Result<PathBuf> {
+/// Builds; returns the program, and what directories of this machine it must not name.
+fn build(arch: Arch) -> Result<(PathBuf, Vec<PathBuf>)> {
     setup::ensure()?;
-    let lacking = lacking(arch);
+    let lacking = lacking(arch, is_there);
     if !lacking.is_empty() {
         bail!("cannot build for {} on this machine; it lacks: {}", arch.name(), lacking.join("; "));
     }
-    let mut arguments = vec!["build", "--release", "--locked", "--package", "sensor-user"];
-    let mut release = target();
-    let mut build = if arch == Arch::here() {
-        cargo(&arguments)
-    } else {
-        arguments.extend(["--target", arch.target()]);
-        release.push(arch.target());
-        let mut build = cargo(&arguments);
-        let name = arch.target().to_uppercase().replace('-', "_");
-        build.env(format!("CARGO_TARGET_{name}_LINKER"), tool(arch, "gcc"));
-        build
-    };
+    // The machine is named even if it is this one: flags are then for the program alone, and not for build scripts.
+    let arguments = ["build", "--release", "--locked", "--package", "sensor-user", "--target", arch.target()];
+    let place::Build { mut command, made, hidden } = place::build(arch, &arguments)?;
     // A program without its kernel half is of no use in what is handed out, whatever is set around us.
-    if !step("build the sensor", build.env(toolchain::SKIP, "0"))?.ok {
+    if !step("build the sensor", command.env(toolchain::SKIP, "0"))?.ok {
         bail!("the build failed");
     }
-    Ok(release.join("release/tokenscope"))
+    Ok((made.join("release/tokenscope"), hidden))
+}
+
+/// Whether these words are in a program.
+fn names(program: &[u8], words: &[u8]) -> bool {
+    program.windows(words.len().max(1)).any(|window| window == words)
 }
 
 /// What a build for another machine needs and is not here, each with where it comes from.
-fn lacking(arch: Arch) -> Vec<String> {
+fn lacking(arch: Arch, is_there: impl Fn(&str) -> bool) -> Vec<String> {
     if arch == Arch::here() {
         return Vec::new();
     }
+    let (target, triple, name) = (arch.target(), arch.triple(), arch.name());
     let mut lacking = Vec::new();
-    let target = arch.target();
     let libraries = ask("rustc", &["--print", "target-libdir", "--target", target]).unwrap_or_default();
-    if !Path::new(libraries.trim()).is_dir() {
+    if !is_there(libraries.trim()) {
         lacking.push(format!("the standard library (rustup target add {target})"));
     }
-    for name in ["gcc", "g++", "objcopy"] {
-        if !is_there(&tool(arch, name)) {
-            let package = if name == "objcopy" { "binutils" } else { name };
-            lacking.push(format!("{} (apt-get install {package}-{})", tool(arch, name), arch.triple()));
+    for (tool, package) in [("gcc", "gcc"), ("g++", "g++"), ("objcopy", "binutils")] {
+        let tool = arch.tool(tool);
+        if !is_there(&tool) {
+            lacking.push(format!("{tool} (apt-get install {package}-{triple})"));
         }
     }
-    let zlib = format!("/usr/lib/{}/libz.so", arch.triple());
+    // The package brings those that are packed into the image, too: glibc, libgcc_s and libz.
+    let zlib = format!("/usr/lib/{triple}/libz.so");
     if !is_there(&zlib) {
-        let name = arch.name();
-        lacking.push(format!("{zlib} (dpkg --add-architecture {name}; apt-get install zlib1g-dev:{name})"));
+        let apt =
+            format!("dpkg --add-architecture {name}; apt-get update; apt-get install zlib1g-dev:{name}");
+        lacking.push(format!("{zlib} ({apt})"));
     }
     lacking
-}
-
-/// A tool of the C toolchain for a machine.
-fn tool(arch: Arch, name: &str) -> String {
-    if arch == Arch::here() { name.to_owned() } else { format!("{}-{name}", arch.triple()) }
 }
 
 /// Runs the program and returns what it prints.
@@ -128,14 +125,40 @@ pub(super) fn run(agent: &Agent, arguments: &[&str]) -> Result<String> {
 mod tests {
     use super::*;
 
+    fn other() -> Arch {
+        if Arch::here() == Arch::Amd64 { Arch::Arm64 } else { Arch::Amd64 }
+    }
+
     #[test]
     fn nothing_lacks_for_this_machine() {
-        assert!(lacking(Arch::here()).is_empty());
+        assert!(lacking(Arch::here(), |_| false).is_empty());
+    }
+
+    #[test]
+    fn whatever_lacks_for_another_machine_is_named_with_where_it_comes_from() {
+        assert!(lacking(other(), |_| true).is_empty());
+        let all = lacking(other(), |_| false);
+        for (part, remedy) in ["standard library", "gcc", "g++", "objcopy", "libz.so"].into_iter().zip([
+            "(rustup target add ",
+            "(apt-get install gcc-",
+            "(apt-get install g++-",
+            "(apt-get install binutils-",
+            "apt-get install zlib1g-dev:",
+        ]) {
+            assert!(all.iter().any(|line| line.contains(part) && line.contains(remedy)), "{part}: {all:?}");
+        }
+        let one = lacking(other(), |thing| !thing.ends_with("g++"));
+        assert!(one.len() == 1 && one[0].contains("g++"), "{one:?}");
+    }
+
+    #[test]
+    fn words_are_found_wherever_they_are() {
+        assert!(names(b"at /home/me/src.rs:1", b"/home/me") && names(b"/home/me", b"/home/me"));
+        assert!(!names(b"/home/m", b"/home/me") && !names(b"", b"/home/me") && !names(b"x", b""));
     }
 
     #[test]
     fn another_machine_has_tools_of_its_own() {
-        let other = if Arch::here() == Arch::Amd64 { Arch::Arm64 } else { Arch::Amd64 };
-        assert_ne!(tool(other, "gcc"), tool(Arch::here(), "gcc"));
+        assert_ne!(other().tool("gcc"), Arch::here().tool("gcc"));
     }
 }

@@ -8,10 +8,12 @@ mod check;
 mod copyright;
 mod crates;
 pub(crate) mod deb;
+mod flags;
 pub(crate) mod image;
 mod libraries;
 mod licences;
 mod oci;
+mod place;
 mod sbom;
 mod tar;
 mod time;
@@ -72,6 +74,11 @@ impl Arch {
             Self::Amd64 => "x86_64-linux-gnu",
             Self::Arm64 => "aarch64-linux-gnu",
         }
+    }
+
+    /// A tool of the C toolchain that compiles for it.
+    fn tool(self, name: &str) -> String {
+        if self == Self::here() { name.to_owned() } else { format!("{}-{name}", self.triple()) }
     }
 }
 

@@ -147,9 +147,9 @@ fn next_pcap(
     if head.is_empty() {
         return Ok(None);
     }
-    if head.len() < header {
+    let Some(head) = head.first_chunk::<16>().filter(|_| head.len() >= header) else {
         return Err(FileError::CutOff { what: "packet header", offset });
-    }
+    };
     let (secs, units) = (u64::from(number(head, 0, big)), u64::from(number(head, 4, big)));
     let (captured, wire_len) = (number(head, 8, big), number(head, 12, big));
     if captured > MAX_PACKET {
@@ -322,6 +322,7 @@ impl<'a> Iterator for Options<'a> {
 }
 
 /// The number of four bytes at `at`; 0 if they are not all there.
+#[inline]
 fn number(bytes: &[u8], at: usize, big: bool) -> u32 {
     let four = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>()).copied().unwrap_or_default();
     if big { u32::from_be_bytes(four) } else { u32::from_le_bytes(four) }

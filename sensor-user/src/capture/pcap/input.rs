@@ -87,6 +87,7 @@ impl Window {
     }
 
     /// The next `len` bytes, or all that are left if that is fewer.
+    #[inline]
     pub(super) fn peek(&mut self, len: usize) -> io::Result<&[u8]> {
         if self.end - self.start < len {
             self.fill(len)?;
@@ -96,6 +97,7 @@ impl Window {
     }
 
     /// The next `len` bytes, moving on over them, if so many were [peeked](Self::peek) at.
+    #[inline]
     pub(super) fn take(&mut self, len: usize) -> Option<&[u8]> {
         let from = self.start;
         if self.end - from < len {
@@ -106,6 +108,7 @@ impl Window {
     }
 
     /// Moves on over bytes that were peeked at.
+    #[inline]
     pub(super) fn advance(&mut self, len: usize) {
         let len = len.min(self.end - self.start);
         self.start += len;
@@ -126,6 +129,7 @@ impl Window {
         Ok(true)
     }
 
+    #[cold]
     fn fill(&mut self, len: usize) -> io::Result<()> {
         self.buf.copy_within(self.start..self.end, 0);
         self.end -= self.start;

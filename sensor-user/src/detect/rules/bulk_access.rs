@@ -118,6 +118,13 @@ impl Rule for BulkAccess {
         Some(&mut self.actors)
     }
 
+    fn glance(&self, _token: u32, actor: u32) -> bool {
+        if let Some(taken) = self.actors.glance(actor) {
+            taken.objects.glance();
+        }
+        true
+    }
+
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
         let Some(actor) = case.who.actor else { return };
         if !case.exchange.is_success() || case.route.kind == RouteKind::Health {

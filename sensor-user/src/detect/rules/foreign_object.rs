@@ -239,6 +239,13 @@ impl Rule for ForeignObject {
         Some(&mut self.memory)
     }
 
+    fn glance(&self, _token: u32, actor: u32) -> bool {
+        if let Some(of) = self.memory.actors.glance(actor) {
+            std::hint::black_box(of.read_day);
+        }
+        true
+    }
+
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
         let (Some(named), Some(principal)) = (case.object, case.who.principal()) else { return };
         if !case.exchange.is_success() {

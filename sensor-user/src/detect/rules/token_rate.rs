@@ -105,6 +105,11 @@ impl Rule for TokenRate {
         Some(&mut self.tokens)
     }
 
+    fn glance(&self, token: u32, _actor: u32) -> bool {
+        _ = self.tokens.glance(token);
+        true
+    }
+
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
         for held in case.tokens {
             let Some(token) = case.who.token(held.token.fingerprint) else { continue };

@@ -194,6 +194,11 @@ impl Rule for UnusualSequence {
         Some(&mut self.memory)
     }
 
+    fn glance(&self, _token: u32, actor: u32) -> bool {
+        _ = self.memory.walks.glance(actor);
+        true
+    }
+
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
         let Some(actor) = case.who.actor else { return };
         if matches!(case.route.kind, RouteKind::Health | RouteKind::Public) || case.route.slot.life == 0 {

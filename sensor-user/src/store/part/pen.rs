@@ -9,9 +9,9 @@ use smallvec::SmallVec;
 use super::{Entity, Facet, HEAVY, Ids, Known, MOST_NAMES, Map, hour};
 use crate::detect::scene;
 use crate::store::totals::{ADD, NAMES, Totals, VALUES};
-use crate::store::uses::{Gathered, Key};
+use crate::store::uses::{Gathered, Key, Use};
 use crate::store::veil::{From, Veil};
-use crate::token::{Fingerprint, Token};
+use crate::token::Token;
 
 /// The name that stands for those that found no room.
 const OTHERS: &str = "(others)";
@@ -138,10 +138,10 @@ impl<'t> Pen<'t> {
         let routes = routes.iter().map(|route| self.name(route)).collect::<Result<Vec<_>, _>>()?;
         let services = services.iter().map(|service| self.name(service)).collect::<Result<Vec<_>, _>>()?;
         let mut rows = Vec::with_capacity(gathered.uses.len());
-        for (key, totals) in &gathered.uses {
+        for Use { key, totals } in &gathered.uses {
             let named = |ids: &[i64], place: u32| ids.get(place as usize).copied().unwrap_or_default();
-            let (token, principal, _) = match key.token {
-                Some(name) => self.token(name, gathered.tokens.get(&name).map(AsRef::as_ref), veil)?,
+            let (token, principal, _) = match gathered.token_of(key) {
+                Some(token) => self.token(token, veil)?,
                 None => (0, 0, false),
             };
             let ids = Ids {
@@ -303,13 +303,8 @@ impl<'t> Pen<'t> {
     }
 
     /// The ids of a token and of its principal, and whether it is verified.
-    fn token(
-        &mut self,
-        name: Fingerprint,
-        token: Option<&Token>,
-        veil: &Veil,
-    ) -> rusqlite::Result<(i64, i64, bool)> {
-        let is_verified = token.is_some_and(Token::is_verified);
+    fn token(&mut self, token: &Token, veil: &Veil) -> rusqlite::Result<(i64, i64, bool)> {
+        let (name, is_verified) = (token.fingerprint, token.is_verified());
         let known = match self.known.tokens.get(&name) {
             Some(known) => Some(*known),
             None => self
@@ -317,18 +312,17 @@ impl<'t> Pen<'t> {
                 .query_row([&name.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
                 .optional()?,
         };
-        let known = match (known, token) {
-            (Some(known @ (_, _, verified)), _) if verified || !is_verified => known,
-            (Some((id, ..)), Some(token)) => {
+        let known = match known {
+            Some(known @ (_, _, verified)) if verified || !is_verified => known,
+            Some((id, ..)) => {
                 // What was only claimed is proven now.
                 let principal = self.principal(token, veil)?;
                 self.settle_token.execute(params![id, some(principal), is_verified])?;
                 (id, principal, is_verified)
             }
-            (Some(known), None) => known,
-            (None, token) => {
-                let principal = token.map_or(Ok(0), |token| self.principal(token, veil))?;
-                let jti = token.and_then(|token| token.id.as_deref()).map(|id| veil.token_id(id));
+            None => {
+                let principal = self.principal(token, veil)?;
+                let jti = token.id.as_deref().map(|id| veil.token_id(id));
                 let (hash, shown) = jti.map_or((None, None), |(hash, shown)| (Some(hash), shown));
                 let row = params![name.0, hash, shown, some(principal), is_verified];
                 (self.add_token.insert(row)?, principal, is_verified)
@@ -352,8 +346,7 @@ impl<'t> Pen<'t> {
 
 /// Whether nobody vouches for a use.
 fn is_strange(key: &Key, totals: &Totals, gathered: &Gathered) -> bool {
-    let vouched =
-        key.token.and_then(|name| gathered.tokens.get(&name)).is_some_and(|token| token.is_verified());
+    let vouched = gathered.token_of(key).is_some_and(Token::is_verified);
     !vouched && totals.ok == 0
 }
 
@@ -387,8 +380,8 @@ fn columns(table: &str) -> String {
 /// Routes as they may be stored: those who used a route may be named in it.
 fn shown_routes(gathered: &Gathered, veil: &Veil) -> Vec<String> {
     let mut people: Vec<Vec<&str>> = vec![Vec::new(); gathered.routes.len()];
-    for key in gathered.uses.keys() {
-        let subject = key.token.and_then(|name| gathered.tokens.get(&name)?.subject.as_deref());
+    for Use { key, .. } in &gathered.uses {
+        let subject = gathered.token_of(key).and_then(|token| token.subject.as_deref());
         let route = gathered.routes.get(key.route as usize);
         if let (Some(subject), Some(route), Some(list)) = (subject, route, people.get_mut(key.route as usize))
             && memchr::memmem::find(route.as_bytes(), subject.as_bytes()).is_some()

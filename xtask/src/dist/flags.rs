@@ -1,0 +1,70 @@
+//! How the program is compiled that is handed out, beyond what the release profile in Cargo.toml says: to few bytes where
+//! nobody waits. None of it reaches the builds of developers and tests, which would compile every library anew.
+
+use super::Arch;
+
+/// Tables for unwinding are a twentieth of the program, and one that aborts makes no use of them. The debug information has
+/// tables of its own, so that debuggers miss nothing.
+const RUST: &str = "-Cforce-unwind-tables=no";
+
+/// The same for libraries in C, and what is needed to leave out functions that nobody calls.
+const C: &str = "-ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables";
+
+/// SQLite without search in texts and trees of rectangles: the store has no such tables.
+const SQLITE: &str =
+    "-USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS -USQLITE_ENABLE_FTS5 -USQLITE_ENABLE_RTREE";
+
+/// The time of compilation. Libraries are compiled once and serve many commits, so it is none's.
+const COMPILED: &str = "1";
+
+/// The program that configures OpenSSL, below the workspace's root.
+pub(super) const PERL: &str = "xtask/openssl-perl";
+
+/// What the compilers are told, for a workspace that lies at `root`.
+pub(super) fn environment(arch: Arch, root: &str) -> Vec<(String, String)> {
+    let name = arch.target().replace('-', "_");
+    let compiler = arch.tool("gcc");
+    let set = [
+        ("CARGO_ENCODED_RUSTFLAGS".to_owned(), RUST.to_owned()),
+        (format!("CARGO_TARGET_{}_LINKER", name.to_uppercase()), compiler.clone()),
+        // What goes by the name for one machine is for the libraries that the cc crate compiles, each at its own level...
+        (format!("CC_{name}"), compiler.clone()),
+        (format!("CXX_{name}"), arch.tool("g++")),
+        (format!("AR_{name}"), arch.tool("ar")),
+        (format!("RANLIB_{name}"), arch.tool("ranlib")),
+        (format!("CFLAGS_{name}"), C.to_owned()),
+        // ...and the rest for librdkafka, which has a script of its own.
+        ("HOST_CC".to_owned(), "gcc".to_owned()),
+        ("CC".to_owned(), compiler),
+        ("CXX".to_owned(), arch.tool("g++")),
+        ("AR".to_owned(), arch.tool("ar")),
+        ("RANLIB".to_owned(), arch.tool("ranlib")),
+        ("CFLAGS".to_owned(), format!("-Os {C}")),
+        ("LIBSQLITE3_FLAGS".to_owned(), SQLITE.to_owned()),
+        ("OPENSSL_SRC_PERL".to_owned(), format!("{root}/{PERL}")),
+        ("SOURCE_DATE_EPOCH".to_owned(), COMPILED.to_owned()),
+        ("LC_ALL".to_owned(), "C".to_owned()),
+        ("TZ".to_owned(), "UTC".to_owned()),
+    ];
+    Vec::from(set)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::step::root;
+
+    #[test]
+    fn the_program_that_configures_openssl_is_there() {
+        assert!(root().join(PERL).is_file());
+    }
+
+    #[test]
+    fn another_machine_is_compiled_for_by_its_own_tools() {
+        let set = environment(Arch::Arm64, "/r");
+        let of = |name: &str| set.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        assert_eq!(of("OPENSSL_SRC_PERL"), Some("/r/xtask/openssl-perl"));
+        assert_eq!(of("CC"), Some(Arch::Arm64.tool("gcc").as_str()));
+        assert_eq!(of("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER"), of("CC_aarch64_unknown_linux_gnu"));
+    }
+}
