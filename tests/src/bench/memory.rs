@@ -57,7 +57,7 @@ pub(super) fn measure(options: &Options) -> Result<Vec<Figure>> {
         Figure::new("memory of one more principal, without its token", "bytes", vec![holder - token]),
     ];
     let kinds = [
-        (Until::Opened, "memory of one more connection, in the table of replay", "opened"),
+        (Until::Opened, "memory of one more connection, the table of replay included", "opened"),
         (Until::HalfAHead, "the same beyond it, with half a head of 400 bytes", "half"),
         (Until::Idle, "the same beyond it, idle after an exchange", "idle"),
     ];
