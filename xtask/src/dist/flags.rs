@@ -7,7 +7,8 @@ use super::Arch;
 /// tables of its own, so that debuggers miss nothing.
 const RUST: &str = "-Cforce-unwind-tables=no";
 
-/// The same for libraries in C, and what is needed to leave out functions that nobody calls.
+/// The same for libraries in C, and what is needed to leave out functions that nobody calls. No level of optimisation: it
+/// would reach all of them, SQLite and AWS-LC too, whatever theirs is.
 const C: &str = "-ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables";
 
 /// SQLite without search in texts and trees of rectangles: the store has no such tables.
@@ -27,19 +28,17 @@ pub(super) fn environment(arch: Arch, root: &str) -> Vec<(String, String)> {
     let set = [
         ("CARGO_ENCODED_RUSTFLAGS".to_owned(), RUST.to_owned()),
         (format!("CARGO_TARGET_{}_LINKER", name.to_uppercase()), compiler.clone()),
-        // What goes by the name for one machine is for the libraries that the cc crate compiles, each at its own level...
+        // What goes by the name for one machine is for the cc crate, the rest for librdkafka, which has a script of its own.
         (format!("CC_{name}"), compiler.clone()),
         (format!("CXX_{name}"), arch.tool("g++")),
         (format!("AR_{name}"), arch.tool("ar")),
         (format!("RANLIB_{name}"), arch.tool("ranlib")),
-        (format!("CFLAGS_{name}"), C.to_owned()),
-        // ...and the rest for librdkafka, which has a script of its own.
         ("HOST_CC".to_owned(), "gcc".to_owned()),
         ("CC".to_owned(), compiler),
         ("CXX".to_owned(), arch.tool("g++")),
         ("AR".to_owned(), arch.tool("ar")),
         ("RANLIB".to_owned(), arch.tool("ranlib")),
-        ("CFLAGS".to_owned(), format!("-Os {C}")),
+        ("CFLAGS".to_owned(), C.to_owned()),
         ("LIBSQLITE3_FLAGS".to_owned(), SQLITE.to_owned()),
         ("OPENSSL_SRC_PERL".to_owned(), format!("{root}/{PERL}")),
         ("SOURCE_DATE_EPOCH".to_owned(), COMPILED.to_owned()),
