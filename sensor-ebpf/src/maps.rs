@@ -123,7 +123,7 @@ pub(crate) mod shed {
     pub(crate) const RESPONSES: u64 = 4;
     /// Bodies of requests.
     pub(crate) const BODIES: u64 = 5;
-    /// The acknowledgements too; and the agent is told to judge samples of what is known to be good.
+    /// The agent is told to judge samples of what is known to be good.
     pub(crate) const PRESSED: u64 = 6;
 }
 

@@ -57,9 +57,17 @@ pub(crate) fn on_ingress(skb: *mut __sk_buff) {
             return;
         }
         on_payload(skb, sk, flow, &packet);
-    } else if packet.flags & (FIN | RST) != 0 {
+    } else if packet.flags & (FIN | RST) != 0 || is_owed(sk, flow) {
         on_end(skb, sk, flow, &packet);
     }
+}
+
+/// Whether the server has accepted everything that was forwarded and no record says so: the one that should have found no
+/// room. What the client acknowledges of the answer is the next chance, and may be the last for long.
+#[inline(always)]
+fn is_owed(sk: *mut bpf_sock, flow: &Flow) -> bool {
+    let forwarded = flow.forwarded.get();
+    flow.ack_owed.get() != 0 && ahead(rcv_nxt(sk, forwarded.wrapping_sub(1)), forwarded) >= 0
 }
 
 /// Tells the role of a socket older than the sensor: requests arrive at servers, responses at clients.
@@ -350,7 +358,7 @@ fn announce(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) {
     }
 }
 
-/// Reports the client's FIN or RST, behind whatever came with it, if the agent knows the connection.
+/// Reports the client's FIN or RST, behind whatever came with it, if the agent knows the connection; or what is owed.
 #[inline(always)]
 fn on_end(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet) {
     if !flow.marked(MARK_EMITTED) {
@@ -361,7 +369,10 @@ fn on_end(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet) 
     header.seq = packet.seq.wrapping_add(packet.len);
     header.flags |= end_flags(packet);
     if emit::bare(skb, &header).is_err() {
-        count(Counter::RingFullEvent, 1);
+        return count(Counter::RingFullEvent, 1);
+    }
+    if ahead(header.rcv_nxt, flow.forwarded.get()) >= 0 {
+        flow.ack_owed.set(0);
     }
 }
 

@@ -126,17 +126,17 @@ fn respond(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet)
         return;
     }
     // A ring that fills up sheds responses first: a request without one is still a request.
-    if fuller_than(shed::RESPONSES) && is_spare(skb, flow, &piece) {
+    // The acknowledgement stays: without it the request is not judged.
+    if fuller_than(shed::RESPONSES) {
         if fuller_than(shed::PRESSED) {
             press();
-            return count(Counter::ShedResponse, 1);
         }
-        if piece.want != 0 {
+        if piece.want != 0 && is_spare(skb, flow, &piece) {
             count(Counter::ShedResponse, 1);
             piece.want = 0;
-        }
-        if !commits && !ends {
-            return;
+            if !commits && !ends {
+                return;
+            }
         }
     }
     flow.identify(skb);
@@ -152,12 +152,9 @@ fn respond(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet)
     flow.mark(MARK_EMITTED);
 }
 
-/// Whether a packet may be shed: unless it begins a failure, or what answers a POST, which may be a login.
+/// Whether payload may be shed: unless it begins a failure, or what answers a POST, which may be a login.
 #[inline(always)]
 fn is_spare(skb: *mut __sk_buff, flow: &Flow, piece: &Piece) -> bool {
-    if piece.want == 0 {
-        return true;
-    }
     if flow.posts.get() != 0 {
         return false;
     }

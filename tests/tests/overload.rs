@@ -24,15 +24,16 @@ const RING: usize = 4 << 20;
 /// and their size class, with what the search for ends of heads needs.
 const REQUEST: usize = 8 + 96 + 1024 + 64;
 const ANSWER: usize = 8 + 96 + 256;
+const ACKNOWLEDGEMENT: usize = 8 + 96;
 
 /// Bytes of a token: the whole request is below 1,024, its size class.
 const TOKEN: usize = 800;
 
-/// Requests that fill the ring by half with their answers, and to three quarters without.
-const PRESSED: usize = RING / 2 / (REQUEST + ANSWER) + RING / 4 / REQUEST;
+/// Requests that fill the ring by half with their answers, and to three quarters with acknowledgements alone.
+const PRESSED: usize = RING / 2 / (REQUEST + ANSWER) + RING / 4 / (REQUEST + ACKNOWLEDGEMENT);
 
 /// A hundred requests and more are left between what presses and what would be lost.
-const BURST: usize = PRESSED + (RING / 4 / REQUEST) / 2;
+const BURST: usize = PRESSED + RING / 4 / (REQUEST + ACKNOWLEDGEMENT) / 2;
 
 /// Answers by what the path says; reads the body where there is one.
 fn shop(stream: &mut TcpStream) -> std::io::Result<()> {

@@ -40,7 +40,7 @@ fn sheds_what_matters_least() {
     lab.port = pair.port();
     let mut asked = 0;
     // Filled by half, then by three quarters: a record of a request says nothing of the second, so shed ones are counted.
-    for shed in [1, 60] {
+    for shed in [1, 45] {
         while lab.counter("shed_response") < shed {
             pair.ask(ASK);
             pair.answer(ANSWER);
@@ -64,7 +64,7 @@ fn sheds_what_matters_least() {
     };
     assert_eq!((answers(FAILURE), answers(WELCOME), lab.pressed), (2, 2, 1));
     let (told, bare) = (answers(ANSWER), answers(b""));
-    assert!(told > 0 && bare > 0 && told + bare < asked, "{asked} {told} {bare}");
+    assert!(told > 0 && bare > 44 && told + bare >= asked, "{asked} {told} {bare}");
     assert_eq!(lab.losses.iter().map(|loss| loss.0).collect::<Vec<_>>(), ["shed_response"]);
     pair.ask(ASK);
     pair.answer(ANSWER);
