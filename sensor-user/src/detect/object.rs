@@ -49,18 +49,10 @@ pub fn of(route: &str, request: &RequestHead) -> Option<Object> {
 fn of_path(route: &str, path: &[u8]) -> Option<Object> {
     // By bytes: a search for a character costs more to set up than these few take to walk.
     let template = route.as_bytes().split(|b| *b == b' ').nth(1)?;
-    let (template, path) = (rooted(template), rooted(path));
-    // Segments that both begin with are words.
-    let same = template.iter().zip(path).take_while(|(name, byte)| name == byte && **name != b'{').count();
-    let word = template.iter().take(same).rposition(|b| *b == b'/').map_or(0, |at| at + 1);
-    let names = template.get(word..)?.split(|b| *b == b'/');
-    let segments = path.get(word..)?.split(|b| *b == b'/');
+    let names = template.strip_prefix(b"/").unwrap_or(template).split(|b| *b == b'/');
+    let segments = path.strip_prefix(b"/").unwrap_or(path).split(|b| *b == b'/');
     let varying = names.zip(segments).filter(|(name, _)| name.first() == Some(&b'{') && *name != b"{rest}");
     varying.fold(None, |found, (_, segment)| Some(named(found, route::named(segment))))
-}
-
-fn rooted(path: &[u8]) -> &[u8] {
-    path.strip_prefix(b"/").unwrap_or(path)
 }
 
 fn of_query(query: &[u8]) -> Option<Object> {
