@@ -44,10 +44,11 @@ pub(super) struct Peer {
 pub(super) static PEERS: [Peer; 4] = [
     Peer {
         name: "tcpdump",
-        read: &["-r", "@FILE@", "-w", "/dev/null"],
+        read: &["-Z", "root", "-r", "@FILE@", "-w", "/dev/null"],
         is_quick: true,
         request: None,
-        watch: &["-i", "lo", "-w", "/dev/null", "tcp", "port", "@PORT@"],
+        // As root to the end: it would give its output file, the host's /dev/null, to its own user.
+        watch: &["-Z", "root", "-i", "lo", "-w", "/dev/null", "tcp", "port", "@PORT@"],
         dropped: |said| {
             let of = |mark| super::number_before(said, mark);
             Some((of("packets dropped by kernel")?, of("packets received by filter")?))
