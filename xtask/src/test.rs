@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::packages;
-use crate::step::{Outcome, cargo, root, say, step};
+use crate::step::{Outcome, cargo, root, say, step, target};
 use crate::tools::Tools;
 use crate::vm;
 
@@ -55,6 +55,9 @@ pub(crate) fn run(fast: bool, all: bool) -> Result<()> {
         }
     }
     if build.ok && !fast {
+        // Built with the tests. Not to measure, but so that they still can.
+        let mut stages = Command::new(target().join("debug/examples/stages"));
+        check(&step("micro-benchmarks, once each", &mut stages)?, false);
         let kernels = vm::matrix(&vm::Arguments::ordinary(all))?;
         tally.passed += kernels.passed;
         tally.failed += kernels.failed;
@@ -94,8 +97,6 @@ fn suites(fast: bool) -> Vec<(&'static str, Vec<&'static str>)> {
     let mut suites = vec![(if fast { "unit tests" } else { "all tests" }, run)];
     if !fast {
         suites.push(("documentation tests", vec!["test", "--workspace", "--doc"]));
-        // Not to measure, but so that they still can.
-        suites.push(("micro-benchmarks, once each", vec!["run", "-p", "sensor-user", "--example", "stages"]));
     }
     suites
 }
