@@ -222,7 +222,10 @@ mod tests {
         for second in 101..160 {
             assert_eq!(lose(&mut *rule, "ring_full", 20, second, LossKind::Request), []);
         }
-        assert_eq!(lose(&mut *rule, "ring_full", 1, 160, LossKind::Request), [(59 * 20 + 1, Severity::Medium)]);
+        assert_eq!(
+            lose(&mut *rule, "ring_full", 1, 160, LossKind::Request),
+            [(59 * 20 + 1, Severity::Medium)]
+        );
         let mut report = Vec::new();
         rule.tick(Time::from_secs(300), &mut report);
         assert!(report.is_empty(), "nothing is told twice");
@@ -240,7 +243,10 @@ mod tests {
 
     #[test]
     fn losses_without_requests_are_no_gap() {
-        assert_eq!(lose(&mut *rule(&Arc::default()), "ring_full_response", 1_000_000, 100, LossKind::Other), []);
+        assert_eq!(
+            lose(&mut *rule(&Arc::default()), "ring_full_response", 1_000_000, 100, LossKind::Other),
+            []
+        );
     }
 
     #[test]
