@@ -6,8 +6,7 @@
 //!
 //! Never left out, however great the pressure: what any token does for the first time from an address and client, tokens
 //! against which anything can be said or that nobody has verified, several tokens in one request, failures, logins,
-//! answers that issue tokens, and whatever was captured in part or looks like smuggling. Rules that count see the
-//! samples only.
+//! answers that issue tokens, and whatever has a gap or looks like smuggling. Rules that count see the samples only.
 
 use std::hash::BuildHasher as _;
 use std::time::Duration;
@@ -39,7 +38,7 @@ const HABIT: u64 = !0xffff;
 pub struct Gate {
     /// Of so many uses of a habit, one is judged.
     every: u16,
-    /// When the gate moved last, or was told to stay.
+    /// When the gate moved last, or was told to stay as narrow as it gets.
     moved: Time,
     /// Hash of a habit, and in the last two bytes how often it was met. Empty while all is judged.
     met: Box<[u64]>,
