@@ -78,7 +78,8 @@ pub(crate) fn record(skb: *mut __sk_buff, header: &Header, at: u32, len: u32) ->
     match len {
         0 => bare(skb, header),
         1..=256 => sized::<256, 0, _>(skb, header, at, len, ignore),
-        257..=1024 => sized::<1024, 0, _>(skb, header, at, len, ignore),
+        257..=512 => sized::<512, 0, _>(skb, header, at, len, ignore),
+        513..=1024 => sized::<1024, 0, _>(skb, header, at, len, ignore),
         1025..=2048 => sized::<2048, 0, _>(skb, header, at, len, ignore),
         2049..=4096 => sized::<4096, 0, _>(skb, header, at, len, ignore),
         _ => sized::<{ LARGE as usize }, 0, _>(skb, header, at, len, ignore),
@@ -133,7 +134,8 @@ extern "C" fn tokenscope_request(skb: *mut __sk_buff, at: u32, len: u32, known: 
     let ends = match len {
         0..=256 => sized::<256, BLOCK, _>(skb, header, at, len, |start| ends::<256>(start, known)),
         257..=1024 => sized::<1024, BLOCK, _>(skb, header, at, len, |start| ends::<1024>(start, known)),
-        1025..=2048 => sized::<2048, BLOCK, _>(skb, header, at, len, |start| ends::<2048>(start, known)),
+        1025..=1536 => sized::<1536, BLOCK, _>(skb, header, at, len, |start| ends::<1536>(start, known)),
+        1537..=2048 => sized::<2048, BLOCK, _>(skb, header, at, len, |start| ends::<2048>(start, known)),
         2049..=4096 => sized::<4096, BLOCK, _>(skb, header, at, len, |start| ends::<4096>(start, known)),
         _ => sized::<{ LARGE as usize }, 0, _>(skb, header, at, len, |_| ENDS_SEVERAL),
     };
@@ -176,7 +178,7 @@ fn ends<const N: usize>(start: *const u8, known: u8) -> u8 {
     }
     // SAFETY: as above.
     let len = unsafe { (&raw const (*start.sub(HEADER_LEN).cast::<Header>()).captured).read_volatile() };
-    let last = (launder(len.wrapping_sub(1)) & (N as u32 - 1)) as usize;
+    let last = last_of::<N>(len) as usize;
     // SAFETY: `last` is below N.
     let feed = if unsafe { start.add(last).read() } == b'\n' { ENDS_FEED } else { 0 };
     (ends.one | ends.two << 1) as u8 | feed
@@ -198,7 +200,7 @@ pub(crate) fn bare(skb: *mut __sk_buff, header: &Header) -> Result<(), Miss> {
     Ok(())
 }
 
-/// Writes a record of the size class `N`, a power of two, and lets `look` see its payload, after which `ZEROS` zero
+/// Writes a record of the size class `N`, at least `len`, and lets `look` see its payload, after which `ZEROS` zero
 /// bytes follow (none, or a [`BLOCK`]).
 #[inline(always)]
 fn sized<const N: usize, const ZEROS: usize, R>(
@@ -210,8 +212,7 @@ fn sized<const N: usize, const ZEROS: usize, R>(
 ) -> Result<R, Miss> {
     let mut slot = RECORDS.reserve_bytes(HEADER_LEN + N + ZEROS, 0).ok_or(Miss::Full)?;
     let start = slot.as_mut_ptr();
-    // Verifier: it must see 1..=N here, else "R4 invalid zero-sized read"; the compiler would drop a test.
-    let len = (launder(len.wrapping_sub(1)) & (N as u32 - 1)) + 1;
+    let len = last_of::<N>(len) + 1;
     // SAFETY: the slot holds a header, aligned to 8, and N bytes after it.
     let copied = unsafe {
         start.cast::<Header>().write(*header);
@@ -239,7 +240,7 @@ fn sized<const N: usize, const ZEROS: usize, R>(
 /// Copies `len` bytes of the packet, from 1 to `N`, which is a power of two.
 #[inline(always)]
 pub(crate) fn copy<const N: usize>(skb: *mut __sk_buff, at: u32, to: &mut [u8; N], len: u32) -> bool {
-    let len = (launder(len.wrapping_sub(1)) & (N as u32 - 1)) + 1;
+    let len = last_of::<N>(len) + 1;
     // SAFETY: `to` holds N bytes, and `len` is at most that.
     unsafe { bpf_skb_load_bytes(skb.cast(), at, to.as_mut_ptr().cast(), len) == 0 }
 }
@@ -258,6 +259,15 @@ fn addresses(skb: *mut __sk_buff, header: &Header, record: *mut u8) -> bool {
         bpf_skb_load_bytes(skb.cast(), 8, record.add(source).cast(), 16) == 0
             && bpf_skb_load_bytes(skb.cast(), 24, record.add(destination).cast(), 16) == 0
     }
+}
+
+/// Where the last of `len` bytes lies in a size class that holds them, for the verifier, which must see 0..N: else "R4 invalid
+/// zero-sized read". The compiler would drop a test, and 5.10 forgets what a test said of a copy; of a mask it keeps. A class
+/// between two powers of two holds no fewer bytes than the lower one.
+#[inline(always)]
+fn last_of<const N: usize>(len: u32) -> u32 {
+    let least = const { if N.is_power_of_two() { 0 } else { N.next_power_of_two() as u32 / 2 } };
+    least + (launder(len.wrapping_sub(1 + least)) & (N as u32 - least - 1))
 }
 
 /// Hides from the compiler what it knows of a value, so that it keeps the bounds the verifier asks for.

@@ -129,7 +129,7 @@ impl Gate {
 fn is_known_good(token: &Token, at: Time) -> bool {
     token.is_verified()
         && matches!(token.standing, Standing::Unknown | Standing::Good)
-        && token.bound.is_none()
+        && token.bound().is_none()
         && is_in_order(token, at)
 }
 
@@ -251,7 +251,7 @@ mod tests {
             Token { signature: Signature::Unchecked(Unchecked::Pending), ..token(1) },
             Token { standing: Standing::Listed, ..token(1) },
             Token { standing: Standing::Asked, ..token(1) },
-            Token { expires: Some(1), ..token(1) },
+            Token { expires: Some(1).into(), ..token(1) },
         ];
         for token in doubtful {
             assert_eq!(judged(&mut gate, &usual(), &token), 640, "{token:?}");

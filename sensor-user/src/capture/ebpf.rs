@@ -4,8 +4,8 @@
 //! read where the kernel wrote them, in the shared ring.
 //!
 //! **Wakeups.** One a record would cost several times what capturing costs. So the kernel stays silent while
-//! this reader is awake; the reader looks again every [`LINGER`] (longer under load) and only when a look finds nothing does it
-//! raise a flag, and sleep until the kernel, seeing the flag, wakes it or it is time for the housekeeping.
+//! this reader is awake; the reader looks again every [`LINGER`] and only when a look finds nothing does it raise a flag,
+//! and sleep until the kernel, seeing the flag, wakes it or it is time for the housekeeping.
 //! Raising the flag and *then* polling is what makes it sound: a record reserved before the poll shows in
 //! the poll, and one reserved after it sees the flag.
 
@@ -44,15 +44,17 @@ use super::{Grant, Input, Loss, LossKind, Progress, Side, Source, SourceError};
 /// record under load.
 pub const LINGER: Duration = Duration::from_millis(1);
 
-/// How long they may gather when the last look found a crowd: each look costs two context switches and a cold cache,
-/// which are shared by more records this way. An alert waits four milliseconds at most.
-const LINGER_BUSY: Duration = Duration::from_millis(4);
-
 /// Records of one look that make a crowd: 30,000 records a second.
 const CROWD: usize = 32;
 
 /// How often losses are reported and time is said to pass.
 const HOUSEKEEPING: Duration = Duration::from_millis(200);
+
+/// The same once nothing has come for [`LULL`]: what times out by then waits that long at most.
+const HOUSEKEEPING_IDLE: Duration = Duration::from_millis(500);
+
+/// No record for so long makes a lull.
+const LULL: Duration = Duration::from_secs(5);
 
 /// Records delivered before [`Source::poll`] returns, so that grants reach the kernel while they still help:
 /// about a millisecond's work.
@@ -97,6 +99,8 @@ pub struct EbpfSource {
     features: Features,
     /// Nanoseconds since boot of the last housekeeping.
     kept_house: u64,
+    /// The same of the start, or of the last look that found something.
+    busy: u64,
     pace: Pace,
     /// Records that the last look found.
     crowd: usize,
@@ -190,6 +194,7 @@ impl EbpfSource {
             counts,
             reader: Reader::default(),
             kept_house: clock.boot_ns(),
+            busy: clock.boot_ns(),
             clock,
             diagnostics,
             cgroup,
@@ -274,7 +279,7 @@ impl EbpfSource {
         self.counts.read()
     }
 
-    /// The same for another thread, at most 200 ms old, with the reader's own figures.
+    /// The same for another thread, at most half a second old, with the reader's own figures.
     #[must_use]
     pub fn gauges(&self) -> Gauges {
         self.counts.gauges()
@@ -289,20 +294,25 @@ impl EbpfSource {
                 if !flagged {
                     self.sleeping.set(0, 1, 0).map_err(load::unusable)?;
                 }
-                let woken = readable(&self.ring, wait.min(HOUSEKEEPING))?;
+                let lull = self.kept_house.saturating_sub(self.busy) > nanos(LULL);
+                let house = if lull { HOUSEKEEPING_IDLE } else { HOUSEKEEPING };
+                let woken = readable(&self.ring, wait.min(house))?;
                 self.pace = Pace::Drowsy { flagged: !woken };
                 if !woken {
                     return Ok(());
                 }
             }
         }
-        nap(if self.crowd >= CROWD { LINGER_BUSY } else { LINGER });
+        nap(LINGER);
         Ok(())
     }
 
     /// Decides how to wait for the next look, as this one found so many records.
     fn found(&mut self, records: usize) {
         self.crowd = records;
+        if records > 0 {
+            self.busy = self.clock.boot_ns();
+        }
         self.pace = match records {
             BATCH => Pace::Busy,
             1.. => Pace::Awake,

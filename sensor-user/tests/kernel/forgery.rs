@@ -68,7 +68,8 @@ impl Wire {
         Some(Standing { from, to, seq: seq.unwrap(), ack: ack.unwrap() })
     }
 
-    /// Sends a segment of the client with a wrong checksum.
+    /// Sends a segment of the client with a wrong checksum, and waits until it was on the wire: on a busy host what is sent
+    /// later by another core may come earlier.
     fn forge(&self, at: &Standing, ahead: u32, flags: u8, payload: &[u8]) {
         let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 6, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1];
         packet.extend(at.from.to_be_bytes());
@@ -79,6 +80,21 @@ impl Wire {
         packet.extend(payload);
         let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
         sendto(&self.sent, &packet, SendFlags::empty(), &to).unwrap();
+        self.hear(&packet[20..]);
+    }
+
+    /// Waits for this segment. A raw socket that had no room for it never tells.
+    #[expect(clippy::disallowed_methods, reason = "waiting for a real network needs a clock")]
+    fn hear(&self, segment: &[u8]) {
+        let patience = Instant::now() + Duration::from_secs(2);
+        let mut packet = vec![0; 65536];
+        while Instant::now() < patience {
+            match recv(&self.heard, &mut packet, RecvFlags::empty()) {
+                Ok((len, _)) if packet.get(20..len) == Some(segment) => return,
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
     }
 }
 

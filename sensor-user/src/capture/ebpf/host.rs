@@ -103,11 +103,18 @@ fn mount_table() -> Result<String, SourceError> {
 /// Whether the tree at `root` is no more than what the sensor's own container is given: then it would watch itself.
 ///
 /// It begins where this process's namespace begins, and that is not the root of all: only the true root has no
-/// `cgroup.type` (Documentation/admin-guide/cgroup-v2.rst).
+/// `cgroup.type` (Documentation/admin-guide/cgroup-v2.rst). A process that is further down is in the namespace of somebody
+/// above it: of a node that is itself a container, whose pods have none of their own.
 pub(super) fn is_own_part(root: &Path) -> bool {
-    let here = |mount: &Mount| mount.at == root && mount.height <= 0;
+    let here = |mount: &Mount| mount.at == root && (mount.height < 0 || mount.height == 0 && is_at_the_top());
     root.join("cgroup.type").exists()
         && mount_table().is_ok_and(|text| mounts::highest_first(&text).iter().any(here))
+}
+
+/// Whether this process is where its cgroup namespace begins; as far as is known (`cgroups(7)`).
+fn is_at_the_top() -> bool {
+    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    text.lines().find_map(|line| line.strip_prefix("0::")).is_none_or(|path| path == "/")
 }
 
 /// What to do then.
