@@ -16,8 +16,7 @@ fn finding(n: u64) -> Finding {
     let forged = Token {
         flaws: Flaws::ALG_NONE,
         signature: Signature::Absent,
-        alg: Some("none".into()),
-        ..Token::clone(&token(n, "mallory").token)
+        ..Token::clone(&token(n, "mallory").token).of_profile(|p| p.alg = Some("none".into()))
     };
     let held = [TokenUse { token: forged.into(), ..token(n, "mallory") }];
     let exchange = exchange(n, address(n), &browser("/orders/7?token=hush", "t"), 401);

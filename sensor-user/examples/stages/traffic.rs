@@ -95,15 +95,16 @@ pub(crate) fn token(n: u64, subject: &str) -> TokenUse {
     let now = time(0).secs().cast_signed();
     let token = Token {
         fingerprint: Fingerprint(name.to_be_bytes()),
-        alg: Some("RS256".into()),
-        audiences: [Arc::from("orders-api")].into_iter().collect(),
         policy: Some(policy),
-        expires: Some(now + 30_000),
-        issued: Some(now - 600),
-        not_before: Some(now - 600),
+        expires: Some(now + 30_000).into(),
+        issued: Some(now - 600).into(),
+        not_before: Some(now - 600).into(),
         input_hash: n << 1 | 1,
         signature_hash: n << 1 | 1,
-        ..Arc::unwrap_or_clone(made::token(name, subject, Some(format!("id-{n}"))))
+        ..Arc::unwrap_or_clone(made::token(name, subject, Some(format!("id-{n}")))).of_profile(|p| {
+            p.alg = Some("RS256".into());
+            p.audiences = [Arc::from("orders-api")].into_iter().collect();
+        })
     };
     TokenUse { token: Arc::new(token), carrier: Carrier::Authorization }
 }

@@ -14,10 +14,9 @@ use crate::token::{Signature, Token};
 /// An `alg-none` finding about the token with this number.
 pub(crate) fn finding(number: u8) -> Finding {
     let forged = Token {
-        alg: Some("none".into()),
         flaws: Flaws::ALG_NONE,
         signature: Signature::Absent,
-        ..token(u64::from(number) + 1)
+        ..token(u64::from(number) + 1).of_profile(|p| p.alg = Some("none".into()))
     };
     let stage = Stage::to("GET", "/orders/7").status(401);
     let mut detector = Detector::new(DetectSettings::default());

@@ -86,11 +86,12 @@ fn weeks_of_honest_people_raise_next_to_nothing() {
             let second = i64::try_from(NOW_S + ms / 1000).unwrap();
             let held = Token {
                 subject: Some(format!("person-{person}").into()),
-                roles: if person == 5 { [Box::from("ADMIN")].into() } else { Arc::default() },
-                expires: Some(second + 3600),
-                issued: Some(second - 3600),
-                not_before: Some(second - 3600),
-                ..token(number)
+                expires: Some(second + 3600).into(),
+                issued: Some(second - 3600).into(),
+                not_before: Some(second - 3600).into(),
+                ..token(number).of_profile(|p| {
+                    p.roles = if person == 5 { [Box::from("ADMIN")].into() } else { Arc::default() }
+                })
             };
             let path = if third == 2 && person % 3 == 0 { "/payments" } else { "/orders/7" };
             let mut stage = Stage::to("GET", path)
@@ -128,8 +129,8 @@ fn a_thief_after_them(detector: &mut Detector) {
     let second = i64::try_from(NOW_S + ms / 1000).unwrap();
     let stolen = Token {
         subject: Some("person-1".into()),
-        expires: Some(second + 3600),
-        issued: Some(second - 3600),
+        expires: Some(second + 3600).into(),
+        issued: Some(second - 3600).into(),
         ..token(u64::MAX)
     };
     let stage = Stage::to("GET", "/payments")

@@ -56,7 +56,7 @@ const NO_SIGNATURE: Flaws = Flaws(Flaws::ALG_NONE.0 | Flaws::EMPTY_SIGNATURE.0);
 #[must_use]
 pub fn cause(token: &Token) -> Option<Cause> {
     if token.is_verified() {
-        return matches!(token.proof, Some(Proof::WeakSecret(_))).then_some(Cause::WeakSecret);
+        return matches!(token.proof(), Some(Proof::WeakSecret(_))).then_some(Cause::WeakSecret);
     }
     match token.form {
         Form::Opaque => return None,
@@ -68,7 +68,7 @@ pub fn cause(token: &Token) -> Option<Cause> {
 }
 
 const fn by_proof(token: &Token) -> Option<Cause> {
-    match token.proof {
+    match token.proof() {
         Some(Proof::HmacUnderPublicKey(_)) => Some(Cause::AlgConfusion),
         Some(Proof::HmacUnderInjectedKey(_)) => Some(Cause::KidInjection),
         Some(Proof::OwnKey) => Some(Cause::EmbeddedKey),
@@ -170,7 +170,7 @@ pub fn must_refuse(token: &Token, at: Time, leeway_s: i64) -> Option<Refusal> {
         if refuted || token.flaws.intersects(NO_SIGNATURE) || token.flaws.intersects(Flaws::PSYCHIC) {
             return Some(Refusal::Unsigned);
         }
-        let proven = matches!(token.proof, Some(p) if !matches!(p, Proof::WeakSecret(_)));
+        let proven = matches!(token.proof(), Some(p) if !matches!(p, Proof::WeakSecret(_)));
         if proven || is_refuted(token) {
             return Some(Refusal::Forged);
         }
@@ -192,11 +192,11 @@ fn secs(at: Time) -> i64 {
 /// Seconds from `exp` to `at`; negative while the token is good, none if it has no `exp`.
 #[must_use]
 pub fn lateness_s(token: &Token, at: Time) -> Option<i64> {
-    Some(secs(at).saturating_sub(token.expires?))
+    Some(secs(at).saturating_sub(token.expires.get()?))
 }
 
 /// Seconds from `at` to `nbf`; negative once the token is good, none if it has no `nbf`.
 #[must_use]
 pub fn earliness_s(token: &Token, at: Time) -> Option<i64> {
-    Some(token.not_before?.saturating_sub(secs(at)))
+    Some(token.not_before.get()?.saturating_sub(secs(at)))
 }

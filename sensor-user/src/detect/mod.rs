@@ -20,7 +20,9 @@ pub mod lineage;
 pub mod listed;
 pub mod login;
 pub mod memory;
+pub mod mostly;
 pub mod object;
+pub mod pace;
 pub mod pairs;
 pub mod payload;
 pub mod recent;
@@ -54,7 +56,7 @@ pub use detector::Detector;
 pub use finding::{Finding, Principal, Scene, Severity};
 pub use knowledge::{Knowledge, Networks, Place};
 pub use lineage::{Birth, Issue, Lineage};
-pub use roster::{Column, Known, Slot, Who, is_in_order};
+pub use roster::{Column, Known, Marks, Slot, Who, is_in_order};
 pub use rule::{
     About, Case, Guard, Memory, Needs, Report, Route, RouteKind, Rule, Threshold, Thresholds, When,
 };

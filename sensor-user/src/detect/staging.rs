@@ -15,7 +15,6 @@ use crate::detect::{
     Slot, Who,
 };
 use crate::http::{Exchange, Header, Issued, RequestHead, ResponseHead};
-use crate::token::stage::describe::blank;
 use crate::token::{Carrier, Fingerprint, Form, IssuedToken, Policy, Signature, Token, TokenUse};
 
 /// The second at which everything happens unless said otherwise.
@@ -30,28 +29,28 @@ pub(crate) fn token(number: u64) -> Token {
     Token {
         fingerprint: Fingerprint(fingerprint),
         length: 900,
-        alg: Some("RS256".into()),
-        kid: Some("k1".into()),
-        typ: Some("JWT".into()),
-        issuer: Some("https://idp.example/".into()),
         subject: Some("alice".into()),
-        audiences: SmallVec::from_iter(["orders-api".into()]),
         id: Some(format!("id-{number}").into()),
-        expires: Some(now + 3000),
-        not_before: Some(now - 600),
-        issued: Some(now - 600),
+        expires: Some(now + 3000).into(),
+        not_before: Some(now - 600).into(),
+        issued: Some(now - 600).into(),
         signature: Signature::Verified,
         policy: Some(policy()),
         input_hash: number.wrapping_mul(31) | 1,
         signature_hash: number.wrapping_mul(37) | 1,
-        ..blank(Form::Jws)
+        ..Token::blank(Form::Jws).of_profile(|p| {
+            p.alg = Some("RS256".into());
+            p.kid = Some("k1".into());
+            p.issuer = Some("https://idp.example/".into());
+            p.audiences = SmallVec::from_iter(["orders-api".into()]);
+        })
     }
 }
 
 /// A good token of somebody that is good for years: for histories.
 pub(crate) fn held_by(subject: &str) -> Token {
     let years = Some(i64::try_from(NOW_S).unwrap() + 1_000_000_000);
-    Token { subject: Some(subject.into()), expires: years, ..token(stable_hash(subject) >> 8) }
+    Token { subject: Some(subject.into()), expires: years.into(), ..token(stable_hash(subject) >> 8) }
 }
 
 /// A policy that is kept in every way.
@@ -311,10 +310,8 @@ impl Play {
         issued: impl IntoIterator<Item = Token>,
     ) -> Vec<Finding> {
         let tokens = uses(tokens);
-        let name = |token: Token| IssuedToken {
-            fingerprint: token.fingerprint,
-            opaque: token.opaque.map(|facts| *facts),
-        };
+        let name =
+            |token: Token| IssuedToken { fingerprint: token.fingerprint, opaque: token.opaque().copied() };
         let issued: Vec<IssuedToken> = issued.into_iter().map(name).collect();
         let mut who = Who::default();
         self.roster.see(&stage.exchange, &tokens, &Route::default(), 0, &mut who);
@@ -361,6 +358,9 @@ pub(crate) fn judges_times_with_care(
     let forged = Token { signature: Signature::Invalid, ..off_by(3600) };
     assert!(ask(Stage::new().status(401), forged).is_empty(), "left to the rule that names forgeries");
     for time in [i64::MIN, i64::MAX] {
-        ask(Stage::new().status(200), Token { expires: Some(time), not_before: Some(time), ..token(1) });
+        ask(
+            Stage::new().status(200),
+            Token { expires: Some(time).into(), not_before: Some(time).into(), ..token(1) },
+        );
     }
 }

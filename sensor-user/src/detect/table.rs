@@ -19,9 +19,10 @@ const MAX_USES: u8 = 3;
 /// Slots looked at for one eviction. Bounds the cost of an insertion when everything is in use.
 const LOOK: usize = 64;
 
+/// The hash of a key is not kept: it is made anew where the index grows or an entry goes, and an index finds the wrong
+/// entry once in 128 times, which comparing keys tells as well.
 #[derive(Debug)]
 struct Slot<K, V> {
-    hash: u64,
     uses: u8,
     key: K,
     value: V,
@@ -104,7 +105,7 @@ impl<K, V> Table<K, V> {
     #[inline]
     pub fn position(&mut self, hash: u64, is: impl Fn(&K) -> bool) -> Option<usize> {
         let slots = &self.slots;
-        let same = |at: &u32| slots.get(*at as usize).is_some_and(|s| s.hash == hash && is(&s.key));
+        let same = |at: &u32| slots.get(*at as usize).is_some_and(|s| is(&s.key));
         let at = *self.index.find(hash, same)? as usize;
         self.slots.get_mut(at)?.mark();
         Some(at)
@@ -137,53 +138,8 @@ impl<K, V> Table<K, V> {
     #[inline]
     pub fn glance(&self, slot: usize) {
         if let Some(slot) = self.slots.get(slot) {
-            std::hint::black_box(slot.hash);
+            std::hint::black_box(slot.uses);
         }
-    }
-
-    /// Adds an entry that is known to be absent. Returns the one that had to go.
-    pub fn insert(&mut self, hash: u64, key: K, value: V) -> Option<(K, V)> {
-        self.place(hash, key, value).1
-    }
-
-    /// [`Self::insert`], and the slot that the entry got.
-    pub fn place(&mut self, hash: u64, key: K, value: V) -> (usize, Option<(K, V)>) {
-        let slot = Slot { hash, uses: 0, key, value };
-        let (at, evicted) = if self.slots.len() < self.cap {
-            if self.slots.len() == self.slots.capacity() {
-                // By an eighth and not by half, as columns grow.
-                self.slots.reserve_exact(self.slots.len() / 8 + 16);
-            }
-            self.slots.push(slot);
-            (self.slots.len() - 1, None)
-        } else {
-            let at = self.victim();
-            self.unlink(at);
-            let old = self.slots.get_mut(at).map(|old| std::mem::replace(old, slot));
-            self.evicted += 1;
-            (at, old.map(|old| (old.key, old.value)))
-        };
-        let slots = &self.slots;
-        let number = u32::try_from(at).unwrap_or(u32::MAX);
-        self.index.insert_unique(hash, number, |at| slots.get(*at as usize).map_or(0, |s| s.hash));
-        (at, evicted)
-    }
-
-    /// Removes the entry under `hash` whose key `is` the one.
-    pub fn remove(&mut self, hash: u64, is: impl Fn(&K) -> bool) -> Option<(K, V)> {
-        let slots = &self.slots;
-        let found = |at: &u32| slots.get(*at as usize).is_some_and(|s| is(&s.key));
-        let at = *self.index.find(hash, found)? as usize;
-        self.unlink(at);
-        let last = self.slots.len() - 1;
-        if at != last {
-            let moved = self.slots.get(last).map_or(0, |s| s.hash);
-            if let Some(place) = self.index.find_mut(moved, |p| *p as usize == last) {
-                *place = u32::try_from(at).unwrap_or(u32::MAX);
-            }
-        }
-        let slot = self.slots.swap_remove(at);
-        Some((slot.key, slot.value))
     }
 
     /// Every entry, by slot.
@@ -213,16 +169,62 @@ impl<K, V> Table<K, V> {
         }
         best.1
     }
+}
+
+impl<K: Hash + Eq, V> Table<K, V> {
+    /// Adds an entry that is known to be absent, under its key's own hash. Returns the one that had to go.
+    pub fn insert(&mut self, hash: u64, key: K, value: V) -> Option<(K, V)> {
+        self.place(hash, key, value).1
+    }
+
+    /// [`Self::insert`], and the slot that the entry got.
+    pub fn place(&mut self, hash: u64, key: K, value: V) -> (usize, Option<(K, V)>) {
+        let slot = Slot { uses: 0, key, value };
+        let (at, evicted) = if self.slots.len() < self.cap {
+            if self.slots.len() == self.slots.capacity() {
+                // By an eighth and not by half, as columns grow.
+                self.slots.reserve_exact(self.slots.len() / 8 + 16);
+            }
+            self.slots.push(slot);
+            (self.slots.len() - 1, None)
+        } else {
+            let at = self.victim();
+            self.unlink(at);
+            let old = self.slots.get_mut(at).map(|old| std::mem::replace(old, slot));
+            self.evicted += 1;
+            (at, old.map(|old| (old.key, old.value)))
+        };
+        let (slots, seed) = (&self.slots, &self.seed);
+        let number = u32::try_from(at).unwrap_or(u32::MAX);
+        let again = |at: &u32| slots.get(*at as usize).map_or(0, |s| seed.hash_one(&s.key));
+        self.index.insert_unique(hash, number, again);
+        (at, evicted)
+    }
+
+    /// Removes the entry under `hash` whose key `is` the one.
+    pub fn remove(&mut self, hash: u64, is: impl Fn(&K) -> bool) -> Option<(K, V)> {
+        let slots = &self.slots;
+        let found = |at: &u32| slots.get(*at as usize).is_some_and(|s| is(&s.key));
+        let at = *self.index.find(hash, found)? as usize;
+        self.unlink(at);
+        let last = self.slots.len() - 1;
+        if at != last {
+            let moved = self.slots.get(last).map_or(0, |s| self.seed.hash_one(&s.key));
+            if let Some(place) = self.index.find_mut(moved, |p| *p as usize == last) {
+                *place = u32::try_from(at).unwrap_or(u32::MAX);
+            }
+        }
+        let slot = self.slots.swap_remove(at);
+        Some((slot.key, slot.value))
+    }
 
     fn unlink(&mut self, at: usize) {
-        let Some(hash) = self.slots.get(at).map(|s| s.hash) else { return };
+        let Some(hash) = self.slots.get(at).map(|s| self.seed.hash_one(&s.key)) else { return };
         if let Ok(entry) = self.index.find_entry(hash, |p| *p as usize == at) {
             entry.remove();
         }
     }
-}
 
-impl<K: Hash + Eq, V> Table<K, V> {
     /// Sets the cap; entries in places beyond it go.
     pub fn limit(&mut self, cap: usize) {
         self.cap = cap.clamp(1, u32::MAX as usize);
@@ -245,6 +247,15 @@ impl<K: Hash + Eq, V> Table<K, V> {
     pub fn get(&mut self, key: &K) -> Option<&mut V> {
         let hash = self.hash_of(key);
         self.find(hash, |k| k == key)
+    }
+
+    /// The value of `key`, without a mark.
+    #[must_use]
+    pub fn look(&self, key: &K) -> Option<&V> {
+        let slots = &self.slots;
+        let same = |at: &u32| slots.get(*at as usize).is_some_and(|s| s.key == *key);
+        let at = *self.index.find(self.hash_of(key), same)?;
+        self.peek(at as usize)
     }
 
     /// The value of `key`, made if it is missing. Never `None`.

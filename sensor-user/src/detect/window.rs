@@ -41,6 +41,18 @@ impl<const N: usize> Default for Buckets<N> {
 }
 
 impl<const N: usize> Buckets<N> {
+    /// Counts in their places, and the number of the newest bucket.
+    #[must_use]
+    pub const fn of(newest: u32, counts: [u16; N]) -> Self {
+        Self { newest, counts }
+    }
+
+    /// What [`Self::of`] makes it of.
+    #[must_use]
+    pub const fn parts(&self) -> (u32, [u16; N]) {
+        (self.newest, self.counts)
+    }
+
     /// Counts one event in `bucket`. Events older than every bucket are ignored.
     #[inline]
     pub fn add(&mut self, bucket: u64) {

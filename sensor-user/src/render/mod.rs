@@ -117,10 +117,9 @@ mod tests {
     /// Everything that any sink says about one forged request, in every form.
     fn shown(stage: &Stage) -> (usize, String) {
         let forged = Token {
-            alg: Some("none".into()),
             flaws: Flaws::ALG_NONE,
             signature: Signature::Absent,
-            ..token(1)
+            ..token(1).of_profile(|p| p.alg = Some("none".into()))
         };
         let (mut findings, mut alerts, mut out) = (Vec::new(), Vec::new(), String::new());
         Detector::new(DetectSettings::default()).judge(
@@ -180,7 +179,7 @@ mod tests {
             request.target = start..middle;
             request.headers.last_mut().unwrap().value = middle..u32::try_from(request.bytes.len()).unwrap();
             let (mut findings, mut alerts) = (Vec::new(), Vec::new());
-            let forged = Token { alg: Some("none".into()), flaws: Flaws::ALG_NONE, signature: Signature::Absent, ..token(1) };
+            let forged = Token { flaws: Flaws::ALG_NONE, signature: Signature::Absent, ..token(1).of_profile(|p| p.alg = Some("none".into())) };
             Detector::new(DetectSettings::default()).judge(&stage.exchange, &uses([forged]), stage.exchange.at, &mut findings);
             let mut desk = Desk::new(AlertSettings::default());
             desk.admit(findings.remove(0), &mut alerts);

@@ -24,7 +24,7 @@ use crate::telemetry::{Metric, catalogue as of};
 /// Messages that wait for the thread: it needs milliseconds for one, and a busy capture thread sends a few hundred a
 /// second.
 const QUEUE: usize = 64;
-/// Decisions that wait for the capture thread, which takes them at least every 200 ms.
+/// Decisions that wait for the capture thread, which takes them at least twice a second.
 const DECISIONS: usize = 1024;
 /// Most cgroups whose decision is looked after; see `chosen`.
 const MAX_ASKED: usize = 16_384;

@@ -32,8 +32,8 @@ use crate::token::verifier::{self, Pooled, Verdict};
 /// Jobs that wait for a verify worker: a quarter of a second's work of one core.
 const VERIFY_QUEUE: usize = 4096;
 
-/// How long the loop may sleep when nothing comes.
-const NAP: Duration = Duration::from_millis(200);
+/// How long the loop may sleep when nothing comes: signals and news of other threads wait as long, at most.
+const NAP: Duration = Duration::from_millis(500);
 
 /// How long it may sleep while verdicts are on their way.
 const SHORT_NAP: Duration = Duration::from_millis(2);

@@ -34,7 +34,7 @@ use crate::token::keys::KeyRing;
 use crate::token::settings::TokenSettings;
 use crate::token::stage::Wanted;
 
-/// Signals that may wait for the capture thread, which looks at least every 200 ms.
+/// Signals that may wait for the capture thread, which looks at least twice a second.
 const NEWS: usize = 16;
 
 /// Keys that may be asked for while the fetcher is busy; the token stage bounds them per round.
@@ -43,7 +43,7 @@ const WANTED: usize = 256;
 /// Configurations that may wait while a database is read, which takes seconds.
 const CHANGES: usize = 8;
 /// Questions about tokens that wait to be asked, and answers that wait to be heard: the capture thread hears them at
-/// least every 200 ms, and the asker takes some 1000 questions in that time.
+/// least every 200 ms while requests come, and the asker takes some 1000 questions in that time.
 const INQUIRIES: usize = 1024;
 /// How soon a new mark is obeyed.
 const LOOK_AT_MARKS: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ const LOOK_AT_MARKS: Duration = Duration::from_secs(1);
 /// How soon an address is tried again that somebody else has.
 const BIND_AGAIN: Duration = Duration::from_secs(1);
 
-/// Without a sign of life for so long, `/healthz` says so: the capture thread gives one at least every 200 ms.
+/// Without a sign of life for so long, `/healthz` says so: the capture thread gives one at least twice a second.
 const STALLED: Duration = Duration::from_secs(10);
 
 /// What the capture thread is told.

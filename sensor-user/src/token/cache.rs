@@ -174,6 +174,12 @@ impl Cache {
             *place = entry;
             return at;
         }
+        if self.entries.len() == self.entries.capacity() {
+            // By an eighth and not by all, and never beyond the bound.
+            let more = (self.entries.len() / 8 + 16).min(self.max - self.entries.len().min(self.max));
+            self.entries.reserve_exact(more);
+            self.links.reserve_exact(more);
+        }
         self.entries.push(entry);
         self.links.push(Links { newer: NONE, older: NONE });
         // `max` keeps the length below 2^31.
@@ -256,11 +262,10 @@ mod tests {
 
     use super::*;
     use crate::token::facts::{Form, Signature};
-    use crate::token::stage::describe::blank;
 
     fn token(verified: bool) -> Arc<Token> {
         let signature = if verified { Signature::Verified } else { Signature::Invalid };
-        Arc::new(Token { signature, ..blank(Form::Jws) })
+        Arc::new(Token { signature, ..Token::blank(Form::Jws) })
     }
 
     #[test]

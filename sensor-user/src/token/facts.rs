@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
 
 pub use crate::token::opaque::{Guess, OpaqueFacts};
+pub use crate::token::parts::{Extras, Id, NumericDate, Profile};
 pub use crate::token::status::StatusRef;
 
 /// The name of a token everywhere: 128 bits of HMAC-SHA-256 over its text, under the sensor's key.
@@ -267,8 +267,9 @@ pub struct Policy {
 
 /// Everything that is known of one distinct token. Strings are bounded to [`MAX_TEXT`] bytes each when read.
 ///
-/// Laid out as it is written: what is asked of a token at every use comes first and lies in three lines of the
-/// processor's cache; what only findings tell comes after.
+/// Laid out as it is written: what is asked of a token at every use comes first and, with the two counts of an `Arc`, lies
+/// in two lines of the processor's cache. What many tokens share is read through the token itself, which derefs to its
+/// [`Profile`].
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub struct Token {
@@ -292,52 +293,42 @@ pub struct Token {
     pub purpose: Option<Purpose>,
     /// How it fits the configured issuers.
     pub policy: Option<Policy>,
-    /// `exp`, seconds since the epoch.
-    pub expires: Option<i64>,
-    /// `nbf`, seconds since the epoch.
-    pub not_before: Option<i64>,
-    /// `iat`, seconds since the epoch.
-    pub issued: Option<i64>,
+    /// `exp`.
+    pub expires: NumericDate,
+    /// `nbf`.
+    pub not_before: NumericDate,
+    /// `iat`.
+    pub issued: NumericDate,
     /// `sub`, or `client_id`/`azp` if there is none.
-    pub subject: Option<Box<str>>,
-    /// The key that it is bound to.
-    pub bound: Option<Box<KeyBound>>,
+    pub subject: Option<Arc<str>>,
+    /// What it shares with others of its issuer.
+    pub profile: Arc<Profile>,
+    /// What few tokens have; none where it would be empty.
+    pub extras: Option<Box<Extras>>,
     /// The login that it goes back to, by a hash of `iss` and `sid` (OpenID Connect Front-Channel Logout section 3); 0 if
     /// it does not say. The issuer's word, no secret.
     pub session: u64,
-    /// What was proven against it.
-    pub proof: Option<Proof>,
-    /// Bytes of its text.
-    pub length: u32,
-    /// `alg` as it was sent, bounded and printable.
-    pub alg: Option<Arc<str>>,
-    /// `kid` as it was sent, bounded and printable.
-    pub kid: Option<Arc<str>>,
-    /// `typ` as it was sent.
-    pub typ: Option<Arc<str>>,
-    /// `jku` or `x5u` without query.
-    pub key_url: Option<Box<str>>,
-    /// `iss`.
-    pub issuer: Option<Arc<str>>,
-    /// `aud`, at most eight.
-    pub audiences: SmallVec<[Arc<str>; 1]>,
     /// `jti`.
-    pub id: Option<Box<str>>,
-    /// Roles and scopes that it grants, upper case, sorted, each once, at most 32: `roles`, `role`,
-    /// `realm_access.roles`, `scope`, `scp`, `groups`, in this order where there are more.
-    pub roles: Arc<[Box<str>]>,
-    /// What makes it guessable, if it is opaque.
-    pub opaque: Option<Box<OpaqueFacts>>,
-    /// Where its issuer publishes its status.
-    pub status: Option<Box<StatusRef>>,
-    /// Where a strict and a lax reading part, in words that quote nothing secret.
-    pub flaw_detail: Option<&'static str>,
-    /// Of a `kid` that no key has: how often the issuer's keys had been looked at when it was first asked for.
-    pub key_asked: Option<u32>,
+    pub id: Option<Id>,
     /// Keyed hash of the signing input (header and payload), for `claims-tampered`.
     pub input_hash: u64,
     /// Keyed hash of the signature, for `claims-tampered`; 0 if there is none.
     pub signature_hash: u64,
+    /// Bytes of its text.
+    pub length: u32,
+}
+
+/// With the two counts of an `Arc` and the allocator's word, 176 bytes, and not a byte less than the next smaller size of
+/// allocations. What most tokens do not have belongs to [`Extras`], what their issuer gives to all to [`Profile`].
+const _: () = assert!(size_of::<Token>() == 152);
+
+impl std::ops::Deref for Token {
+    type Target = Profile;
+
+    #[inline]
+    fn deref(&self) -> &Profile {
+        &self.profile
+    }
 }
 
 /// A place to look first: a guess, which whoever looks there checks.
@@ -367,6 +358,95 @@ impl Clone for Seat {
 pub const MAX_TEXT: usize = 256;
 
 impl Token {
+    /// A token of which nothing is known but its form.
+    #[must_use]
+    pub fn blank(form: Form) -> Self {
+        Self {
+            fingerprint: Fingerprint::default(),
+            seat: Seat::default(),
+            flaws: Flaws::default(),
+            asked_s: 0,
+            signature: Signature::Unchecked(Unchecked::Unreadable),
+            form,
+            standing: Standing::Unknown,
+            was_good: false,
+            purpose: None,
+            policy: None,
+            expires: NumericDate::NONE,
+            not_before: NumericDate::NONE,
+            issued: NumericDate::NONE,
+            subject: None,
+            profile: Arc::default(),
+            extras: None,
+            session: 0,
+            id: None,
+            input_hash: 0,
+            signature_hash: 0,
+            length: 0,
+        }
+    }
+
+    /// The same with another profile.
+    #[must_use]
+    pub fn of_profile(mut self, change: impl FnOnce(&mut Profile)) -> Self {
+        change(Arc::make_mut(&mut self.profile));
+        self
+    }
+
+    /// The same with other extras.
+    #[must_use]
+    pub fn with_extras(mut self, change: impl FnOnce(&mut Extras)) -> Self {
+        self.change_extras(change);
+        self
+    }
+
+    /// Changes what few tokens have, and keeps nothing where that is nothing.
+    pub fn change_extras(&mut self, change: impl FnOnce(&mut Extras)) {
+        let mut extras = self.extras.take().unwrap_or_default();
+        change(&mut extras);
+        self.extras = (!extras.is_empty()).then_some(extras);
+    }
+
+    /// What was proven against it.
+    #[inline]
+    #[must_use]
+    pub const fn proof(&self) -> Option<Proof> {
+        match &self.extras {
+            Some(extras) => extras.proof,
+            None => None,
+        }
+    }
+
+    /// The key that it is bound to.
+    #[must_use]
+    pub fn bound(&self) -> Option<&KeyBound> {
+        self.extras.as_ref()?.bound.as_ref()
+    }
+
+    /// What makes it guessable, if it is opaque.
+    #[must_use]
+    pub fn opaque(&self) -> Option<&OpaqueFacts> {
+        self.extras.as_ref()?.opaque.as_ref()
+    }
+
+    /// Where its issuer publishes its status.
+    #[must_use]
+    pub fn status(&self) -> Option<&StatusRef> {
+        self.extras.as_ref()?.status.as_ref()
+    }
+
+    /// Where a strict and a lax reading part, in words that quote nothing secret.
+    #[must_use]
+    pub fn flaw_detail(&self) -> Option<&'static str> {
+        self.extras.as_ref()?.flaw_detail
+    }
+
+    /// Of a `kid` that no key has: how often the issuer's keys had been looked at when it was first asked for.
+    #[must_use]
+    pub fn key_asked(&self) -> Option<u32> {
+        self.extras.as_ref()?.key_asked
+    }
+
     /// Whether no later verdict will follow.
     #[must_use]
     pub const fn is_settled(&self) -> bool {

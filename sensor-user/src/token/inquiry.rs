@@ -171,7 +171,7 @@ impl Inquiries {
 
     /// Whose status list says how the token stands: its issuer's, as the issuer has signed it.
     fn lists_of(&self, token: &Token) -> Option<usize> {
-        let name = token.issuer.as_deref().filter(|_| token.status.is_some() && token.is_verified())?;
+        let name = token.issuer.as_deref().filter(|_| token.status().is_some() && token.is_verified())?;
         self.issuers.iter().position(|issuer| issuer.lists && issuer.name == name)
     }
 
@@ -195,8 +195,8 @@ impl Inquiries {
         self.open.insert(token.fingerprint, key);
         self.waiting.push_back(Inquiry {
             fingerprint: token.fingerprint,
-            id: token.id.clone().filter(|_| self.by_list),
-            status: self.lists_of(token).zip(token.status.as_deref()).map(|(issuer, status)| StatusAsk {
+            id: token.id.as_ref().filter(|_| self.by_list).map(|id| id.text().into()),
+            status: self.lists_of(token).zip(token.status()).map(|(issuer, status)| StatusAsk {
                 issuer,
                 status: status.clone(),
                 at_s: i64::try_from(at.secs()).unwrap_or(i64::MAX),
@@ -237,7 +237,7 @@ pub(super) fn apply(token: &mut Token, answer: &Answer) {
         token.standing = Standing::Unknown;
     }
     if token.form == Form::Opaque && answer.expires.is_some() {
-        token.expires = answer.expires;
+        token.expires = answer.expires.into();
     }
 }
 

@@ -19,6 +19,7 @@ pub mod keys;
 mod md5;
 mod names;
 pub mod opaque;
+pub mod parts;
 mod pending;
 pub mod settings;
 pub mod stage;

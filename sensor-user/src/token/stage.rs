@@ -185,7 +185,8 @@ impl Tokens {
         let reading = parts.read();
         let mut token = self.describe(text.bytes, &parts, &reading);
         if reading.form == Form::Opaque {
-            token.opaque = self.guesser.look(text.bytes, &self.hash, text.at).map(Box::new);
+            let facts = self.guesser.look(text.bytes, &self.hash, text.at);
+            token.change_extras(|extras| extras.opaque = facts);
         }
         let token = self.judged(text, &parts, &reading, token);
         let evicted = self.cache.insert(text.key, Arc::clone(&token), self.generation);
@@ -269,14 +270,14 @@ impl Tokens {
         let issuer = self.judge.issuer_of(reading);
         let keys = issuer.and_then(|index| Some((index, ring.issuer(index)?)));
         let (Some((index, keys)), Some(kid)) = (keys, reading.header.kid.as_deref()) else { return };
-        match self.absent.judge(index, keys, kid, token.key_asked, now) {
+        match self.absent.judge(index, keys, kid, token.key_asked(), now) {
             Unknown::Waits(look) => {
-                token.key_asked.get_or_insert(look);
+                token.change_extras(|extras| _ = extras.key_asked.get_or_insert(look));
                 self.want(reading);
             }
             Unknown::Withdrawn => token.signature = Signature::Unchecked(Unchecked::KeyWithdrawn),
             Unknown::Absent => {
-                token.key_asked.get_or_insert(keys.looks);
+                token.change_extras(|extras| _ = extras.key_asked.get_or_insert(keys.looks));
                 token.signature = Signature::Invalid;
             }
         }
@@ -460,5 +461,5 @@ const fn is_fresh(token: &Token, same_keys: bool) -> bool {
 fn apply(token: &mut Token, judgement: Judgement) {
     token.signature = judgement.signature;
     token.policy = judgement.policy;
-    token.proof = judgement.proof;
+    token.change_extras(|extras| extras.proof = judgement.proof);
 }

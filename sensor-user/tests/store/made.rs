@@ -9,7 +9,7 @@ use sensor_user::capture::{Endpoints, Origin, Time};
 use sensor_user::detect::RouteKind;
 use sensor_user::http::Coverage;
 use sensor_user::seen::Seen;
-use sensor_user::token::facts::{Fingerprint, Flaws, Form, Seat, Signature, Standing, Token};
+use sensor_user::token::facts::{Fingerprint, Form, Signature, Token};
 
 /// Midnight, as every part begins.
 pub const DAY_S: u64 = 1_795_219_200;
@@ -18,37 +18,11 @@ pub const DAY_S: u64 = 1_795_219_200;
 pub fn token(fingerprint: u128, subject: &str, id: Option<String>) -> Arc<Token> {
     Arc::new(Token {
         fingerprint: Fingerprint(fingerprint.to_be_bytes()),
-        form: Form::Jws,
         length: 900,
-        alg: None,
-        kid: None,
-        typ: None,
-        key_url: None,
-        issuer: Some("https://idp.example/".into()),
         subject: Some(subject.into()),
-        audiences: smallvec::SmallVec::default(),
         id: id.map(Into::into),
-        roles: Arc::default(),
-        session: 0,
-        purpose: None,
-        bound: None,
-        opaque: None,
-        status: None,
-        standing: Standing::Unknown,
-        was_good: false,
-        asked_s: 0,
-        expires: None,
-        not_before: None,
-        issued: None,
-        flaws: Flaws::default(),
-        flaw_detail: None,
         signature: Signature::Verified,
-        policy: None,
-        proof: None,
-        key_asked: None,
-        input_hash: 0,
-        signature_hash: 0,
-        seat: Seat::default(),
+        ..Token::blank(Form::Jws).of_profile(|profile| profile.issuer = Some("https://idp.example/".into()))
     })
 }
 

@@ -27,12 +27,14 @@ fn detector() -> Detector {
 fn forgeries() -> Vec<(&'static str, Token)> {
     let bad = || Token { signature: Signature::Invalid, subject: Some("mallory".into()), ..token(77) };
     let hmac = || Token {
-        alg: Some("HS256".into()),
         policy: Some(Policy { algorithm_ok: false, ..policy() }),
-        ..bad()
+        ..bad().of_profile(|p| p.alg = Some("HS256".into()))
     };
     let unknown = Policy { issuer_known: false, audience_ok: true, algorithm_ok: true, ..Policy::default() };
-    let kid = || Token { kid: Some("../../dev/null".into()), flaws: Flaws::KID_INJECTION, ..hmac() };
+    let kid = || Token {
+        flaws: Flaws::KID_INJECTION,
+        ..hmac().of_profile(|p| p.kid = Some("../../dev/null".into()))
+    };
     let jwk = || Token {
         flaws: Flaws::EMBEDDED_KEY,
         policy: Some(Policy { embedded_key_ok: false, ..policy() }),
@@ -43,23 +45,26 @@ fn forgeries() -> Vec<(&'static str, Token)> {
         (
             "alg-none",
             Token {
-                alg: Some("none".into()),
                 flaws: Flaws::ALG_NONE,
                 signature: Signature::Absent,
-                expires: Some(1),
+                expires: Some(1).into(),
                 policy: Some(unknown),
-                ..bad()
+                ..bad().of_profile(|p| p.alg = Some("none".into()))
             },
         ),
         (
             "psychic-signature",
-            Token { alg: Some("ES256".into()), flaws: Flaws::PSYCHIC, signature: Signature::Absent, ..bad() },
+            Token {
+                flaws: Flaws::PSYCHIC,
+                signature: Signature::Absent,
+                ..bad().of_profile(|p| p.alg = Some("ES256".into()))
+            },
         ),
         ("signature-invalid", bad()),
-        ("alg-confusion", Token { proof: Some(Proof::HmacUnderPublicKey("PEM")), ..hmac() }),
+        ("alg-confusion", hmac().with_extras(|e| e.proof = Some(Proof::HmacUnderPublicKey("PEM")))),
         ("kid-injection", kid()),
-        ("kid-injection", Token { proof: Some(Proof::HmacUnderInjectedKey("empty")), ..kid() }),
-        ("embedded-key", Token { proof: Some(Proof::OwnKey), ..jwk() }),
+        ("kid-injection", kid().with_extras(|e| e.proof = Some(Proof::HmacUnderInjectedKey("empty")))),
+        ("embedded-key", jwk().with_extras(|e| e.proof = Some(Proof::OwnKey))),
         (
             "key-url",
             Token { flaws: Flaws::KEY_URL, policy: Some(Policy { key_url_ok: false, ..policy() }), ..bad() },
@@ -67,11 +72,11 @@ fn forgeries() -> Vec<(&'static str, Token)> {
         (
             "weak-secret",
             Token {
-                alg: Some("HS256".into()),
                 signature: Signature::Unchecked(Unchecked::NoIssuer),
                 policy: None,
-                proof: Some(Proof::WeakSecret(3)),
                 ..bad()
+                    .of_profile(|p| p.alg = Some("HS256".into()))
+                    .with_extras(|e| e.proof = Some(Proof::WeakSecret(3)))
             },
         ),
         (
@@ -87,8 +92,8 @@ fn forgeries() -> Vec<(&'static str, Token)> {
             Token { policy: Some(unknown), signature: Signature::Unchecked(Unchecked::NoIssuer), ..bad() },
         ),
         ("audience-mismatch", Token { policy: Some(Policy { audience_ok: false, ..policy() }), ..token(77) }),
-        ("expired-token", Token { expires: Some(now - 3600), ..token(77) }),
-        ("not-yet-valid", Token { not_before: Some(now + 3600), ..token(77) }),
+        ("expired-token", Token { expires: Some(now - 3600).into(), ..token(77) }),
+        ("not-yet-valid", Token { not_before: Some(now + 3600).into(), ..token(77) }),
     ]
     .into_iter()
     .chain(misfits())
@@ -102,9 +107,8 @@ fn misfits() -> Vec<(&'static str, Token)> {
         (
             "alg-not-allowed",
             Token {
-                alg: Some("ES512".into()),
                 policy: Some(Policy { algorithm_ok: false, ..policy() }),
-                ..bad()
+                ..bad().of_profile(|p| p.alg = Some("ES512".into()))
             },
         ),
         (
@@ -198,8 +202,10 @@ fn benign_traffic_gives_nothing() {
 #[test]
 fn a_late_verdict_says_what_an_early_one_would() {
     for (_, forged) in forgeries() {
-        let pending =
-            Token { signature: Signature::Unchecked(Unchecked::Pending), proof: None, ..forged.clone() };
+        let pending = Token {
+            signature: Signature::Unchecked(Unchecked::Pending),
+            ..forged.clone().with_extras(|e| e.proof = None)
+        };
         let stage = Stage::new().status(401);
         let early: Vec<_> = judged(&mut detector(), &stage, [forged.clone()]);
         let mut detector = detector();
@@ -298,17 +304,7 @@ prop_compose! {
         standing in prop::sample::select(vec![Standing::Unknown, Standing::Asked, Standing::Good]),
     ) -> Token {
         let now = i64::try_from(NOW_S).unwrap();
-        Token {
-            alg: Some(alg.into()),
-            expires: left.map(|left| now + left),
-            issued: issued.then_some(now - age),
-            not_before: Some(now - age),
-            id: id.then(|| "j".into()),
-            policy: Some(Policy { issuer_asymmetric: alg != "HS256", ..policy() }),
-            purpose,
-            standing,
-            ..token(number)
-        }
+        Token { expires: left.map(|left| now + left).into(), issued: issued.then_some(now - age).into(), not_before: Some(now - age).into(), id: id.then(|| "j".into()), policy: Some(Policy { issuer_asymmetric: alg != "HS256", ..policy() }), purpose, standing, ..token(number).of_profile(|p| p.alg = Some(alg.into())) }
     }
 }
 

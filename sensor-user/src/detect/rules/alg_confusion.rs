@@ -38,7 +38,7 @@ fn check(subject: &Subject<'_>, _: &DetectSettings) -> Option<Statement> {
     }
     let outcome = subject.outcome();
     let alg = subject.token.alg.as_deref().unwrap_or("HMAC");
-    let (form, confidence, known) = match subject.token.proof {
+    let (form, confidence, known) = match subject.token.proof() {
         Some(Proof::HmacUnderPublicKey(form)) => (Some(form), 100, "verifies under the issuer's public key"),
         _ => (None, 70, "names an issuer that signs with asymmetric keys only"),
     };
@@ -64,7 +64,11 @@ mod tests {
 
     fn confused(proof: Option<Proof>) -> Token {
         let policy = Some(Policy { algorithm_ok: false, ..policy() });
-        Token { alg: Some("HS256".into()), signature: Signature::Invalid, policy, proof, ..token(1) }
+        Token {
+            signature: Signature::Invalid,
+            policy,
+            ..token(1).of_profile(|p| p.alg = Some("HS256".into())).with_extras(|e| e.proof = proof)
+        }
     }
 
     #[test]
@@ -83,10 +87,9 @@ mod tests {
     fn an_issuer_with_secrets_may_use_hmac() {
         let policy = Some(Policy { issuer_asymmetric: false, ..policy() });
         let token = Token {
-            alg: Some("HS256".into()),
             signature: Signature::Unchecked(Unchecked::OverBudget),
             policy,
-            ..token(1)
+            ..token(1).of_profile(|p| p.alg = Some("HS256".into()))
         };
         assert!(Stage::new().status(200).ask(&mut *rule(&Arc::default()), [token]).is_empty());
     }
@@ -94,10 +97,9 @@ mod tests {
     #[test]
     fn without_a_policy_there_is_no_confusion() {
         let token = Token {
-            alg: Some("HS256".into()),
             signature: Signature::Unchecked(Unchecked::NoIssuer),
             policy: None,
-            ..token(1)
+            ..token(1).of_profile(|p| p.alg = Some("HS256".into()))
         };
         assert!(Stage::new().status(200).ask(&mut *rule(&Arc::default()), [token]).is_empty());
     }

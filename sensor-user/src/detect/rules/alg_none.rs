@@ -62,7 +62,11 @@ mod tests {
     use crate::token::{Signature, Token};
 
     fn none(alg: &str, flaw: Flaws) -> Token {
-        Token { alg: Some(alg.into()), flaws: flaw, signature: Signature::Absent, ..token(1) }
+        Token {
+            flaws: flaw,
+            signature: Signature::Absent,
+            ..token(1).of_profile(|p| p.alg = Some(alg.into()))
+        }
     }
 
     #[test]

@@ -54,7 +54,11 @@ mod tests {
 
     fn foreign() -> Token {
         let policy = Some(Policy { algorithm_ok: false, ..policy() });
-        Token { alg: Some("ES256".into()), signature: Signature::Invalid, policy, ..token(1) }
+        Token {
+            signature: Signature::Invalid,
+            policy,
+            ..token(1).of_profile(|p| p.alg = Some("ES256".into()))
+        }
     }
 
     #[test]
@@ -67,7 +71,7 @@ mod tests {
 
     #[test]
     fn leaves_confusion_and_bad_signatures_to_their_rules() {
-        let confused = Token { alg: Some("HS256".into()), ..foreign() };
+        let confused = foreign().of_profile(|p| p.alg = Some("HS256".into()));
         let invalid = Token { policy: Some(policy()), ..foreign() };
         for token in [confused, invalid] {
             assert!(Stage::new().status(200).ask(&mut *rule(&Arc::default()), [token]).is_empty());

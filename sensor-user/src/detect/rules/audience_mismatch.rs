@@ -55,9 +55,8 @@ mod tests {
 
     fn misdirected() -> Token {
         Token {
-            audiences: ["billing".into()].into_iter().collect(),
             policy: Some(Policy { audience_ok: false, ..policy() }),
-            ..token(1)
+            ..token(1).of_profile(|p| p.audiences = ["billing".into()].into_iter().collect())
         }
     }
 

@@ -35,7 +35,7 @@ fn check(subject: &Subject<'_>, _: &DetectSettings) -> Option<Statement> {
         return None;
     }
     let outcome = subject.outcome();
-    let detail = subject.token.flaw_detail.unwrap_or("p2c asks for absurd work");
+    let detail = subject.token.flaw_detail().unwrap_or("p2c asks for absurd work");
     Some(Statement {
         severity: severity(&ABOUT, outcome),
         confidence: 90,

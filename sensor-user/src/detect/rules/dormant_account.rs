@@ -189,7 +189,11 @@ mod tests {
 
     fn lasting(name: &str, number: u64) -> Token {
         let token = token(number);
-        Token { subject: Some(name.into()), expires: token.expires.map(|t| t + 900 * 86_400), ..token }
+        Token {
+            subject: Some(name.into()),
+            expires: token.expires.get().map(|t| t + 900 * 86_400).into(),
+            ..token
+        }
     }
 
     /// Alice on day 0, then others every day up to `days`.

@@ -35,7 +35,7 @@ fn check(subject: &Subject<'_>, _: &DetectSettings) -> Option<Statement> {
         return None;
     }
     let outcome = subject.outcome();
-    let proven = matches!(subject.token.proof, Some(Proof::OwnKey));
+    let proven = matches!(subject.token.proof(), Some(Proof::OwnKey));
     let known =
         if proven { "is signed with the key in its own header" } else { "carries a key in its header" };
     Some(Statement {
@@ -56,7 +56,12 @@ mod tests {
 
     fn bringing(proof: Option<Proof>) -> Token {
         let policy = Some(Policy { embedded_key_ok: false, ..policy() });
-        Token { flaws: Flaws::EMBEDDED_KEY, signature: Signature::Invalid, policy, proof, ..token(1) }
+        Token {
+            flaws: Flaws::EMBEDDED_KEY,
+            signature: Signature::Invalid,
+            policy,
+            ..token(1).with_extras(|e| e.proof = proof)
+        }
     }
 
     #[test]

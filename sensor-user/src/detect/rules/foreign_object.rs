@@ -512,7 +512,7 @@ mod tests {
     fn privileged_roles_are_left_alone() {
         let mut play = learned();
         play.knowledge.privileged_roles.insert("ADMIN".into());
-        let admin = Token { roles: Arc::new(["Admin".into()]), ..held(50) };
+        let admin = held(50).of_profile(|p| p.roles = Arc::new(["Admin".into()]));
         assert_eq!(ask_as(&mut play, admin, 70, 20_000, 200), []);
     }
 

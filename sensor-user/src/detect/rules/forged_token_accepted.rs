@@ -172,10 +172,9 @@ mod tests {
 
     fn unsigned(number: u64) -> Token {
         Token {
-            alg: Some("none".into()),
             flaws: Flaws::ALG_NONE,
             signature: Signature::Absent,
-            ..token(number)
+            ..token(number).of_profile(|p| p.alg = Some("none".into()))
         }
     }
 
@@ -192,16 +191,15 @@ mod tests {
         let now = i64::try_from(NOW_S).unwrap();
         let other_kind = Token {
             signature: Signature::Invalid,
-            proof: Some(Proof::OtherKindOfKey),
             policy: Some(Policy { algorithm_ok: false, ..policy() }),
-            ..token(1)
+            ..token(1).with_extras(|e| e.proof = Some(Proof::OtherKindOfKey))
         };
         for token in [
             unsigned(1),
             other_kind,
             Token { signature: Signature::Invalid, ..token(1) },
-            Token { expires: Some(now - 301), ..token(1) },
-            Token { not_before: Some(now + 301), ..token(1) },
+            Token { expires: Some(now - 301).into(), ..token(1) },
+            Token { not_before: Some(now + 301).into(), ..token(1) },
         ] {
             let found = ask(&guarded(), [token]);
             assert_eq!((found.len(), found[0].severity), (1, Severity::Critical));
@@ -214,11 +212,11 @@ mod tests {
         let now = i64::try_from(NOW_S).unwrap();
         for token in [
             token(1),
-            Token { expires: Some(now - 299), ..token(1) },
+            Token { expires: Some(now - 299).into(), ..token(1) },
             Token { policy: None, signature: Signature::Unchecked(Unchecked::NoIssuer), ..token(1) },
             Token { policy: Some(Policy { audience_ok: false, ..policy() }), ..token(1) },
             Token { form: Form::Opaque, signature: Signature::Unchecked(Unchecked::Unreadable), ..token(1) },
-            Token { proof: Some(Proof::WeakSecret(1)), ..token(1) },
+            token(1).with_extras(|e| e.proof = Some(Proof::WeakSecret(1))),
         ] {
             assert!(ask(&guarded(), [token]).is_empty());
         }
@@ -244,7 +242,7 @@ mod tests {
         assert_eq!(ask(&guarded(), [unsigned(1), unsigned(2)]).len(), 2);
         let with_session = guarded().header("Cookie", "session=1");
         assert_eq!(ask(&with_session, [unsigned(1)])[0].confidence, 70);
-        let old = Token { expires: Some(1), ..token(1) };
+        let old = Token { expires: Some(1).into(), ..token(1) };
         assert!(ask(&with_session, [old]).is_empty());
     }
 

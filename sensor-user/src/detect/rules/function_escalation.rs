@@ -214,8 +214,7 @@ mod tests {
         let number = stable_hash(user) >> 8;
         Token {
             subject: Some(user.into()),
-            roles: roles.iter().map(|role| Box::from(*role)).collect(),
-            ..token(number)
+            ..token(number).of_profile(|p| p.roles = roles.iter().map(|role| Box::from(*role)).collect())
         }
     }
 

@@ -141,7 +141,7 @@ impl Rule for GuessableToken {
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
         self.note_issued(case);
         for held in case.tokens {
-            let Some(facts) = held.token.opaque.as_deref() else { continue };
+            let Some(facts) = held.token.opaque() else { continue };
             let refused = self.memory.2.of(case.who.address.slot);
             if case.exchange.is_refused() {
                 *refused = Refused { route: case.route.slot, at_s: case.second() };
@@ -231,8 +231,7 @@ mod tests {
             form: Form::Opaque,
             signature: Signature::Unchecked(Unchecked::Unreadable),
             policy: None,
-            opaque: facts.map(Box::new),
-            ..token(number)
+            ..token(number).with_extras(|e| e.opaque = facts)
         }
     }
 

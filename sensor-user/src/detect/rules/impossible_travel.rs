@@ -367,7 +367,7 @@ mod tests {
     /// A token that is good for a month.
     fn lasting(number: u64) -> Token {
         let token = token(number);
-        Token { expires: token.expires.map(|t| t + 90 * 86_400), ..token }
+        Token { expires: token.expires.get().map(|t| t + 90 * 86_400).into(), ..token }
     }
 
     /// A principal at home in Berlin for 14 days.

@@ -40,7 +40,7 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
 
 fn check(subject: &Subject<'_>, settings: &DetectSettings) -> Option<Statement> {
     let now = i64::try_from(subject.case.exchange.at.secs()).unwrap_or(i64::MAX);
-    let ahead = subject.token.issued?.saturating_sub(now);
+    let ahead = subject.token.issued.get()?.saturating_sub(now);
     // A token that is not valid yet is another rule's.
     let early = earliness_s(subject.token, subject.case.exchange.at).is_some_and(|early| early > 0);
     if early || ahead <= 0 || ahead <= i64::from(settings.count(&ABOUT, "leeway_s")) {
@@ -62,7 +62,7 @@ mod tests {
     use crate::token::{Signature, Token};
 
     fn ahead(seconds: i64) -> Token {
-        Token { issued: Some(i64::try_from(NOW_S).unwrap().saturating_add(seconds)), ..token(1) }
+        Token { issued: Some(i64::try_from(NOW_S).unwrap().saturating_add(seconds)).into(), ..token(1) }
     }
 
     fn found(token: Token) -> usize {
@@ -74,7 +74,7 @@ mod tests {
         for (seconds, expected) in [(-5, 0), (60, 0), (61, 1), (i64::MAX, 1), (i64::MIN, 0)] {
             assert_eq!(found(ahead(seconds)), expected, "{seconds}");
         }
-        assert_eq!(found(Token { issued: None, ..token(1) }), 0);
+        assert_eq!(found(Token { issued: None::<i64>.into(), ..token(1) }), 0);
     }
 
     #[test]

@@ -58,18 +58,18 @@ mod tests {
     fn foreign() -> Token {
         let policy = Some(Policy { issuer_known: false, ..Policy::default() });
         Token {
-            issuer: Some("https://evil.example/".into()),
             policy,
             signature: Signature::Unchecked(Unchecked::NoIssuer),
-            ..token(1)
+            ..token(1).of_profile(|p| p.issuer = Some("https://evil.example/".into()))
         }
     }
 
     #[test]
     fn fires_on_foreign_and_missing_issuers() {
         for issuer in [Some("https://evil.example/".into()), None] {
-            let found =
-                Stage::new().status(401).ask(&mut *rule(&Arc::default()), [Token { issuer, ..foreign() }]);
+            let found = Stage::new()
+                .status(401)
+                .ask(&mut *rule(&Arc::default()), [foreign().of_profile(|p| p.issuer = issuer)]);
             assert_eq!(found[0].severity, Severity::Medium);
         }
         let found =

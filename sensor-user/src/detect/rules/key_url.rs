@@ -58,10 +58,9 @@ mod tests {
         let url = Some("http://169.254.169.254/keys".into());
         Token {
             flaws: Flaws::KEY_URL,
-            key_url: url,
             signature: Signature::Unchecked(Unchecked::NoIssuer),
             policy,
-            ..token(1)
+            ..token(1).of_profile(|p| p.key_url = url)
         }
     }
 

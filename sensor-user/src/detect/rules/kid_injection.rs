@@ -35,7 +35,7 @@ fn check(subject: &Subject<'_>, _: &DetectSettings) -> Option<Statement> {
         return None;
     }
     let outcome = subject.outcome();
-    let key = match subject.token.proof {
+    let key = match subject.token.proof() {
         Some(Proof::HmacUnderInjectedKey(key)) => Some(key),
         _ => None,
     };
@@ -59,12 +59,14 @@ mod tests {
     fn injecting(proof: Option<Proof>) -> Token {
         let kid = Some("../../dev/null".into());
         Token {
-            alg: Some("HS256".into()),
-            kid,
             flaws: Flaws::KID_INJECTION,
             signature: Signature::Invalid,
-            proof,
             ..token(1)
+                .of_profile(|p| {
+                    p.alg = Some("HS256".into());
+                    p.kid = kid;
+                })
+                .with_extras(|e| e.proof = proof)
         }
     }
 

@@ -10,7 +10,7 @@ use crate::detect::roster::stable_hash;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::table::Table;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Threshold, When,
+    About, Case, DetectSettings, Marks, Memory, Needs, Report, Rule, Severity, Threshold, When,
 };
 use crate::token::Token;
 
@@ -31,7 +31,7 @@ medium: whoever has stolen a signing key makes tokens that last. Without a histo
 never learns, and stays low. Told once a day for each subject and address.\n\nBenign source: a new kind of client with \
 a longer life, until its tokens are one in a hundred. Tokens out of their time, and forged ones, are left to their \
 rules. Remembers the lives of 1,024 pairs of issuer and audience in powers of two (100 bytes each), and of each token \
-that it was looked at (8 bytes).",
+that it was looked at (4 bytes).",
     cooling_s: 600,
     thresholds: &[
         Threshold {
@@ -76,7 +76,7 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
         learn: settings.count(&ABOUT, "learn_tokens"),
         memory: Remembered {
             usual: Table::new(MAX_ISSUERS),
-            seen: Column::default(),
+            seen: Marks::default(),
             told: Remarks::default(),
         },
     })
@@ -128,7 +128,7 @@ fn power(life_s: i64) -> usize {
 #[derive(Serialize, Deserialize)]
 struct Remembered {
     usual: Table<u64, Usual>,
-    seen: Column<bool>,
+    seen: Marks,
     told: Remarks,
 }
 
@@ -186,17 +186,17 @@ impl Rule for LifetimeUnusual {
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
         for held in case.tokens {
             let token = &*held.token;
-            let (Some(expires), Some(issued)) = (token.expires, token.issued) else { continue };
+            let (Some(expires), Some(issued)) = (token.expires.get(), token.issued.get()) else { continue };
             let Some(known) = case.who.token(token.fingerprint) else { continue };
             // A token out of its time is `expired-token`'s or `not-yet-valid`'s.
             let at = case.exchange.at;
             let off = lateness_s(token, at).is_some_and(|late| late > 0)
                 || earliness_s(token, at).is_some_and(|early| early > 0);
             let life_s = expires.saturating_sub(issued);
-            if off || life_s < 0 || self.memory.seen.peek(known.slot) == Some(&true) || !is_ordinary(token) {
+            if off || life_s < 0 || self.memory.seen.has(known.slot) || !is_ordinary(token) {
                 continue;
             }
-            *self.memory.seen.of(known.slot) = true;
+            self.memory.seen.set(known.slot);
             let Some(oddity) = self.look(token, life_s) else { continue };
             let far = oddity == Oddity::Far;
             let whose = (token.issuer.as_deref(), token.subject.as_deref(), case.who.address.slot);
@@ -232,7 +232,11 @@ mod tests {
 
     fn living(number: u64, seconds: i64) -> Token {
         let issued = i64::try_from(NOW_S).unwrap() - 10;
-        Token { issued: Some(issued), expires: Some(issued.saturating_add(seconds)), ..token(number) }
+        Token {
+            issued: Some(issued).into(),
+            expires: Some(issued.saturating_add(seconds)).into(),
+            ..token(number)
+        }
     }
 
     fn learned() -> Play {
@@ -276,7 +280,7 @@ mod tests {
     #[test]
     fn audiences_have_histories_of_their_own() {
         let mut play = learned();
-        let batch = Token { audiences: ["batch".into()].into_iter().collect(), ..living(700, 36_000) };
+        let batch = living(700, 36_000).of_profile(|p| p.audiences = ["batch".into()].into_iter().collect());
         assert!(play.ask(&Stage::new(), [batch]).is_empty());
     }
 

@@ -35,7 +35,7 @@ fn check(subject: &Subject<'_>, _: &DetectSettings) -> Option<Statement> {
         return None;
     }
     let outcome = subject.outcome();
-    let detail = subject.token.flaw_detail.unwrap_or("not readable as a JWT");
+    let detail = subject.token.flaw_detail().unwrap_or("not readable as a JWT");
     Some(Statement {
         severity: cautious_severity(&ABOUT, subject),
         confidence: 80,
@@ -59,9 +59,8 @@ mod tests {
     fn broken() -> Token {
         Token {
             flaws: Flaws::DUPLICATE_MEMBERS,
-            flaw_detail: Some("duplicate member in payload"),
             signature: Signature::Unchecked(Unchecked::NoIssuer),
-            ..token(1)
+            ..token(1).with_extras(|e| e.flaw_detail = Some("duplicate member in payload"))
         }
     }
 

@@ -31,7 +31,7 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
 }
 
 fn check(subject: &Subject<'_>, _: &DetectSettings) -> Option<Statement> {
-    subject.token.expires.is_none().then(|| Statement {
+    subject.token.expires.get().is_none().then(|| Statement {
         severity: ABOUT.severity,
         confidence: if subject.token.is_verified() { 100 } else { 70 },
         message: format!("A token that never expires {}.", subject.told()),
@@ -48,6 +48,6 @@ mod tests {
 
     #[test]
     fn remarks_on_genuine_tokens_and_on_a_norm_once() {
-        is_a_remark(|| rule(&Arc::default()), |token| Token { expires: None, ..token });
+        is_a_remark(|| rule(&Arc::default()), |token| Token { expires: None::<i64>.into(), ..token });
     }
 }

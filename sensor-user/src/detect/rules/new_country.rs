@@ -164,7 +164,7 @@ mod tests {
 
     fn lasting(number: u64) -> Token {
         let token = token(number);
-        Token { expires: token.expires.map(|t| t + 300 * 86_400), ..token }
+        Token { expires: token.expires.get().map(|t| t + 300 * 86_400).into(), ..token }
     }
 
     /// A principal that has logged in ten times from one country.

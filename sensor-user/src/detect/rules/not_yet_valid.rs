@@ -61,7 +61,7 @@ mod tests {
     fn judges_times_with_care_and_leaves_forgeries() {
         judges_times_with_care(rule, |seconds| {
             let now = i64::try_from(NOW_S).unwrap();
-            Token { not_before: Some(now + seconds), ..token(1) }
+            Token { not_before: Some(now + seconds).into(), ..token(1) }
         });
     }
 }

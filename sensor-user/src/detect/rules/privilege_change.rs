@@ -167,7 +167,7 @@ mod tests {
     }
 
     fn holding(number: u64, roles: &[&str]) -> Token {
-        Token { roles: roles.iter().map(|role| (*role).into()).collect(), ..token(number) }
+        token(number).of_profile(|p| p.roles = roles.iter().map(|role| (*role).into()).collect())
     }
 
     fn used(s: u64) -> Stage {
@@ -197,7 +197,7 @@ mod tests {
     fn a_day_is_enough_too() {
         let lasting = |number, roles: &[&str]| {
             let token = holding(number, roles);
-            Token { expires: token.expires.map(|t| t + 200_000), ..token }
+            Token { expires: token.expires.get().map(|t| t + 200_000).into(), ..token }
         };
         for (seconds, told) in [(86_399, 0), (86_400, 1)] {
             let mut play = play();

@@ -236,7 +236,7 @@ impl Rule for ProofMissing {
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
         for held in case.tokens {
-            let Some(bound) = held.token.bound.as_deref() else { continue };
+            let Some(bound) = held.token.bound() else { continue };
             if cause(&held.token).is_some() {
                 continue;
             }
@@ -283,7 +283,7 @@ mod tests {
     }
 
     fn held() -> Token {
-        Token { bound: Some(Box::new(bound(signer()))), ..token(1) }
+        token(1).with_extras(|e| e.bound = Some(bound(signer())))
     }
 
     fn with(proof: &str) -> Stage {
@@ -389,7 +389,7 @@ mod tests {
     fn certified(own: &[u8]) -> Token {
         let hash = crate::token::hash::sha256(own);
         let bound = KeyBound { thumbprint: None, certificate: Some(hash), token_hash: [0; 32] };
-        Token { bound: Some(Box::new(bound)), ..token(1) }
+        token(1).with_extras(|e| e.bound = Some(bound))
     }
 
     fn hex(certificate: &[u8]) -> String {

@@ -55,10 +55,9 @@ mod tests {
     fn fires_on_a_signature_out_of_range() {
         for (status, severity) in [(401, Severity::High), (200, Severity::Critical)] {
             let token = Token {
-                alg: Some("ES256".into()),
                 flaws: Flaws::PSYCHIC,
                 signature: Signature::Absent,
-                ..token(1)
+                ..token(1).of_profile(|p| p.alg = Some("ES256".into()))
             };
             let found = Stage::new().status(status).ask(&mut *rule(&Arc::default()), [token]);
             assert_eq!(found[0].severity, severity);

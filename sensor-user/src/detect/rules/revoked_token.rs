@@ -155,7 +155,7 @@ fn mattered(token: &Token) -> bool {
 
 fn is_listed(case: &Case<'_>, token: &Token) -> bool {
     !case.knowledge.revoked_ids.is_empty()
-        && token.id.as_deref().is_some_and(|id| case.knowledge.revoked_ids.contains(id))
+        && token.id.as_ref().is_some_and(|id| case.knowledge.revoked_ids.contains(&*id.text()))
 }
 
 impl Rule for RevokedToken {
@@ -234,7 +234,7 @@ mod tests {
             form: Form::Opaque,
             signature: Signature::Unchecked(Unchecked::Unreadable),
             policy: None,
-            expires: None,
+            expires: None::<i64>.into(),
             id: None,
             standing,
             was_good,
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn an_old_token_is_inactive_and_not_revoked() {
         let now = i64::try_from(NOW_S).unwrap();
-        let old = Token { standing: Standing::Inactive, expires: Some(now), ..token(1) };
+        let old = Token { standing: Standing::Inactive, expires: Some(now).into(), ..token(1) };
         assert!(severities(&guarded(), old).is_empty());
         let refused = Stage::new().status(401);
         assert!(severities(&refused, opaque(Standing::Inactive, false)).is_empty(), "perhaps only old");

@@ -39,7 +39,7 @@ fn check(subject: &Subject<'_>, _: &DetectSettings) -> Option<Statement> {
     Some(Statement {
         severity: severity(&ABOUT, outcome),
         confidence: 95,
-        message: if subject.token.key_asked.is_some() {
+        message: if subject.token.key_asked().is_some() {
             format!(
                 "A token {} whose key id no key of its issuer has, looked up since. Its claims are not the issuer's word.",
                 subject.told()
@@ -52,10 +52,10 @@ fn check(subject: &Subject<'_>, _: &DetectSettings) -> Option<Statement> {
         },
         brief: format!(
             "{} {}",
-            if subject.token.key_asked.is_some() { "unknown key" } else { "bad signature" },
+            if subject.token.key_asked().is_some() { "unknown key" } else { "bad signature" },
             outcome.verb()
         ),
-        facts: vec![("key_unknown", subject.token.key_asked.is_some().into())],
+        facts: vec![("key_unknown", subject.token.key_asked().is_some().into())],
     })
 }
 
@@ -88,9 +88,8 @@ mod tests {
     #[test]
     fn leaves_tricks_with_a_name_to_their_rules() {
         let confused = Token {
-            alg: Some("HS256".into()),
             policy: Some(Policy { algorithm_ok: false, ..policy() }),
-            ..forged()
+            ..forged().of_profile(|p| p.alg = Some("HS256".into()))
         };
         assert!(Stage::new().status(200).ask(&mut *rule(&Arc::default()), [confused]).is_empty());
     }
@@ -98,7 +97,7 @@ mod tests {
     #[test]
     fn leaves_algorithms_that_were_not_tried_to_their_rule() {
         let policy = Some(Policy { algorithm_ok: false, ..policy() });
-        let token = Token { alg: Some("ES256".into()), policy, ..forged() };
+        let token = Token { policy, ..forged().of_profile(|p| p.alg = Some("ES256".into())) };
         assert!(Stage::new().status(200).ask(&mut *rule(&Arc::default()), [token]).is_empty());
     }
 

@@ -356,7 +356,7 @@ impl Rule for SubjectSwitch {
 
 /// Whether the token was issued before the other principal's last use: nobody has logged in anew in between.
 fn is_older(held: &TokenUse, last_s: u32) -> bool {
-    held.token.issued.is_some_and(|issued| issued < i64::from(last_s))
+    held.token.issued.get().is_some_and(|issued| issued < i64::from(last_s))
 }
 
 /// Whether the peer is the client itself, as far as a request tells.
@@ -434,7 +434,7 @@ mod tests {
 
     #[test]
     fn logging_in_anew_is_benign() {
-        let fresh = Token { issued: Some(i64::try_from(NOW_S).unwrap() + 701), ..of("bob", 2) };
+        let fresh = Token { issued: Some(i64::try_from(NOW_S).unwrap() + 701).into(), ..of("bob", 2) };
         assert!(alice().ask(&on(7, 702, "10.0.0.1"), [fresh]).is_empty());
         assert!(alice().ask(&on(7, 730, "10.0.0.1"), [of("bob", 2)]).is_empty(), "half a minute later");
         assert!(alice().ask(&on(8, 702, "10.0.0.1"), [of("bob", 2)]).is_empty(), "another connection");
@@ -520,7 +520,7 @@ mod tests {
             for (s, name) in [(0, "alice"), (1, "alice"), (2, "alice"), (3, "bob")] {
                 let at_s = n * 10 + s;
                 let issued = Some(i64::try_from(NOW_S + at_s).unwrap());
-                let fresh = Token { issued, ..of(&format!("{name}-{n}"), at_s) };
+                let fresh = Token { issued: issued.into(), ..of(&format!("{name}-{n}"), at_s) };
                 assert!(play.ask(&with(at_s, n), [fresh]).is_empty());
             }
         }
@@ -567,7 +567,7 @@ mod tests {
         assert_eq!([told(20), told(21), told(3000)], [1, 0, 0]);
         let refused = on(51, 30, "10.0.0.51").status(401);
         assert!(play.ask(&refused, [of("phantom", 51)]).is_empty());
-        let years = Token { expires: Some(i64::MAX), ..of("ghost", 50) };
+        let years = Token { expires: Some(i64::MAX).into(), ..of("ghost", 50) };
         assert_eq!(play.ask(&on(50, 90_000, "10.0.0.50"), [years]).len(), 1);
     }
 
@@ -589,10 +589,8 @@ mod tests {
     fn programs_of_another_issuer_that_nobody_lists_are_not_told() {
         let mut play = staff();
         for n in 0..50 {
-            let program = Token {
-                issuer: Some("https://machines.example/".into()),
-                ..of(&format!("job-{n}"), 100 + n)
-            };
+            let program = of(&format!("job-{n}"), 100 + n)
+                .of_profile(|p| p.issuer = Some("https://machines.example/".into()));
             assert!(play.ask(&on(100 + n, 20 + n, "10.0.1.1"), [program]).is_empty());
         }
     }
@@ -657,7 +655,8 @@ mod tests {
         let answer = Stage::to("POST", "/oauth/token").status(200).after_ms(1_900_000);
         play.ask_issuing(&answer.clone().issuing(None, Some(9)), [], [of("carol", 4)]);
         assert!(play.ask(&on(4, 1901, "10.0.0.3"), [of("carol", 4)]).is_empty());
-        let pairwise = || Token { audiences: ["stock-api".into()].into_iter().collect(), ..of("x-17", 5) };
+        let pairwise =
+            || of("x-17", 5).of_profile(|p| p.audiences = ["stock-api".into()].into_iter().collect());
         play.ask_issuing(&answer.issuing(Some(9), Some(10)), [], [pairwise()]);
         assert!(play.ask(&on(5, 1902, "10.0.0.3"), [pairwise()]).is_empty());
         let forged = Token { signature: crate::token::Signature::Invalid, ..of("bob", 3) };

@@ -6,7 +6,7 @@ use crate::detect::cause::cause;
 use crate::detect::remarks::{Remarks, TOKEN_AGAIN};
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::{
-    About, Case, Column, DetectSettings, Finding, Known, Memory, Needs, Report, Rule, Severity, scene,
+    About, Case, DetectSettings, Finding, Known, Marks, Memory, Needs, Report, Rule, Severity, scene,
 };
 use crate::token::jose::begins_like_object;
 use crate::token::{Carrier, Form, TokenUse};
@@ -35,14 +35,14 @@ ticket is the remedy. Tokens that are forged are left to their rules.",
 pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
     Box::new(TokenInUrl {
         again_s: settings.count(&ABOUT, "again_s"),
-        memory: (Column::default(), Remarks::default()),
+        memory: (Marks::default(), Remarks::default()),
     })
 }
 
 struct TokenInUrl {
     again_s: u32,
-    /// Tokens that were seen in a header, while some service takes tokens in URLs: 8 bytes each.
-    memory: (Column<bool>, Remarks),
+    /// Tokens that were seen in a header, while some service takes tokens in URLs: 4 bytes each.
+    memory: (Marks, Remarks),
 }
 
 impl TokenInUrl {
@@ -52,8 +52,9 @@ impl TokenInUrl {
         if name == "access_token" {
             return true;
         }
-        let in_header = case.who.token(token.fingerprint).and_then(|known| self.memory.0.peek(known.slot));
-        in_header == Some(&true) || (token.form == Form::Jws && token.is_verified())
+        let known = case.who.token(token.fingerprint);
+        known.is_some_and(|known| self.memory.0.has(known.slot))
+            || (token.form == Form::Jws && token.is_verified())
     }
 }
 
@@ -71,7 +72,7 @@ impl Rule for TokenInUrl {
         for held in case.tokens {
             let Carrier::Query(name) = &held.carrier else {
                 if let Some(known) = case.who.token(held.token.fingerprint).filter(Known::is_new) {
-                    *self.memory.0.of(known.slot) = true;
+                    self.memory.0.set(known.slot);
                 }
                 continue;
             };

@@ -11,6 +11,7 @@ use crate::detect::crowd::FadingCrowd;
 use crate::detect::family::Family;
 use crate::detect::holder::egress;
 use crate::detect::learning::day;
+use crate::detect::mostly::{Mostly, Small};
 use crate::detect::pairs::Pairs;
 use crate::detect::statement::{Statement, Subject};
 use crate::detect::{
@@ -42,7 +43,7 @@ native client and its web view: learned at a service when five callers at three 
 one address; their networks still count), and for requests that were refused or carry a token that is wrong in \
 itself. A gateway that passes tokens on to other services is no second place: only uses at one server address are \
 compared.\n\nIt does not see a thief with the owner's kind of client in the owner's country who does not use the \
-token while the owner does. It compares the newest four places of a token. 56 bytes a token, 28 an address, 40 a \
+token while the owner does. It compares the newest four places of a token. 32 bytes a token, 28 an address, 40 a \
 principal, 120 a service.",
     cooling_s: 600,
     thresholds: &[
@@ -145,13 +146,97 @@ struct Visit {
     at_s: u32,
 }
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct Trail {
     /// At most [`MAX_PLACES`]; most tokens are used in one.
     visits: SmallVec<[Visit; 1]>,
     newest: u8,
     /// Quick returns to a network; saturates.
     returns: u8,
+}
+
+/// The trail of a token that was in one place or none, as most are, in half of the room.
+#[derive(Clone, Copy, Default)]
+struct Sole {
+    address: Slot,
+    /// Of the service.
+    life: u32,
+    egress: u32,
+    at_s: u32,
+    family: Family,
+    country: [u8; 2],
+    /// The service's place, which is below 4,096, and three answers above it.
+    service: u16,
+    returns: u8,
+    visits: u8,
+}
+
+const _: () = assert!(size_of::<(u32, Sole)>() == 32, "one for each live token");
+
+const V4: u16 = 1 << 15;
+const SYSTEM: u16 = 1 << 14;
+const TRUSTED: u16 = 1 << 13;
+
+impl Sole {
+    fn place(&self) -> Place {
+        let has = |answer: u16| self.service & answer != 0;
+        let Self { address, life, egress, family, country, .. } = *self;
+        Place {
+            address,
+            service: Slot { at: u32::from(self.service & (TRUSTED - 1)), life },
+            network: Network { egress, country, v4: has(V4), system: has(SYSTEM) },
+            family,
+            trusted: has(TRUSTED),
+        }
+    }
+}
+
+impl Small<Trail> for Sole {
+    const ELSEWHERE: Self = Self {
+        address: Slot { at: 0, life: 0 },
+        life: 0,
+        egress: 0,
+        at_s: 0,
+        family: Family(0),
+        country: [0; 2],
+        service: 0,
+        returns: 0,
+        visits: u8::MAX,
+    };
+
+    fn is_elsewhere(&self) -> bool {
+        self.visits == u8::MAX
+    }
+
+    fn of(trail: &Trail) -> Option<Self> {
+        let Trail { visits, newest: 0, returns } = trail else { return None };
+        let returns = *returns;
+        match visits.as_slice() {
+            [] => Some(Self { returns, ..Self::default() }),
+            [Visit { place: Place { address, service, network, family, trusted }, at_s }] => {
+                let at = u16::try_from(service.at).ok().filter(|at| *at < TRUSTED)?;
+                let Network { egress, country, v4, system } = *network;
+                let answer = |is: bool, answer: u16| if is { answer } else { 0 };
+                Some(Self {
+                    address: *address,
+                    life: service.life,
+                    egress,
+                    at_s: *at_s,
+                    family: *family,
+                    country,
+                    service: at | answer(v4, V4) | answer(system, SYSTEM) | answer(*trusted, TRUSTED),
+                    returns,
+                    visits: 1,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn whole(&self) -> Trail {
+        let visit = (self.visits == 1).then(|| Visit { place: self.place(), at_s: self.at_s });
+        Trail { visits: visit.into_iter().collect(), newest: 0, returns: self.returns }
+    }
 }
 
 /// A network of an actor.
@@ -167,7 +252,7 @@ struct Known {
 #[derive(Default, Serialize, Deserialize)]
 struct Memories {
     /// Where each token was.
-    tokens: Column<Trail>,
+    tokens: Mostly<Sole, Trail>,
     /// What used each address.
     addresses: Column<FadingCrowd>,
     /// From where each actor comes.
@@ -206,8 +291,27 @@ impl Differs {
 impl TokenManySources {
     /// Notes a use; how it differs if it is not where the newest use was.
     fn visit(&mut self, token: Slot, actor: Option<Slot>, place: Place, at_s: u32) -> Option<Differs> {
-        let Memories { tokens, addresses, actors, services } = &mut self.memory;
-        let visits = tokens.of(token);
+        let sole = self.memory.tokens.small(token);
+        if sole.visits == 1 && sole.place() == place {
+            sole.at_s = at_s;
+            return None;
+        }
+        let mut trail = self.memory.tokens.take(token);
+        let differs = self.go(&mut trail, token, actor, place, at_s);
+        self.memory.tokens.put(token, trail);
+        differs
+    }
+
+    /// The same, with the token's trail at hand.
+    fn go(
+        &mut self,
+        visits: &mut Trail,
+        token: Slot,
+        actor: Option<Slot>,
+        place: Place,
+        at_s: u32,
+    ) -> Option<Differs> {
+        let Memories { addresses, actors, services, .. } = &mut self.memory;
         let newest = visits.visits.get_mut(usize::from(visits.newest));
         if let Some(same) = newest.filter(|v| v.place == place) {
             same.at_s = at_s;

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::capture::Time;
+use crate::detect::pace::Paces;
 use crate::detect::statement::{Statement, Subject};
-use crate::detect::window::Buckets;
 use crate::detect::{
-    About, Case, Column, DetectSettings, Memory, Needs, Report, Rule, Severity, Slot, Threshold, When,
+    About, Case, DetectSettings, Memory, Needs, Report, Rule, Severity, Slot, Threshold, When,
 };
 
 /// The card.
@@ -56,22 +54,20 @@ pub(super) fn rule(settings: &Arc<DetectSettings>) -> Box<dyn Rule> {
         window_s: u64::from(window_s),
         low: settings.count(&ABOUT, "per_second").saturating_mul(window_s),
         medium: settings.count(&ABOUT, "medium_per_second").saturating_mul(window_s),
-        tokens: Column::default(),
+        paces: Paces::default(),
     })
 }
 
-#[derive(Default, Serialize, Deserialize)]
-struct Pace {
-    counts: Buckets<16>,
-    quiet_until_s: u32,
-    told_medium: bool,
+/// Until when nothing more is said of what is told now.
+fn quiet_until(second: u64) -> u32 {
+    u32::try_from(second).unwrap_or(u32::MAX).saturating_add(QUIET_S)
 }
 
 struct TokenRate {
     window_s: u64,
     low: u32,
     medium: u32,
-    tokens: Column<Pace>,
+    paces: Paces,
 }
 
 impl TokenRate {
@@ -79,14 +75,34 @@ impl TokenRate {
     #[inline]
     fn count(&mut self, token: Slot, at: Time) -> Option<u32> {
         let second = at.secs();
-        let pace = self.tokens.of(token);
+        let Some(calm) = self.paces.note(token, second) else { return self.count_busy(token, second) };
+        let count = calm.sum(second, self.window_s);
+        if count <= self.low || (second < u64::from(calm.quiet_until_s) && count <= self.medium) {
+            return None;
+        }
+        if count > self.medium {
+            self.paces.hurry(token);
+            return self.tell(token, second, count);
+        }
+        calm.quiet_until_s = quiet_until(second);
+        Some(count)
+    }
+
+    /// The same for a token that is used more than a place can count, or that more was told of.
+    fn count_busy(&mut self, token: Slot, second: u64) -> Option<u32> {
+        let pace = self.paces.busy(token)?;
         pace.counts.add(second);
         let count = pace.counts.sum(second, self.window_s);
+        self.tell(token, second, count)
+    }
+
+    fn tell(&mut self, token: Slot, second: u64, count: u32) -> Option<u32> {
+        let pace = self.paces.busy(token)?;
         let grown = count > self.medium && !pace.told_medium;
         if count <= self.low || (second < u64::from(pace.quiet_until_s) && !grown) {
             return None;
         }
-        pace.quiet_until_s = u32::try_from(second).unwrap_or(u32::MAX).saturating_add(QUIET_S);
+        pace.quiet_until_s = quiet_until(second);
         pace.told_medium = count > self.medium;
         Some(count)
     }
@@ -102,11 +118,11 @@ impl Rule for TokenRate {
     }
 
     fn memory(&mut self) -> Option<&mut dyn Memory> {
-        Some(&mut self.tokens)
+        Some(&mut self.paces)
     }
 
     fn glance(&self, token: u32, _actor: u32) -> bool {
-        _ = self.tokens.glance(token);
+        self.paces.glance(token);
         true
     }
 

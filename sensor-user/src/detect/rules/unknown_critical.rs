@@ -35,7 +35,7 @@ fn check(subject: &Subject<'_>, _: &DetectSettings) -> Option<Statement> {
         return None;
     }
     let outcome = subject.outcome();
-    let detail = subject.token.flaw_detail.unwrap_or("crit names an unknown extension");
+    let detail = subject.token.flaw_detail().unwrap_or("crit names an unknown extension");
     Some(Statement {
         severity: severity(&ABOUT, outcome),
         confidence: 85,
@@ -57,7 +57,11 @@ mod tests {
 
     fn critical() -> Token {
         let signature = Signature::Unchecked(Unchecked::Unreadable);
-        Token { flaws: Flaws::UNKNOWN_CRITICAL, flaw_detail: Some("b64 is false"), signature, ..token(1) }
+        Token {
+            flaws: Flaws::UNKNOWN_CRITICAL,
+            signature,
+            ..token(1).with_extras(|e| e.flaw_detail = Some("b64 is false"))
+        }
     }
 
     #[test]

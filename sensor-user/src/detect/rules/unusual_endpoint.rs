@@ -184,7 +184,7 @@ mod tests {
     }
 
     fn of(role: &str) -> Token {
-        Token { roles: Arc::new([role.into()]), ..held_by(role) }
+        held_by(role).of_profile(|p| p.roles = Arc::new([role.into()]))
     }
 
     fn ask(play: &mut Play, path: &str, role: &str, ms: u64) -> usize {

@@ -74,7 +74,7 @@ impl Rule for WeakSecret {
 
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
         for held in case.tokens {
-            let Some(Proof::WeakSecret(number)) = held.token.proof else { continue };
+            let Some(Proof::WeakSecret(number)) = held.token.proof() else { continue };
             let subject = Subject::new(case, held);
             if cause(&held.token) != Some(Cause::WeakSecret) || !self.is_news(&subject) {
                 continue;
@@ -103,12 +103,14 @@ mod tests {
     fn weak(number: u64, kid: &str) -> Token {
         let proof = Some(Proof::WeakSecret(7));
         Token {
-            alg: Some("HS256".into()),
-            kid: Some(kid.into()),
-            proof,
             signature: Signature::Unchecked(Unchecked::NoIssuer),
             policy: None,
             ..token(number)
+                .of_profile(|p| {
+                    p.alg = Some("HS256".into());
+                    p.kid = Some(kid.into());
+                })
+                .with_extras(|e| e.proof = proof)
         }
     }
 

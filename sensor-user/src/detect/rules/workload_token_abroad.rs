@@ -133,7 +133,7 @@ mod tests {
     fn forgeries_and_old_tokens_are_left_to_others() {
         let abroad = Stage::new().client("203.0.113.9").status(200);
         assert!(found(&abroad, Token { signature: Signature::Invalid, ..workload() }).is_empty());
-        assert!(found(&abroad, Token { expires: Some(1), ..workload() }).is_empty());
+        assert!(found(&abroad, Token { expires: Some(1).into(), ..workload() }).is_empty());
     }
 
     #[test]

@@ -406,7 +406,7 @@ mod tests {
             let forged = Token { signature, ..token(2) };
             assert!(play.ask(&Stage::new().status(200), [forged]).is_empty());
         }
-        let expired = Token { expires: Some(1), ..token(3) };
+        let expired = Token { expires: Some(1).into(), ..token(3) };
         assert!(play.ask(&Stage::new().status(200), [expired]).is_empty());
     }
 
@@ -423,7 +423,7 @@ mod tests {
         let rule = rule("when: principal_age_s > 1000 && principal_address_age_s < 100");
         let mut play = play(&rule);
         let mut at = |address: &str, s: u64| {
-            let fresh = Token { expires: None, ..token(1) };
+            let fresh = Token { expires: None::<i64>.into(), ..token(1) };
             !play.ask(&Stage::new().status(200).client(address).after_ms(s * 1000), [fresh]).is_empty()
         };
         assert!(!at("10.0.0.1", 0), "everybody is new at first");

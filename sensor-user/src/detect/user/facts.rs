@@ -160,7 +160,7 @@ impl<'a> CaseFacts<'a> {
             Field::TokenKid => token.kid.as_deref().map(text),
             Field::TokenIssuer => token.issuer.as_deref().map(text),
             Field::TokenSubject => token.subject.as_deref().map(text),
-            Field::TokenId => token.id.as_deref().map(text),
+            Field::TokenId => token.id.as_ref().map(|id| Value::Text(id.text())),
             Field::TokenAudiences => Some(Value::Texts(Texts::Shared(&token.audiences))),
             Field::TokenRoles => Some(Value::Texts(Texts::Kept(&token.roles))),
             Field::TokenPrivileged => {
@@ -176,8 +176,10 @@ impl<'a> CaseFacts<'a> {
                     .map(|(_, name)| *name)
                     .collect(),
             ))),
-            Field::TokenExpiresInS => Some(Value::Int(token.expires?.saturating_sub(at))),
-            Field::TokenLifetimeS => Some(Value::Int(token.expires?.saturating_sub(token.issued?))),
+            Field::TokenExpiresInS => Some(Value::Int(token.expires.get()?.saturating_sub(at))),
+            Field::TokenLifetimeS => {
+                Some(Value::Int(token.expires.get()?.saturating_sub(token.issued.get()?)))
+            }
             Field::TokenAgeS => self.case.who.token(token.fingerprint).map(|known| self.since(known.first_s)),
             Field::TokenCarrier => word(match held.carrier {
                 Carrier::Authorization => "authorization",

@@ -322,7 +322,7 @@ impl<'t> Pen<'t> {
             }
             None => {
                 let principal = self.principal(token, veil)?;
-                let jti = token.id.as_deref().map(|id| veil.token_id(id));
+                let jti = token.id.as_ref().map(|id| veil.token_id(&id.text()));
                 let (hash, shown) = jti.map_or((None, None), |(hash, shown)| (Some(hash), shown));
                 let row = params![name.0, hash, shown, some(principal), is_verified];
                 (self.add_token.insert(row)?, principal, is_verified)

@@ -1,14 +1,11 @@
 //! What reading alone tells of a token: everything but whether it is good.
 
+use std::borrow::Cow;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::Tokens;
-use crate::token::facts::{
-    Fingerprint, Flaws, Form, KeyBound, MAX_TEXT, Seat, Signature, Standing, StatusRef, Token, Unchecked,
-};
+use crate::token::facts::{Form, KeyBound, MAX_TEXT, Profile, StatusRef, Token};
 use crate::token::hash::sha256;
 use crate::token::jose::text::printable;
 use crate::token::jose::{Parts, Reading};
@@ -19,54 +16,52 @@ const MAX_AUDIENCES: usize = 8;
 impl Tokens {
     /// Everything that reading alone tells.
     pub(super) fn describe(&mut self, text: &[u8], parts: &Parts<'_>, reading: &Reading<'_>) -> Token {
-        let show = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(printable);
-        let names = &mut self.names;
-        let mut shared = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(|t| names.of(t));
-        let (header, claims) = (&reading.header, &reading.claims);
+        let claims = &reading.claims;
         // What is compared across tokens are the parts of signed ones only.
         let signed = matches!(reading.form, Form::Jws | Form::Malformed);
         let part = |text: &[u8]| if text.is_empty() || !signed { 0 } else { self.hash.short(text) };
-        Token {
+        let mut token = Token {
             fingerprint: self.namer.name(text),
             length: u32::try_from(text.len()).unwrap_or(u32::MAX),
-            alg: shared(&header.alg),
-            kid: shared(&header.kid),
-            typ: shared(&header.typ),
-            key_url: header
-                .key_url
-                .as_deref()
-                .map(|url| printable(url.split(['?', '#']).next().unwrap_or_default())),
-            issuer: shared(&claims.issuer),
-            subject: show(&claims.subject).or_else(|| show(&claims.client)),
-            audiences: claims
-                .audiences
-                .iter()
-                .take(MAX_AUDIENCES)
-                .map(|audience| self.names.of(audience))
-                .collect(),
-            id: show(&claims.id),
-            roles: self.names.roles(claims.roles()),
+            subject: claims.subject.as_ref().or(claims.client.as_ref()).map(|name| self.names.subject(name)),
+            id: claims.id.as_deref().map(|id| printable(id).into()),
             purpose: reading.purpose(),
             session: claims.session.as_deref().map_or(0, |sid| session(claims.issuer.as_deref(), sid)),
-            bound: (claims.bound_to.is_some() || claims.certificate.is_some()).then(|| {
-                let (thumbprint, certificate) = (claims.bound_to, claims.certificate);
-                Box::new(KeyBound { thumbprint, certificate, token_hash: sha256(text) })
-            }),
-            status: claims
-                .status
-                .as_ref()
-                .filter(|(uri, _)| uri.len() <= MAX_TEXT)
-                .map(|(uri, index)| Box::new(StatusRef { uri: self.names.of(uri), index: *index })),
-            expires: claims.expires,
-            not_before: claims.not_before,
-            issued: claims.issued,
+            expires: claims.expires.into(),
+            not_before: claims.not_before.into(),
+            issued: claims.issued.into(),
             flaws: reading.flaws,
-            flaw_detail: reading.detail,
             input_hash: part(parts.signing_input),
             signature_hash: part(&parts.signature),
-            seat: Seat::default(),
-            ..blank(reading.form)
-        }
+            profile: self.profile(reading),
+            ..Token::blank(reading.form)
+        };
+        let (thumbprint, certificate) = (claims.bound_to, claims.certificate);
+        let status = claims.status.as_ref().filter(|(uri, _)| uri.len() <= MAX_TEXT);
+        let status = status.map(|(uri, index)| StatusRef { uri: self.names.of(uri), index: *index });
+        token.change_extras(|extras| {
+            extras.bound = (thumbprint.is_some() || certificate.is_some()).then(|| KeyBound {
+                thumbprint,
+                certificate,
+                token_hash: sha256(text),
+            });
+            extras.status = status;
+            extras.flaw_detail = reading.detail;
+        });
+        token
+    }
+
+    /// What the token has in common with others, shared with them.
+    fn profile(&mut self, reading: &Reading<'_>) -> Arc<Profile> {
+        let (header, claims, names) = (&reading.header, &reading.claims, &mut self.names);
+        let mut shared = |text: &Option<Cow<'_, str>>| text.as_deref().map(|text| names.of(text));
+        let (alg, kid, issuer) = (shared(&header.alg), shared(&header.kid), shared(&claims.issuer));
+        let key_url = header.key_url.as_deref();
+        let key_url = key_url.map(|url| names.of(url.split(['?', '#']).next().unwrap_or_default()));
+        let audiences =
+            claims.audiences.iter().take(MAX_AUDIENCES).map(|audience| names.of(audience)).collect();
+        let roles = names.roles(claims.roles());
+        names.profile(Profile { alg, kid, key_url, issuer, audiences, roles })
     }
 }
 
@@ -79,42 +74,4 @@ fn session(issuer: Option<&str>, sid: &str) -> u64 {
         return 0;
     }
     foldhash::quality::FixedState::with_seed(0x7369_6420_6f66_2074).hash_one((issuer, sid)).max(1)
-}
-
-/// A token of which nothing is known but its form.
-pub(crate) fn blank(form: Form) -> Token {
-    Token {
-        fingerprint: Fingerprint::default(),
-        form,
-        length: 0,
-        alg: None,
-        kid: None,
-        typ: None,
-        key_url: None,
-        issuer: None,
-        subject: None,
-        audiences: SmallVec::new(),
-        id: None,
-        roles: Arc::default(),
-        session: 0,
-        purpose: None,
-        bound: None,
-        opaque: None,
-        status: None,
-        standing: Standing::Unknown,
-        was_good: false,
-        asked_s: 0,
-        expires: None,
-        not_before: None,
-        issued: None,
-        flaws: Flaws::default(),
-        flaw_detail: None,
-        signature: Signature::Unchecked(Unchecked::Unreadable),
-        policy: None,
-        proof: None,
-        key_asked: None,
-        input_hash: 0,
-        signature_hash: 0,
-        seat: Seat::default(),
-    }
 }
