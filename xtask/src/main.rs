@@ -69,6 +69,9 @@ enum Verb {
         /// Only the part on a live kernel
         #[arg(long, group = "part")]
         live: bool,
+        /// Only how soon an alert is there: on a quiet host, beside 50,000 requests a second, beside full load
+        #[arg(long, group = "part")]
+        latency: bool,
         /// Only the parts that read captures
         #[arg(long, group = "part")]
         offline: bool,
@@ -104,9 +107,14 @@ fn main() -> Result<()> {
         Verb::Cluster(arguments) => with_what_it_needs(|| cluster::run(&arguments)),
         Verb::Quality(arguments) => with_what_it_needs(|| quality::run(&arguments)),
         Verb::Bench { micro: true, quick, .. } => lab::micro(quick),
-        Verb::Bench { json, live, offline, memory, pressure, quick, svg, .. } => {
-            let part =
-                [(live, "--live"), (offline, "--offline"), (memory, "--memory"), (pressure, "--pressure")];
+        Verb::Bench { json, live, latency, offline, memory, pressure, quick, svg, .. } => {
+            let part = [
+                (live, "--live"),
+                (latency, "--latency"),
+                (offline, "--offline"),
+                (memory, "--memory"),
+                (pressure, "--pressure"),
+            ];
             let flags = [part.as_slice(), &[(json, "--json"), (quick, "--quick")]].concat();
             with_what_it_needs(|| lab::bench(&flags, svg))?;
             // A part stands alone, and the micro-benchmarks have tables only.

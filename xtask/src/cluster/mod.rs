@@ -2,7 +2,7 @@
 //! of Kubernetes, as no package has the programs themselves.
 //!
 //! What is built stays in `target/cluster/bin`; from then on the ordinary test command runs the same test
-//! (`tests/tests/cluster.rs`), which it skips otherwise.
+//! (`tests/tests/cluster`), which it skips otherwise.
 
 mod build;
 mod source;

@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result, ensure};
 use crate::step::step;
 use crate::vm::kernel::{Apt, Archive};
 
-/// The last release of Debian whose source package makes the programs of a cluster; later ones make kubectl alone.
+/// The last release of Debian whose source package holds the programs of a cluster; later ones hold kubectl alone, and
+/// none has the rest (docs/kubernetes.md).
 const SUITE: &str = "bookworm";
 const PACKAGE: &str = "kubernetes";
 

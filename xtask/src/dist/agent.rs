@@ -29,22 +29,26 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    /// Strips `given`, or else what an optimised build for `arch` gives. The debug information is left beside it.
+    /// Strips `given`, or else what an optimised build for `arch` gives, linked with these flags besides. The debug information
+    /// is left beside it.
     ///
     /// # Errors
     /// When something is missing for that machine, the build fails, or it has no kernel half.
-    pub(super) fn make(arch: Arch, given: Option<&Path>) -> Result<Self> {
+    pub(super) fn make(arch: Arch, given: Option<&Path>, link: &[&str]) -> Result<Self> {
         let (built, hidden) = match given {
             Some(file) => (file.to_path_buf(), Vec::new()),
-            None => build(arch)?,
+            None => build(arch, link)?,
         };
         let home = home().join(arch.name());
         fs::create_dir_all(&home)?;
         let (path, debug) = (home.join("tokenscope"), home.join("tokenscope.debug"));
         let (objcopy, from) = (arch.tool("objcopy"), built.to_string_lossy());
         ask(&objcopy, &["--only-keep-debug", &from, &debug.to_string_lossy()])?;
-        ask(&objcopy, &["--strip-all", &from, &path.to_string_lossy()])?;
-        let bytes = fs::read(&path)?;
+        // Tests make images at the same time: whoever reads it finds a whole one.
+        let partial = home.join(format!("tokenscope.{}", std::process::id()));
+        ask(&objcopy, &["--strip-all", &from, &partial.to_string_lossy()])?;
+        let bytes = fs::read(&partial)?;
+        fs::rename(&partial, &path)?;
         if !names(&bytes, KERNEL_HALF) {
             bail!("{} is without its kernel half and can only replay captures", built.display());
         }
@@ -57,14 +61,16 @@ impl Agent {
 }
 
 /// Builds; returns the program, and what directories of this machine it must not name.
-fn build(arch: Arch) -> Result<(PathBuf, Vec<PathBuf>)> {
+fn build(arch: Arch, link: &[&str]) -> Result<(PathBuf, Vec<PathBuf>)> {
     setup::ensure()?;
     let lacking = lacking(arch, is_there);
     if !lacking.is_empty() {
         bail!("cannot build for {} on this machine; it lacks: {}", arch.name(), lacking.join("; "));
     }
     // The machine is named even if it is this one: flags are then for the program alone, and not for build scripts.
-    let arguments = ["build", "--release", "--locked", "--package", "sensor-user", "--target", arch.target()];
+    let target = ["--target", arch.target()];
+    let program = ["rustc", "--release", "--locked", "--package", "sensor-user", "--bin", "tokenscope"];
+    let arguments = [&program[..], &target, &["--"], link].concat();
     let place::Build { mut command, made, hidden } = place::build(arch, &arguments)?;
     // A program without its kernel half is of no use in what is handed out, whatever is set around us.
     if !step("build the sensor", command.env(toolchain::SKIP, "0"))?.ok {

@@ -184,7 +184,8 @@ mod tests {
         let has = |name: &str| crates.iter().any(|c| c.name == name);
         assert!(has("aya") && has("aya-ebpf") && has("openssl-src") && has("serde"));
         assert!(!has("xtask") && !has("proptest") && !has("cc"));
-        let ours = |c: &Crate| ROOTS.contains(&c.name.as_str());
+        // Whose names are those of others, too, says so by its version.
+        let ours = |c: &Crate| ROOTS.contains(&c.name.as_str()) || c.version.ends_with("+tokenscope");
         assert!(crates.iter().all(|c| c.checksum.is_some() != ours(c)));
     }
 }

@@ -4,13 +4,12 @@
 //! `config.yaml` is a configuration file in dpkg's sense, so an upgrade keeps what was changed in it.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use flate2::{Compression, GzBuilder};
 
 use super::agent::{self, Agent};
+use super::oci::pack;
 use super::tree::{Entry, Tree};
 use super::{Arch, NAME, VERSION, copyright, crates, home, libraries, licences, sbom};
 use crate::packages::is_there;
@@ -68,7 +67,7 @@ fn make(arguments: &Arguments, packing: &str) -> Result<PathBuf> {
         bail!("dpkg-deb is missing: packages can be made on Debian and its like only");
     }
     let arch = Arch::here();
-    let agent = Agent::make(arch, arguments.binary.as_deref())?;
+    let agent = Agent::make(arch, arguments.binary.as_deref(), &[])?;
     let mut tree = files(&agent, version)?;
     let size = tree.bytes().div_ceil(1 << 10);
     tree.file("DEBIAN/control", control(version, arch, size, &depends(&agent)?));
@@ -106,9 +105,9 @@ fn files(agent: &Agent, version: &str) -> Result<Tree> {
     tree.directory("etc/tokenscope/rules.d", 0o755);
     let doc = format!("usr/share/doc/{NAME}");
     tree.file(&format!("{doc}/copyright"), copyright::text(&crates)?);
-    tree.file(&format!("{doc}/changelog.gz"), packed(changelog(agent, version).as_bytes())?);
-    tree.file(&format!("{doc}/CHANGELOG.md.gz"), packed(&from("CHANGELOG.md")?)?);
-    tree.file(&format!("{doc}/licences.txt.gz"), packed(licences::text(&crates)?.as_bytes())?);
+    tree.file(&format!("{doc}/changelog.gz"), pack(changelog(agent, version).as_bytes())?);
+    tree.file(&format!("{doc}/CHANGELOG.md.gz"), pack(&from("CHANGELOG.md")?)?);
+    tree.file(&format!("{doc}/licences.txt.gz"), pack(licences::text(&crates)?.as_bytes())?);
     for example in ["prometheus/alerts.yaml", "dashboards/tokenscope.json"] {
         tree.file(&format!("{doc}/examples/{example}"), from(&format!("deploy/{example}"))?);
     }
@@ -149,7 +148,7 @@ fn manual(agent: &Agent, tree: &mut Tree) -> Result<()> {
     for page in fs::read_dir(&dir)? {
         let page = page?;
         let name = page.file_name().to_string_lossy().into_owned();
-        tree.file(&format!("usr/share/man/man1/{name}.gz"), packed(&fs::read(page.path())?)?);
+        tree.file(&format!("usr/share/man/man1/{name}.gz"), pack(&fs::read(page.path())?)?);
     }
     Ok(fs::remove_dir_all(&dir)?)
 }
@@ -213,13 +212,6 @@ fn sums(tree: &Tree, stage: &Path) -> Result<()> {
         bail!("md5sum: {}", String::from_utf8_lossy(&done.stderr).trim());
     }
     Ok(fs::write(stage.join("DEBIAN/md5sums"), done.stdout)?)
-}
-
-/// As Debian keeps documents: gzip at its best, without name and time.
-fn packed(content: &[u8]) -> Result<Vec<u8>> {
-    let mut packer = GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), Compression::best());
-    packer.write_all(content)?;
-    Ok(packer.finish()?)
 }
 
 #[cfg(test)]

@@ -15,6 +15,13 @@ const C: &str = "-ffunction-sections -fdata-sections -fno-asynchronous-unwind-ta
 const SQLITE: &str =
     "-USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS -USQLITE_ENABLE_FTS5 -USQLITE_ENABLE_RTREE";
 
+/// For the image alone: relocations in their packed form (`DT_RELR`), a twentieth of the program. It needs glibc 2.36, which is
+/// packed beside it; a package is for hosts with older ones, too.
+pub(super) const PACKED: &str = "-Clink-arg=-Wl,-z,pack-relative-relocs";
+
+/// The compiler of librdkafka, below the workspace's root, and what tells it which one that is.
+const SMALL: (&str, &str) = ("xtask/small-cc", "TOKENSCOPE_SMALL_CC");
+
 /// The time of compilation. Libraries are compiled once and serve many commits, so it is none's.
 const COMPILED: &str = "1";
 
@@ -34,7 +41,8 @@ pub(super) fn environment(arch: Arch, root: &str) -> Vec<(String, String)> {
         (format!("AR_{name}"), arch.tool("ar")),
         (format!("RANLIB_{name}"), arch.tool("ranlib")),
         ("HOST_CC".to_owned(), "gcc".to_owned()),
-        ("CC".to_owned(), compiler),
+        ("CC".to_owned(), format!("{root}/{}", SMALL.0)),
+        (SMALL.1.to_owned(), compiler),
         ("CXX".to_owned(), arch.tool("g++")),
         ("AR".to_owned(), arch.tool("ar")),
         ("RANLIB".to_owned(), arch.tool("ranlib")),
@@ -54,8 +62,10 @@ mod tests {
     use crate::step::root;
 
     #[test]
-    fn the_program_that_configures_openssl_is_there() {
-        assert!(root().join(PERL).is_file());
+    fn the_programs_that_the_build_calls_are_there() {
+        for program in [PERL, SMALL.0] {
+            assert!(root().join(program).is_file(), "{program}");
+        }
     }
 
     #[test]
@@ -63,7 +73,13 @@ mod tests {
         let set = environment(Arch::Arm64, "/r");
         let of = |name: &str| set.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         assert_eq!(of("OPENSSL_SRC_PERL"), Some("/r/xtask/openssl-perl"));
-        assert_eq!(of("CC"), Some(Arch::Arm64.tool("gcc").as_str()));
-        assert_eq!(of("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER"), of("CC_aarch64_unknown_linux_gnu"));
+        assert_eq!(of("CC"), Some("/r/xtask/small-cc"));
+        for tool in [
+            "TOKENSCOPE_SMALL_CC",
+            "CC_aarch64_unknown_linux_gnu",
+            "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER",
+        ] {
+            assert_eq!(of(tool), Some(Arch::Arm64.tool("gcc").as_str()), "{tool}");
+        }
     }
 }

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use super::agent::Agent;
-use super::oci::{Facts, Image};
+use super::oci::{Facts, Image, pack};
 use super::tree::Tree;
-use super::{Arch, NAME, VERSION, check, crates, home, libraries, licences, package_of, sbom};
+use super::{Arch, NAME, VERSION, check, crates, flags, home, libraries, licences, package_of, sbom};
 use crate::step::{root, say};
 
 /// Most bytes that a node may have to fetch: 25 MiB.
@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
 /// # Errors
 /// When something is missing, the image is too large, or it does not work.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let agent = Agent::make(arguments.arch, arguments.binary.as_deref())?;
+    let agent = Agent::make(arguments.arch, arguments.binary.as_deref(), &[flags::PACKED])?;
     let (below, above) = layers(&agent)?;
     let facts = Facts { arch: agent.arch, epoch: agent.epoch, commit: agent.commit.clone() };
     let layers = [("libraries and certificates", &below), ("the program", &above)];
@@ -99,7 +99,7 @@ fn layers(agent: &Agent) -> Result<(Tree, Tree)> {
     for name in ["LICENSE-MIT", "LICENSE-APACHE"] {
         above.file(&format!("{doc}/{name}"), fs::read(root().join(name))?);
     }
-    above.file(&format!("{doc}/licences.txt"), licences::text(&crates)?);
+    above.file(&format!("{doc}/licences.txt.gz"), pack(licences::text(&crates)?.as_bytes())?);
     above.file(&format!("usr/share/sbom/{NAME}.cdx.json"), sbom::document(agent, &crates, &libraries));
     Ok((below.sealed(), above.sealed()))
 }

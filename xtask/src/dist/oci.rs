@@ -166,8 +166,11 @@ fn config(facts: &Facts, labels: &Value, diffs: &[String], history: &[Value]) ->
     })
 }
 
-/// gzip at its best, with no name and no time in its header.
-fn pack(archive: &[u8]) -> Result<Vec<u8>> {
+/// gzip at its best, with no name and no time in its header: what layers are packed with, and papers as Debian keeps them.
+///
+/// # Errors
+/// Never, for it writes to memory.
+pub(super) fn pack(archive: &[u8]) -> Result<Vec<u8>> {
     let mut packer = GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), Compression::best());
     packer.write_all(archive)?;
     Ok(packer.finish()?)
