@@ -12,9 +12,11 @@ pub mod clock;
 #[expect(clippy::indexing_slicing, reason = "a JSON value answers null for what it has not")]
 pub mod cluster;
 pub mod demo;
+pub mod engine;
 pub mod expect;
 pub mod golden;
 pub mod guest;
+pub mod image;
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,

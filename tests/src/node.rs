@@ -393,7 +393,7 @@ impl Drop for Node {
 }
 
 /// Removes what is empty of a cgroup's path, in every hierarchy: runc removes the last part only.
-fn forget(cgroup: &str) {
+pub(crate) fn forget(cgroup: &str) {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let roots = fields.filter(|fields| matches!(fields.get(2), Some(&"cgroup" | &"cgroup2")));
@@ -420,7 +420,7 @@ pub(crate) fn skeleton(root: &Path) -> Result<()> {
 }
 
 /// Runs something on a thread in a network namespace.
-fn within<T: Send>(space: &str, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub(crate) fn within<T: Send>(space: &str, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let file = fs::File::open(format!("/run/netns/{space}"))?;
@@ -431,7 +431,7 @@ fn within<T: Send>(space: &str, run: impl FnOnce() -> Result<T> + Send) -> Resul
     })
 }
 
-fn program(name: &str) -> Result<PathBuf> {
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
     find_program(name).with_context(|| format!("{name} is not installed"))
 }
 
@@ -439,7 +439,7 @@ fn lock<T>(mutex: &Mutex<T>) -> Result<std::sync::MutexGuard<'_, T>> {
     mutex.lock().map_err(|_poisoned| anyhow!("another thread panicked"))
 }
 
-fn ip(words: &str) -> Result<()> {
+pub(crate) fn ip(words: &str) -> Result<()> {
     let done = Command::new("ip").args(words.split(' ')).output().context("run ip")?;
     ensure!(done.status.success(), "ip {words}: {}", String::from_utf8_lossy(&done.stderr).trim());
     Ok(())

@@ -87,6 +87,7 @@ fn the_hosts_tree_is_told_from_the_containers() -> Result<()> {
             exec $doctor' || true
         # Out of the cgroup again, so that it can go.
         echo $$ > "$tree/cgroup.procs"
+        if [ -d "$own/pod" ]; then rmdir "$own/pod"; fi
     "#;
     let variables = [("own", own.0.as_path()), ("tree", tree.as_path())];
     let config = json!({"state": {"dir": "off"}});
@@ -105,6 +106,14 @@ fn the_hosts_tree_is_told_from_the_containers() -> Result<()> {
         found["remedy"].as_str().is_some_and(|text| text.contains("mount the host's /sys/fs/cgroup")),
         "{found}"
     );
+
+    // A pod without a namespace of its own, on a node that is a container: what that is shown is the whole node.
+    let below = r#"umount --lazy "$dir/host"
+            mkdir "$dir/container/pod"
+            echo $$ > "$dir/container/pod/cgroup.procs""#;
+    let found = doctor(&enter.replace("WHAT", below), &config, "cgroup v2", &variables)?;
+    ensure!(found["status"] == "ok", "{found}");
+    ensure!(found["text"].as_str().is_some_and(|text| text.ends_with("/container")), "{found}");
     Ok(())
 }
 

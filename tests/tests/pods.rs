@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -17,7 +17,7 @@ use tests::mint::Mint;
 use tests::node::{BRIDGE, Driver, NODE, Node, OUTSIDE, Pod, Program};
 use tests::sensor::{Alert, Config, Sensor};
 use tests::server::{Kind, free_port};
-use tests::{sensor, skip};
+use tests::{image, sensor, skip};
 
 /// Where services listen in their pods, and where the part behind a sidecar does.
 const PORT: u16 = 18_080;
@@ -116,20 +116,6 @@ impl Asked {
     }
 }
 
-/// The image of the program under test.
-fn image(dir: &Path) -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let near = own.ancestors().skip(1).take(2).map(|dir| dir.join("xtask")).find(|file| file.is_file());
-    let xtask =
-        near.context("xtask is not built: run `cargo xtask test`, or `cargo build -p xtask` first")?;
-    let archive = dir.join("image.tar");
-    let mut make = Command::new(xtask);
-    make.args(["image", "--no-check", "--binary"]).arg(sensor::binary()?).arg("--tar").arg(&archive);
-    let done = make.output()?;
-    ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    Ok(archive)
-}
-
 fn cgroup2() -> Result<String> {
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
     let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
@@ -157,6 +143,8 @@ fn watch(node: &Node, mint: &Mint, image: &str, state: &Path, ports: &[u16], fir
     let at = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
     let mut flags = vec![
         "--read-only".to_owned(),
+        // The runtime's own profile, as the chart asks for.
+        "--seccomp".to_owned(),
         "--env=LAB_FINGERPRINT_KEY=a key that is fixed for tests only".to_owned(),
         bind(&cgroup2()?, "/sys/fs/cgroup", "ro"),
         bind(&at(""), "/etc/tokenscope", "ro"),
@@ -290,7 +278,7 @@ fn each_request_between_pods_is_one_record_of_the_right_pod() -> Result<()> {
     let mint = Mint::at(clock::now())?;
     let node = Node::start()?;
     let dir = tempfile::tempdir()?;
-    let archive = image(dir.path())?;
+    let archive = image::make(dir.path())?;
 
     // One service is there before the sensor, the other comes after it.
     let forwarded = free_port()?;
@@ -334,7 +322,7 @@ fn a_rollout_of_the_sensor_misses_nothing_and_tells_nothing_twice() -> Result<()
     let mint = Mint::at(clock::now())?;
     let node = Node::start()?;
     let dir = tempfile::tempdir()?;
-    let image = node.load(&image(dir.path())?)?;
+    let image = node.load(&image::make(dir.path())?)?;
     let state = tempfile::tempdir()?;
     let web = node.pod(Driver::Systemd, &[])?;
     let app = node.run(&web, &orders(&mint, "0.0.0.0", ROLLOUT)?)?;

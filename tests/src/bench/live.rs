@@ -7,11 +7,13 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
+use super::paced;
 use super::peers::{self, Peer};
 use super::process::{children_cpu_s, cpu_ns, kernel_programs, wakeups};
 use super::{Figure, Options, Topic, number_before};
@@ -111,10 +113,19 @@ impl Drop for Bed {
     }
 }
 
-/// Measures rounds of runs, one beside each; and the kernel programs in a run of their own (their statistics cost time).
+/// Measures what the sensor costs, and how soon it tells.
 pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
     let bed = Bed::make(options.seconds)?;
     bed.run(None, WARM_UP_S)?;
+    let mut figures = if options.live { costs(&bed, options)? } else { Vec::new() };
+    if options.latency {
+        figures.extend(super::latency::measure(&bed)?);
+    }
+    Ok(figures)
+}
+
+/// Measures rounds of runs, one beside each; and the kernel programs in a run of their own (their statistics cost time).
+fn costs(bed: &Bed, options: &Options) -> Result<Vec<Figure>> {
     let mut turns: Vec<(Beside, Vec<Run>)> = Beside::all().into_iter().map(|one| (one, Vec::new())).collect();
     for round in 0..options.pairs {
         // Each round begins with another, so that drift of the machine favours none.
@@ -126,8 +137,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Figure>> {
     }
     let mut figures = compared(&turns);
     figures.extend(bed.kernel_cost()?);
-    figures.extend(super::rest::measure(&bed, options)?);
-    figures.extend(super::latency::measure(&bed)?);
+    figures.extend(super::rest::measure(bed, options)?);
     Ok(figures)
 }
 
@@ -222,6 +232,13 @@ impl Bed {
     /// wrk, for as long as a run takes.
     pub(super) fn load(&self) -> Result<()> {
         self.run(None, self.seconds).map(drop)
+    }
+
+    /// So many requests a second and no more, until `done`. Gives how many it were.
+    pub(super) fn pace(&self, rate: u32, done: &AtomicBool) -> Result<f64> {
+        let tokens = fs::read_to_string(self.dir.path().join("tokens"))?;
+        let tokens: Vec<String> = tokens.lines().map(str::to_owned).collect();
+        paced::ask(self.address(), &tokens, rate, done)
     }
 
     /// Runs wrk once; `beside` is the process to account for.

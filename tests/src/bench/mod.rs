@@ -8,9 +8,11 @@ mod latency;
 mod live;
 mod memory;
 mod offline;
+mod paced;
 mod peers;
 mod pressure;
 mod process;
+mod relay;
 mod rest;
 
 pub use process::weigh;
@@ -50,6 +52,8 @@ pub struct Options {
     pub million: u64,
     /// Measure the live part.
     pub live: bool,
+    /// Measure how soon an alert is there.
+    pub latency: bool,
     /// Measure the offline parts.
     pub offline: bool,
     /// Measure what one more token, principal and connection takes.
@@ -72,6 +76,7 @@ impl Default for Options {
             tokens: 100_000,
             million: 1_000_000,
             live: true,
+            latency: true,
             offline: true,
             memory: true,
             pressure: None,
@@ -172,7 +177,7 @@ impl Figure {
 /// When a part cannot run; what is missing here is said and left out.
 pub fn run(options: &Options) -> Result<()> {
     let mut figures = Vec::new();
-    if options.live {
+    if options.live || options.latency {
         match live::missing() {
             Some(why) => left_out(&format!("the live part: {why}")),
             None => figures.extend(live::measure(options)?),

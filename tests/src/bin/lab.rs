@@ -29,7 +29,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["floor", "--decode", file] => floor(file, true),
         ["bench", flags @ ..] => {
             let has = |flag: &str| flags.contains(&flag);
-            let parts = ["--live", "--offline", "--memory", "--pressure"];
+            let parts = ["--live", "--latency", "--offline", "--memory", "--pressure"];
             // All but the last, if none is named.
             let is_part = |part: &str| has(part) || !parts.iter().any(|part| has(part));
             let svg = flags.iter().skip_while(|flag| **flag != "--svg").nth(1).map(Into::into);
@@ -38,6 +38,7 @@ fn run(arguments: &[&str]) -> Result<()> {
                 json: has("--json"),
                 svg,
                 live: is_part("--live"),
+                latency: is_part("--latency") || has("--live"),
                 offline: is_part("--offline"),
                 memory: is_part("--memory") || has("--offline"),
                 pressure: has("--pressure").then_some(if has("--quick") { 10_000 } else { 100_000 }),
@@ -92,7 +93,7 @@ fn run(arguments: &[&str]) -> Result<()> {
             Ok(())
         }
         _ => bail!(
-            "usage: lab demo [--cast FILE] | bench [--json] [--quick] [--live|--offline|--memory|--pressure] [--svg DIR] | floor [--decode] FILE | samples DIR | captures DIR | keys \
+            "usage: lab demo [--cast FILE] | bench [--json] [--quick] [--live|--latency|--offline|--memory|--pressure] [--svg DIR] | floor [--decode] FILE | samples DIR | captures DIR | keys \
              | quality [--json] [--tuning] [--seed N] [--seeds N] [--attacks N] [--million N] \
              | guest [--native|--systemd] | serve CGROUP USER | serve-at PORT | only CAPABILITIES PROGRAM... | record DIR SEED EXCHANGES [ATTACKS]"
         ),

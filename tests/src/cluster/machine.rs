@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::clock::Deadline;
-use crate::node::OUTSIDE;
+use crate::node::{Driver, OUTSIDE};
 use crate::server::find_program;
 
 /// Longest for a namespace to come or go.
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// A running machine; it ends when its stdin is closed, and so with this process.
+/// A running machine; it ends with the thread that started it, if not before.
 #[derive(Debug)]
 pub(super) struct Machine {
     /// `unshare`, which is in the namespaces itself, but for that of PIDs.
@@ -35,12 +35,20 @@ impl Machine {
         Ok(machine)
     }
 
-    /// A node, at 192.0.2.1, joined to the control plane.
-    pub(super) fn node(dir: &Path, programs: &Path, control: &Self) -> Result<Self> {
+    /// A node, at 192.0.2.1, joined to the control plane. By systemd's driver, systemd is its first process.
+    pub(super) fn node(dir: &Path, programs: &Path, control: &Self, driver: Driver) -> Result<Self> {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let cgroup = format!("lab-{}-{number}", std::process::id());
         make_cgroups(&cgroup)?;
-        let mut machine = Self::boot(include_str!("node.sh"), dir, programs, Some(cgroup))?;
+        let script = match driver {
+            Driver::Cgroupfs => concat!(include_str!("node.sh"), include_str!("node-cgroupfs.sh")),
+            Driver::Systemd => concat!(
+                include_str!("own-cgroups.sh"),
+                include_str!("node.sh"),
+                include_str!("node-systemd.sh")
+            ),
+        };
+        let mut machine = Self::boot(script, dir, programs, Some(cgroup))?;
         let (here, there) = (machine.child.id(), control.child.id());
         let inside = |pid: u32, words: &str| run(&mut within(pid, "ip")?, words);
         // The wire of a node that was here before: the kernel takes it away in the background.
@@ -60,8 +68,12 @@ impl Machine {
     /// Makes the namespaces, with a script as their first process, which waits for a line.
     fn boot(script: &str, dir: &Path, programs: &Path, cgroup: Option<String>) -> Result<Self> {
         let log = fs::File::create(dir.join("log/machine.log"))?;
-        let child = Command::new("unshare")
+        let child = Command::new("setpriv")
             .args([
+                // systemd does not look at its stdin.
+                "--pdeathsig",
+                "KILL",
+                "unshare",
                 "--net",
                 "--mount",
                 "--pid",

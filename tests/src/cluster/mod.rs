@@ -2,7 +2,8 @@
 //! of them real, from `target/cluster`, where `cargo xtask cluster` puts what it builds.
 //!
 //! The control plane and the node are two machines: network namespaces joined by a wire, each with PIDs of its own, and
-//! the node with mounts of its own. They end with the process that started them, whichever way it ends.
+//! the node with mounts of its own. Where systemd is the cgroup driver it is the node's first process, in a cgroup namespace,
+//! and runs containerd and the kubelet. They end with the process that started them, whichever way it ends.
 
 mod image;
 mod machine;
@@ -19,6 +20,7 @@ use tempfile::TempDir;
 pub use self::image::{APP, BUSYBOX};
 use self::machine::Machine;
 use crate::clock::Deadline;
+use crate::node::Driver;
 use crate::server::find_program;
 
 /// Longest that anything may take to come about: a kubelet looks at some things once a minute, on a machine that is busy.
@@ -31,11 +33,12 @@ pub const NODE: &str = "node-1";
 const BUILT: [&str; 4] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"];
 
 /// What else is needed, with the package that brings it.
-const INSTALLED: [(&str, &str); 9] = [
+const INSTALLED: [(&str, &str); 10] = [
     ("etcd", "etcd-server"),
     ("kubectl", "kubernetes-client"),
     ("containerd", "containerd"),
     ("runc", "runc"),
+    ("systemctl", "systemd"),
     ("openssl", "openssl"),
     ("ip", "iproute2"),
     ("iptables", "iptables"),
@@ -48,6 +51,7 @@ const INSTALLED: [(&str, &str); 9] = [
 pub struct Cluster {
     control: Machine,
     node: Machine,
+    driver: Driver,
     dir: TempDir,
 }
 
@@ -72,7 +76,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When a part does not start, with what it said.
-    pub fn start() -> Result<Self> {
+    pub fn start(driver: Driver) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("cluster-").tempdir()?;
         for name in ["log", "etcd", "images", "node/lib", "node/log", "node/cni", "node/plugins"] {
             fs::create_dir_all(dir.path().join(name))?;
@@ -82,8 +86,8 @@ impl Cluster {
         let done = openssl.output()?;
         ensure!(done.status.success(), "openssl: {}", String::from_utf8_lossy(&done.stderr));
         let control = Machine::control(dir.path(), &programs())?;
-        let node = Machine::node(dir.path(), &programs(), &control)?;
-        let cluster = Self { control, node, dir };
+        let node = Machine::node(dir.path(), &programs(), &control, driver)?;
+        let cluster = Self { control, node, driver, dir };
         let images = image::make(&cluster.dir.path().join("images"))?;
         cluster.until("containerd", || cluster.ctr(&["version"]).map(drop))?;
         for archive in images {
@@ -117,8 +121,22 @@ impl Cluster {
     /// When it does not start again.
     pub fn power_cycle(&mut self) -> Result<()> {
         self.node.end()?;
-        self.node = Machine::node(self.dir.path(), &programs(), &self.control)?;
+        self.node = Machine::node(self.dir.path(), &programs(), &self.control, self.driver)?;
         Ok(())
+    }
+
+    /// Restarts containerd and the kubelet, as an upgrade of theirs does, on a node that systemd runs.
+    ///
+    /// # Errors
+    /// With what systemd said.
+    pub fn restart_services(&self) -> Result<()> {
+        let mut systemctl = self.node.command("systemctl")?;
+        let done = systemctl.args(["restart", "containerd", "kubelet"]).stdin(Stdio::null()).output()?;
+        ensure!(done.status.success(), "systemctl: {}", String::from_utf8_lossy(&done.stderr).trim());
+        // What the node is called until then is of before.
+        let health = format!("/api/v1/nodes/{NODE}/proxy/healthz");
+        self.until("the kubelet", || self.kubectl(&["get", "--raw", &health]).map(drop))?;
+        self.await_node()
     }
 
     /// Runs kubectl as the administrator.

@@ -1,9 +1,10 @@
 # A node, as the first process of a PID namespace with mounts of its own: what is started and mounted here ends with it.
 #
-# environment: DIR, PROGRAMS, CGROUP. It starts when a line comes on stdin, by when its network is there, and ends with
-# stdin. Run again over the same DIR, it is the same node after a loss of power.
+# environment: DIR, PROGRAMS, CGROUP. It starts when a line comes on stdin, by when its network is there. Run again over the
+# same DIR, it is the same node after a loss of power. What comes after this starts containerd and the kubelet.
 read -r _
 set -eu
+: "${DRIVER=cgroupfs}" "${SYSTEMD=false}" "${ROOT=$CGROUP}"
 mount --make-rprivate /
 mount --make-rshared /
 cd "$DIR/node"
@@ -50,6 +51,10 @@ restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
 conf_dir = "$DIR/node/cni"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+SystemdCgroup = $SYSTEMD
 END
 cat > kubelet.yaml << END
 apiVersion: kubelet.config.k8s.io/v1beta1
@@ -58,9 +63,9 @@ authentication: {anonymous: {enabled: false}, webhook: {enabled: true}, x509: {c
 authorization: {mode: Webhook}
 tlsCertFile: $DIR/pki/node.crt
 tlsPrivateKeyFile: $DIR/pki/node.key
-cgroupDriver: cgroupfs
+cgroupDriver: $DRIVER
 # The kubelet ends what it does not know in its part of the tree, so that is this node's alone.
-cgroupRoot: $CGROUP
+cgroupRoot: $ROOT
 failSwapOn: false
 resolvConf: ""
 # By itself it looks at a ConfigMap about once a minute.
@@ -70,9 +75,7 @@ evictionHard: {memory.available: 50Mi}
 imageGCHighThresholdPercent: 100
 volumePluginDir: $DIR/node/plugins
 END
-containerd --config containerd.toml > "$DIR/log/containerd.log" 2>&1 &
-"$PROGRAMS/kubelet" --config=kubelet.yaml --kubeconfig="$DIR/conf/node" --hostname-override=node-1 \
-    --node-ip=192.0.2.1 --root-dir=/var/lib/kubelet --container-runtime=remote \
-    --container-runtime-endpoint=unix:///run/containerd/containerd.sock > "$DIR/log/kubelet.log" 2>&1 &
-cat
-:
+containerd="$(command -v containerd) --config $DIR/node/containerd.toml"
+kubelet="$PROGRAMS/kubelet --config=$DIR/node/kubelet.yaml --kubeconfig=$DIR/conf/node --hostname-override=node-1
+    --node-ip=192.0.2.1 --root-dir=/var/lib/kubelet --container-runtime=remote
+    --container-runtime-endpoint=unix:///run/containerd/containerd.sock"
