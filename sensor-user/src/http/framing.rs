@@ -109,18 +109,25 @@ impl Fields {
 
     fn add_length(&mut self, value: &[u8]) {
         self.has_length = true;
-        let mut members = value.split(|b| *b == b',');
-        let first = members.next().unwrap_or_default();
-        if members.next().is_some() {
-            self.suspicions.insert(Suspicions::DUPLICATE_LENGTH);
-        }
-        let Some(length) = decimal(first.trim_ascii()) else {
+        // Nearly all are one number and nothing else.
+        let Some(length) = decimal(value).or_else(|| self.first_length(value)) else {
             self.suspicions.insert(Suspicions::BAD_LENGTH);
             return;
         };
         if *self.length.get_or_insert(length) != length {
             self.suspicions.insert(Suspicions::DUPLICATE_LENGTH);
         }
+    }
+
+    /// The first of a list.
+    #[cold]
+    fn first_length(&mut self, value: &[u8]) -> Option<u64> {
+        let mut members = value.split(|b| *b == b',');
+        let first = members.next().unwrap_or_default();
+        if members.next().is_some() {
+            self.suspicions.insert(Suspicions::DUPLICATE_LENGTH);
+        }
+        decimal(first.trim_ascii())
     }
 
     fn add_encoding(&mut self, value: &[u8]) {

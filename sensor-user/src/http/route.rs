@@ -66,6 +66,19 @@ pub fn operation(method: &[u8], path: &[u8], out: &mut String) {
 
 /// Appends `METHOD ` to `out`.
 pub fn push_method(method: &[u8], out: &mut String) {
+    let usual = match method {
+        b"GET" => "GET ",
+        b"POST" => "POST ",
+        b"PUT" => "PUT ",
+        b"PATCH" => "PATCH ",
+        b"DELETE" => "DELETE ",
+        b"HEAD" => "HEAD ",
+        b"OPTIONS" => "OPTIONS ",
+        _ => "",
+    };
+    if !usual.is_empty() {
+        return out.push_str(usual);
+    }
     let method = method.get(..method.len().min(super::head::MAX_METHOD)).unwrap_or_default();
     push_graphic(method, out);
     out.push(' ');

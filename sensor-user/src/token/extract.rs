@@ -82,6 +82,13 @@ pub struct Extractor {
     headers: Vec<Carrier>,
     cookies: Vec<Carrier>,
     query: Vec<Carrier>,
+    /// A bit for each length that the name of a header with credentials may have; the highest stands for all longer ones.
+    lengths: u64,
+}
+
+/// The bit of a name's length.
+const fn length_bit(name: &[u8]) -> u64 {
+    1 << if name.len() < 63 { name.len() } else { 63 }
 }
 
 impl Extractor {
@@ -91,8 +98,11 @@ impl Extractor {
         let carriers = |names: &[String], kind: fn(Arc<str>) -> Carrier| {
             names.iter().map(|name| kind(name.as_str().into())).collect()
         };
+        let headers: Vec<Carrier> = carriers(&settings.headers, Carrier::Header);
+        let always = length_bit(b"authorization") | length_bit(b"cookie");
         Self {
-            headers: carriers(&settings.headers, Carrier::Header),
+            lengths: headers.iter().fold(always, |all, header| all | length_bit(carrier_name(header))),
+            headers,
             cookies: carriers(&settings.cookies, Carrier::Cookie),
             query: carriers(&settings.query, Carrier::Query),
         }
@@ -106,6 +116,9 @@ impl Extractor {
         let mut differ = false;
         for header in &request.headers {
             let name = request.slice(&header.name);
+            if self.lengths & length_bit(name) == 0 {
+                continue;
+            }
             if name.eq_ignore_ascii_case(b"authorization") {
                 let value = request.slice(&header.value);
                 differ |= authorization_seen.replace(value).is_some_and(|earlier| earlier != value);
@@ -423,6 +436,17 @@ mod tests {
         let extractor = Extractor::new(&TokenSettings::default());
         let found = extractor.find(&head);
         (found.list.iter().map(|c| String::from_utf8_lossy(&c.text).into_owned()).collect(), found.ambiguous)
+    }
+
+    #[test]
+    fn headers_of_any_length_can_be_configured() {
+        for len in [1, 12, 62, 63, 64, 90] {
+            let name = "x".repeat(len);
+            let settings = TokenSettings { headers: vec![name.clone()], ..TokenSettings::default() };
+            let head = request("/", &[("y", JWT.as_bytes()), (&name.to_uppercase(), JWT.as_bytes())]);
+            let extractor = Extractor::new(&settings);
+            assert_eq!(extractor.find(&head).list.len(), 1, "{len}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::detect::payload::{self, Payload};
 use crate::detect::statement::Statement;
 use crate::detect::{About, Case, DetectSettings, Needs, Report, Rule, Severity};
-use crate::http::RequestHead;
+use crate::http::{Header, RequestHead};
 
 /// The card.
 pub static ABOUT: About = About {
@@ -67,14 +67,35 @@ fn is_suspect(byte: u8) -> bool {
 /// Whether a target may hold a payload: a suspect character, one that is encoded, two dots, a number that is compared.
 fn is_suspicious(target: &[u8]) -> bool {
     let mut before = 0;
-    let (mut suspect, mut encoded) = (false, false);
+    let (mut suspect, mut encoded, mut etc) = (false, false, false);
     for byte in target {
         suspect |= is_suspect(*byte);
         suspect |= *byte == b'.' && before == b'.';
         encoded |= matches!(*byte, b'%' | b'+');
+        etc |= *byte == b'e' && before == b'/';
         before = *byte;
     }
-    suspect || (encoded && has_suspect_code(target)) || memchr::memmem::find(target, b"/etc/").is_some()
+    suspect || (encoded && has_suspect_code(target)) || (etc && contains(target, b"/etc/"))
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    memchr::memmem::find(text, part).is_some()
+}
+
+/// Whether the lines after the first hold a character without which no header is looked at. The token is passed over: it
+/// is most of the head, and no payload.
+fn are_suspicious(request: &RequestHead) -> bool {
+    let is_token = |header: &&Header| request.slice(&header.name).eq_ignore_ascii_case(b"authorization");
+    let all = request.target.end as usize..request.bytes.len();
+    let token = request.headers.iter().find(is_token);
+    let (before, after) = match token.map(|header| &header.value) {
+        Some(value) => (all.start..value.start as usize, value.end as usize..all.end),
+        None => (all, 0..0),
+    };
+    [before, after].into_iter().any(|part| {
+        let part = request.bytes.get(part).unwrap_or_default();
+        memchr::memchr3(b'{', b'\'', b'<', part).is_some()
+    })
 }
 
 /// Whether an encoded character is suspect, is encoded itself, or joins words to a comparison.
@@ -83,8 +104,8 @@ fn has_suspect_code(target: &[u8]) -> bool {
     let suspect = codes
         .filter_map(|at| payload::hex(target.get(at + 1..at + 3)?))
         .any(|byte| is_suspect(byte) || matches!(byte, b'%' | b'.' | b'/' | b'=' | b'&'));
-    let spaced = memchr::memchr(b'+', target).is_some() || memchr::memmem::find(target, b"%20").is_some();
-    suspect || (spaced && (compares(target) || memchr::memmem::find(target, b"javascript:").is_some()))
+    let spaced = memchr::memchr(b'+', target).is_some() || contains(target, b"%20");
+    suspect || (spaced && (compares(target) || contains(target, b"javascript:")))
 }
 
 /// ` or 1=1` without any quote: an equals sign after a digit, or the word select.
@@ -153,9 +174,8 @@ impl Rule for Injection {
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
         let request = &case.exchange.request;
         let target = request.target();
-        let headers = request.bytes.get(request.target.end as usize..).unwrap_or_default();
         let in_target = is_suspicious(target);
-        if !in_target && memchr::memchr3(b'{', b'\'', b'<', headers).is_none() {
+        if !in_target && !are_suspicious(request) {
             return;
         }
         let found = if in_target { self.in_target(request) } else { None };
