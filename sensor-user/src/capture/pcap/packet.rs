@@ -117,10 +117,8 @@ fn ipv4(packet: &[u8], on_wire: usize) -> Result<Packet<'_>, Miss> {
     if header_len < 20 || total < header_len {
         return Err(Miss::Malformed);
     }
-    let [.., a, b, c, d, e, f, g, h] = *header;
-    let address = |bytes| MAPPED | u128::from(u32::from_be_bytes(bytes));
-    let (from, to) = (address([a, b, c, d]), address([e, f, g, h]));
-    tcp(packet.get(header_len..).unwrap_or_default(), total - header_len, from, to, true)
+    let address = |at: usize| MAPPED | u128::from(be32(packet, at));
+    tcp(packet.get(header_len..).unwrap_or_default(), total - header_len, address(12), address(16), true)
 }
 
 fn ipv6(packet: &[u8], on_wire: usize) -> Result<Packet<'_>, Miss> {
