@@ -36,6 +36,8 @@ enum Verb {
     Image(dist::image::Arguments),
     /// Make a Debian package, with a systemd unit
     Deb(dist::deb::Arguments),
+    /// Take counts of the program's branches under load, which the compiler lays it out by; leaves them in the source
+    Train,
     /// Build the kernel half alone
     Ebpf,
     /// Format, lints, every test; installs what the tests need where it can
@@ -100,6 +102,7 @@ fn main() -> Result<()> {
         Verb::Build => build::agent(),
         Verb::Image(arguments) => dist::image::run(&arguments),
         Verb::Deb(arguments) => dist::deb::run(&arguments),
+        Verb::Train => dist::profile::train(),
         Verb::Ebpf => build::kernel_half(),
         Verb::Test { fast, all } => with_what_it_needs(|| test::run(fast, all)),
         Verb::Demo { cast } => with_what_it_needs(|| lab::demo(cast)),

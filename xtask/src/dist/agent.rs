@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::profile::{self, Purpose};
 use super::time::{Epoch, commit};
 use super::{Arch, ask, home, place};
 use crate::packages::is_there;
@@ -37,7 +38,7 @@ impl Agent {
     pub(super) fn make(arch: Arch, given: Option<&Path>, link: &[&str]) -> Result<Self> {
         let (built, hidden) = match given {
             Some(file) => (file.to_path_buf(), Vec::new()),
-            None => build(arch, link)?,
+            None => build(arch, Purpose::Use, link)?,
         };
         let home = home().join(arch.name());
         fs::create_dir_all(&home)?;
@@ -60,8 +61,19 @@ impl Agent {
     }
 }
 
+/// The program for this machine, as it is handed out but not stripped.
+///
+/// # Errors
+/// As [`Agent::make`].
+pub(crate) fn for_here() -> Result<PathBuf> {
+    Ok(build(Arch::here(), Purpose::Use, &[])?.0)
+}
+
 /// Builds; returns the program, and what directories of this machine it must not name.
-fn build(arch: Arch, link: &[&str]) -> Result<(PathBuf, Vec<PathBuf>)> {
+///
+/// # Errors
+/// When something is missing for that machine, or the build fails.
+pub(super) fn build(arch: Arch, purpose: Purpose, link: &[&str]) -> Result<(PathBuf, Vec<PathBuf>)> {
     setup::ensure()?;
     let lacking = lacking(arch, is_there);
     if !lacking.is_empty() {
@@ -71,12 +83,16 @@ fn build(arch: Arch, link: &[&str]) -> Result<(PathBuf, Vec<PathBuf>)> {
     let target = ["--target", arch.target()];
     let program = ["rustc", "--release", "--locked", "--package", "sensor-user", "--bin", "tokenscope"];
     let arguments = [&program[..], &target, &["--"], link].concat();
-    let place::Build { mut command, made, hidden } = place::build(arch, &arguments)?;
+    let place::Build { mut command, made, hidden } = place::build(arch, purpose, &arguments)?;
     // A program without its kernel half is of no use in what is handed out, whatever is set around us.
     if !step("build the sensor", command.env(toolchain::SKIP, "0"))?.ok {
         bail!("the build failed");
     }
-    Ok((made.join("release/tokenscope"), hidden))
+    let program = made.join("release/tokenscope");
+    if purpose == Purpose::Use {
+        profile::check(arch, &program)?;
+    }
+    Ok((program, hidden))
 }
 
 /// Whether these words are in a program.

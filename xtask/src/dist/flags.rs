@@ -2,6 +2,7 @@
 //! nobody waits. None of it reaches the builds of developers and tests, which would compile every library anew.
 
 use super::Arch;
+use super::profile::{self, Purpose};
 
 /// Tables for unwinding are a twentieth of the program, and one that aborts makes no use of them. The debug information has
 /// tables of its own, so that debuggers miss nothing.
@@ -25,15 +26,18 @@ const SMALL: (&str, &str) = ("xtask/small-cc", "TOKENSCOPE_SMALL_CC");
 /// The time of compilation. Libraries are compiled once and serve many commits, so it is none's.
 const COMPILED: &str = "1";
 
+/// What stands between encoded flags ("The Cargo Book", environment variables).
+const SEPARATOR: &str = "\x1f";
+
 /// The program that configures OpenSSL, below the workspace's root.
 pub(super) const PERL: &str = "xtask/openssl-perl";
 
 /// What the compilers are told, for a workspace that lies at `root`.
-pub(super) fn environment(arch: Arch, root: &str) -> Vec<(String, String)> {
+pub(super) fn environment(arch: Arch, purpose: Purpose, root: &str) -> Vec<(String, String)> {
     let name = arch.target().replace('-', "_");
     let compiler = arch.tool("gcc");
     let set = [
-        ("CARGO_ENCODED_RUSTFLAGS".to_owned(), RUST.to_owned()),
+        ("CARGO_ENCODED_RUSTFLAGS".to_owned(), rust(arch, purpose, root)),
         (format!("CARGO_TARGET_{}_LINKER", name.to_uppercase()), compiler.clone()),
         // What goes by the name for one machine is for the cc crate, the rest for librdkafka, which has a script of its own.
         (format!("CC_{name}"), compiler.clone()),
@@ -56,6 +60,15 @@ pub(super) fn environment(arch: Arch, root: &str) -> Vec<(String, String)> {
     Vec::from(set)
 }
 
+/// What rustc is told of all crates.
+fn rust(arch: Arch, purpose: Purpose, root: &str) -> String {
+    let profile = match purpose {
+        Purpose::Train => Some("-Cprofile-generate".to_owned()),
+        Purpose::Use => profile::of(arch).map(|_| format!("-Cprofile-use={root}/{}", profile::name(arch))),
+    };
+    [Some(RUST.to_owned()), profile].into_iter().flatten().collect::<Vec<_>>().join(SEPARATOR)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,7 +83,7 @@ mod tests {
 
     #[test]
     fn another_machine_is_compiled_for_by_its_own_tools() {
-        let set = environment(Arch::Arm64, "/r");
+        let set = environment(Arch::Arm64, Purpose::Use, "/r");
         let of = |name: &str| set.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         assert_eq!(of("OPENSSL_SRC_PERL"), Some("/r/xtask/openssl-perl"));
         assert_eq!(of("CC"), Some("/r/xtask/small-cc"));

@@ -3,7 +3,7 @@
 //! Both are made here and not by buildah, podman or cargo-deb: a layer, an archive and a package are a sorted list of
 //! files with fixed times and owners, so the same binary gives the same bytes, offline and on any machine.
 
-mod agent;
+pub(crate) mod agent;
 mod check;
 mod copyright;
 mod crates;
@@ -14,6 +14,7 @@ mod libraries;
 mod licences;
 mod oci;
 mod place;
+pub(crate) mod profile;
 mod sbom;
 mod tar;
 mod time;

@@ -177,7 +177,7 @@ pub(super) fn pack(archive: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// The SHA-256 of some bytes, by the program that every system has.
-fn digest(bytes: &[u8]) -> Result<String> {
+pub(super) fn digest(bytes: &[u8]) -> Result<String> {
     let mut child = Command::new("sha256sum")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -13,6 +13,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use super::oci::digest;
+use super::profile::{self, Purpose};
 use super::{Arch, flags, home};
 use crate::packages::is_root;
 use crate::step::{cargo, root, say, target};
@@ -70,16 +72,19 @@ pub(super) struct Build {
 ///
 /// # Errors
 /// When the directory of what is made cannot be made.
-pub(super) fn build(arch: Arch, arguments: &[&str]) -> Result<Build> {
-    let made = home().join("build");
+pub(super) fn build(arch: Arch, purpose: Purpose, arguments: &[&str]) -> Result<Build> {
+    let made = home().join(match purpose {
+        Purpose::Use => "build",
+        Purpose::Train => "training",
+    });
     let places = Places::of_this_machine(&made);
     match places.entrance() {
         Ok(entrance) => {
             fs::create_dir_all(&made)?;
-            anew_if_others_made_it(&made, arch)?;
+            anew_if_others_made_it(&made, arch, purpose)?;
             let mut command = entrance;
             command.arg("cargo").args(arguments);
-            places.tell(&mut command, arch);
+            places.tell(&mut command, arch, purpose);
             let hidden = places.0.into_iter().map(|(dir, _)| dir).collect();
             Ok(Build { command, made: made.join(arch.target()), hidden })
         }
@@ -88,7 +93,7 @@ pub(super) fn build(arch: Arch, arguments: &[&str]) -> Result<Build> {
                 "NOT REPRODUCIBLE: the program will name directories of this machine, because {why}"
             ));
             let mut command = cargo(arguments);
-            command.envs(flags::environment(arch, &root().to_string_lossy()));
+            command.envs(flags::environment(arch, purpose, &root().to_string_lossy()));
             Ok(Build { command, made: target().join(arch.target()), hidden: Vec::new() })
         }
     }
@@ -136,7 +141,7 @@ impl Places {
     }
 
     /// Sets the environment, and nothing else.
-    fn tell(&self, command: &mut Command, arch: Arch) {
+    fn tell(&self, command: &mut Command, arch: Arch, purpose: Purpose) {
         command.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_kept(name)));
         for (_, place) in &self.0 {
             let variable = match *place {
@@ -147,7 +152,7 @@ impl Places {
             };
             command.env(variable, format!("{PLACE}/{place}"));
         }
-        command.envs(flags::environment(arch, &format!("{PLACE}/source")));
+        command.envs(flags::environment(arch, purpose, &format!("{PLACE}/source")));
     }
 }
 
@@ -164,8 +169,8 @@ fn rustup_home() -> Option<PathBuf> {
 
 /// Cargo compiles anew what changed in Rust. Libraries in C it compiles once, whatever becomes of their compiler and of what
 /// that is told; so what other tools made is thrown away. The note of which they were is for people, too.
-fn anew_if_others_made_it(made: &Path, arch: Arch) -> Result<()> {
-    let now = tools(arch)?;
+fn anew_if_others_made_it(made: &Path, arch: Arch, purpose: Purpose) -> Result<()> {
+    let now = tools(arch, purpose)?;
     let (dir, note) = (made.join(arch.target()), made.join(format!("{}.made-by", arch.name())));
     if fs::read_to_string(&note).is_ok_and(|then| then == now) {
         return Ok(());
@@ -176,9 +181,10 @@ fn anew_if_others_made_it(made: &Path, arch: Arch) -> Result<()> {
     Ok(fs::write(note, now)?)
 }
 
-/// All that decides what becomes of the source: flags, versions of tools, how OpenSSL is configured.
-fn tools(arch: Arch) -> Result<String> {
-    let told = flags::environment(arch, "");
+/// All that decides what becomes of the source: flags, versions of tools, how OpenSSL is configured, counts of branches (which
+/// cargo would not notice in crates by others).
+fn tools(arch: Arch, purpose: Purpose) -> Result<String> {
+    let told = flags::environment(arch, purpose, "");
     let told: Vec<String> = told.into_iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     let mut now = told.concat();
     let compiler = |name: &str| Command::new(arch.tool(name));
@@ -197,6 +203,9 @@ fn tools(arch: Arch) -> Result<String> {
     now.push_str(
         &fs::read_to_string(root().join(flags::PERL)).context("the program that configures OpenSSL")?,
     );
+    if let Some(counts) = profile::of(arch).filter(|_| purpose == Purpose::Use) {
+        now.push_str(&digest(&fs::read(counts)?)?);
+    }
     Ok(now)
 }
 
@@ -248,12 +257,12 @@ mod tests {
             if let Some(note) = note {
                 fs::write(dir.path().join(format!("{}.made-by", Arch::here().name())), note).unwrap();
             }
-            anew_if_others_made_it(dir.path(), Arch::here()).unwrap();
+            anew_if_others_made_it(dir.path(), Arch::here(), Purpose::Use).unwrap();
             assert!(!object.exists());
         }
         fs::create_dir_all(object.parent().unwrap()).unwrap();
         fs::write(&object, "x").unwrap();
-        anew_if_others_made_it(dir.path(), Arch::here()).unwrap();
+        anew_if_others_made_it(dir.path(), Arch::here(), Purpose::Use).unwrap();
         assert!(object.exists());
     }
 }
