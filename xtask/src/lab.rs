@@ -12,6 +12,9 @@ use crate::dist::agent;
 use crate::step::{cargo, step, target};
 use crate::{packages, setup};
 
+/// What a busy server takes, in the list of packages.
+pub(crate) const LIVE: &str = "the live benchmark";
+
 /// Shows the sensor at work.
 ///
 /// # Errors
@@ -30,7 +33,7 @@ pub(crate) fn bench(flags: &[(bool, &str)], svg: Option<String>) -> Result<()> {
     let chosen = ["bench"].into_iter().chain(chosen).map(str::to_owned);
     let svg = svg.map(|dir| ["--svg".to_owned(), dir]).into_iter().flatten();
     packages::install_peers()?;
-    packages::install("the live benchmark")?;
+    packages::install(LIVE)?;
     let chosen: Vec<String> = chosen.chain(svg).collect();
     // What is measured is what is handed out, compiled with the same counts of branches.
     if setup::is_done() { perform(&build()?, &agent::for_here()?, &chosen) } else { build_and_run(&chosen) }

@@ -125,14 +125,20 @@ fn install_linker(toolchain: &str) -> Result<()> {
 /// The LLVM inside a compiler.
 fn llvm_of(toolchain: &str) -> Option<u32> {
     let text = output(Command::new("rustup").args(["run", toolchain, "rustc", "--version", "--verbose"]))?;
-    major(text.lines().find_map(|line| line.strip_prefix("LLVM version: "))?)
+    llvm_in(&text)
+}
+
+/// The LLVM that a compiler names in its long version.
+pub(crate) fn llvm_in(version: &str) -> Option<u32> {
+    major(version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?)
 }
 
 fn major(version: &str) -> Option<u32> {
     version.split('.').next()?.trim().parse().ok()
 }
 
-fn prefix(llvm: u32) -> String {
+/// Where Debian puts an LLVM.
+pub(crate) fn prefix(llvm: u32) -> String {
     format!("/usr/lib/llvm-{llvm}")
 }
 

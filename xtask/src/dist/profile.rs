@@ -83,7 +83,7 @@ fn any_is_in(names: &str, symbols: &str) -> bool {
 /// When a tool is missing, the build fails, or a lesson does.
 pub(crate) fn train() -> Result<()> {
     setup::ensure()?;
-    packages::install("the training")?;
+    packages::install(lab::LIVE)?;
     let arch = Arch::here();
     let tool = profdata().context(
         "llvm-profdata is missing: rustup component add llvm-tools, or apt-get install llvm of rustc's own version",
@@ -111,9 +111,8 @@ pub(crate) fn train() -> Result<()> {
 
 /// The names in a list of functions by their counts, a line each; those of one module are written behind its name.
 fn busiest(shown: &str) -> String {
-    let counted = |line: &str| Some(line.trim().split_once(", max count = ")?.0.to_owned());
-    let bare = |name: String| name.rsplit_once(';').map_or(name.clone(), |(_, bare)| bare.to_owned()) + "\n";
-    shown.lines().filter_map(counted).map(bare).collect()
+    let counted = shown.lines().filter_map(|line| line.trim().split_once(", max count = "));
+    counted.filter_map(|(name, _)| name.rsplit(';').next()).flat_map(|name| [name, "\n"]).collect()
 }
 
 /// The tool that adds up counts, of the compiler's own LLVM or a later one.
@@ -121,14 +120,8 @@ fn profdata() -> Option<String> {
     let libraries = ask("rustc", &["--print", "target-libdir"]).ok()?;
     let own = Path::new(libraries.trim()).with_file_name("bin").join("llvm-profdata");
     let version = ask("rustc", &["--version", "--verbose"]).ok()?;
-    let llvm: u32 = version
-        .lines()
-        .find_map(|line| line.strip_prefix("LLVM version: "))?
-        .split('.')
-        .next()?
-        .parse()
-        .ok()?;
-    let system = (llvm..llvm + 3).map(|llvm| format!("/usr/lib/llvm-{llvm}/bin/llvm-profdata"));
+    let llvm = setup::llvm_in(&version)?;
+    let system = (llvm..llvm + 3).map(|llvm| format!("{}/bin/llvm-profdata", setup::prefix(llvm)));
     std::iter::once(own.to_string_lossy().into_owned()).chain(system).find(|tool| is_there(tool))
 }
 
@@ -152,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_of_a_machine_s_counts_lies_beside_them() {
+    fn counts_and_the_names_of_the_busiest_functions_lie_together() {
         for arch in [Arch::Amd64, Arch::Arm64] {
             assert_eq!(of(arch).is_some(), noted(arch).is_file(), "{arch:?}");
         }
