@@ -35,7 +35,8 @@ pub(crate) fn bench(flags: &[(bool, &str)], svg: Option<String>) -> Result<()> {
     packages::install_peers()?;
     packages::install(LIVE)?;
     let chosen: Vec<String> = chosen.chain(svg).collect();
-    // What is measured is what is handed out, compiled with the same counts of branches.
+    // What is measured is compiled as what is handed out, which has its kernel half: where that cannot be had a plain build
+    // replays.
     if setup::is_done() { perform(&build()?, &agent::for_here()?, &chosen) } else { build_and_run(&chosen) }
 }
 
