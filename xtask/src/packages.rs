@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::step::{say, step};
 
@@ -67,7 +67,7 @@ const PEERS: &[(&str, &str, &str)] = &[
 /// where it is not.
 ///
 /// # Errors
-/// When the package manager cannot be started.
+/// When the package manager cannot be started, or the list knows nothing of that purpose.
 pub(crate) fn install(purpose: &str) -> Result<()> {
     install_of(WANTED, purpose)
 }
@@ -83,6 +83,7 @@ pub(crate) fn install_peers() -> Result<()> {
 fn install_of(wanted: &[(&str, &str, &str)], purpose: &str) -> Result<()> {
     let lacking = || wanted.iter().filter(|(thing, _, what)| what.contains(purpose) && !is_there(thing));
     let missing: Vec<_> = lacking().collect();
+    ensure!(wanted.iter().any(|(.., what)| what.contains(purpose)), "no package is listed for {purpose}");
     if missing.is_empty() {
         return Ok(());
     }
@@ -141,5 +142,15 @@ impl Drop for Policy {
         if self.0 {
             let _ = std::fs::remove_file(POLICY);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_purpose_that_no_package_is_for_is_refused() {
+        assert!(install("a purpose of nobody's").is_err());
     }
 }
