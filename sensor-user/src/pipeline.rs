@@ -103,13 +103,13 @@ impl Pipeline {
         }
     }
 
-    /// Takes whatever a source delivers.
-    pub fn on_input(&mut self, input: Input<'_>, out: &mut Output) {
+    /// Takes whatever a source delivers; by reference, for a frame that is moved is copied.
+    pub fn on_input(&mut self, input: &Input<'_>, out: &mut Output) {
         match input {
-            Input::Frame(frame) => self.on_frame(&frame, out),
-            Input::Loss(loss) => self.on_loss(&loss, out),
-            Input::Tick(now) => self.on_tick(now, out),
-            Input::Pressed(now) => self.gate.press(now),
+            Input::Frame(frame) => self.on_frame(frame, out),
+            Input::Loss(loss) => self.on_loss(loss, out),
+            Input::Tick(now) => self.on_tick(*now, out),
+            Input::Pressed(now) => self.gate.press(*now),
         }
     }
 

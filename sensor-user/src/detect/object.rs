@@ -4,7 +4,7 @@
 //! query parameter whose name says that it holds an id. It does not see ids in bodies.
 
 use crate::detect::roster::stable_hash;
-use crate::http::{RequestHead, route};
+use crate::http::{RequestHead, route, words};
 
 /// The object that a request names. Its id means something beside its route only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ const NOT_OBJECTS: [&[u8]; 12] = [
 #[must_use]
 pub fn of(route: &str, request: &RequestHead) -> Option<Object> {
     let (path, query) = request.path_and_query();
-    let in_path = if route.as_bytes().contains(&b'{') { of_path(route, path) } else { None };
+    let in_path = if words::has(route.as_bytes(), b'{') { of_path(route, path) } else { None };
     let in_query = if query.is_empty() { None } else { of_query(query) };
     match (in_path, in_query) {
         (Some(path), Some(query)) => Some(Object { id: mix(path.id, query.id), number: query.number }),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use zeroize::Zeroizing;
 
+use super::words;
 use crate::capture::{Endpoints, Origin, SocketId, Time};
 
 /// How much of the exchange was captured. Ordered from best to worst.
@@ -330,11 +331,11 @@ fn value<'a>(bytes: &'a [u8], headers: &[Header], name: &str) -> Option<&'a [u8]
 
 /// Splits a request target into path and query. Absolute form loses its scheme and authority.
 ///
-/// Asked several times of every request, so the usual form is told by its first byte, and a short loop beats a search
-/// that must be set up.
+/// Asked several times of every request, so the usual form is told by its first byte.
 fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
     let rest = if target.first() == Some(&b'/') { target } else { without_authority(target) };
-    let end = rest.iter().position(|b| matches!(b, b'?' | b'#')).unwrap_or(rest.len());
+    let ends = |word| words::equal(word, b'?') | words::equal(word, b'#');
+    let end = words::first(rest, ends, |b| matches!(b, b'?' | b'#')).unwrap_or(rest.len());
     let (path, rest) = rest.split_at(end);
     let Some((b'?', query)) = rest.split_first() else { return (path, &[]) };
     (path, query.split(|b| *b == b'#').next().unwrap_or_default())

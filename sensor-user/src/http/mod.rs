@@ -16,6 +16,7 @@ mod request;
 mod response;
 pub mod route;
 pub mod route_match;
+pub(crate) mod words;
 mod work;
 
 pub use body::{AccountSource, Bodies, BodyKey, BodyUse};

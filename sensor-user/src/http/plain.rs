@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::exchange::{Header, MAX_HEADERS, RequestHead, ResponseHead};
 use super::head::{MAX_METHOD, is_token};
+use super::words::{self, EACH, HIGH};
 
 /// Reads the plain request that `bytes` begin with, if its head takes at most `most` of them. How many it takes; `head`
 /// is as it was otherwise, but for its header lines.
@@ -16,7 +17,7 @@ use super::head::{MAX_METHOD, is_token};
 pub fn request(bytes: &[u8], most: usize, head: &mut RequestHead) -> Option<usize> {
     let method = bytes.iter().position(|b| !b.is_ascii_uppercase())?;
     let rest = bytes.get(method..)?.strip_prefix(b" ")?;
-    let target = rest.iter().position(|b| !b.is_ascii_graphic())?;
+    let target = words::first(rest, no_graphics, |b| !b.is_ascii_graphic())?;
     if method == 0 || method > MAX_METHOD || target == 0 {
         return None;
     }
@@ -111,14 +112,13 @@ fn name_len(line: &[u8]) -> Option<usize> {
 
 /// The highest bit of each byte that is neither an ASCII letter nor a dash.
 const fn no_letters(word: u64) -> u64 {
-    const EACH: u64 = 0x0101_0101_0101_0101;
     // Without their highest bits bytes do not carry into each other.
     let low = word & (EACH * 0x7f);
     let small = low | (EACH * 0x20);
     let from_a = small + EACH * (0x80 - b'a' as u64);
     let beyond_z = small + EACH * (0x80 - b'z' as u64 - 1);
     let no_dash = (low ^ (EACH * b'-' as u64)) + EACH * 0x7f;
-    (((!from_a | beyond_z) & no_dash) | word) & (EACH * 0x80)
+    (((!from_a | beyond_z) & no_dash) | word) & HIGH
 }
 
 /// The first control character of ASCII: what ends a line, or must not be in it.
@@ -127,17 +127,8 @@ fn first_control(bytes: &[u8]) -> Option<usize> {
     /// A token has some nine hundred bytes; other values are shorter than one of these.
     const BLOCK: usize = 64;
     let (blocks, _) = bytes.as_chunks::<BLOCK>();
-    let mut at = blocks.iter().take_while(|block| is_printable(*block)).count() * BLOCK;
-    let rest = bytes.get(at..)?;
-    let (words, last) = rest.as_chunks::<8>();
-    for word in words {
-        let found = controls(u64::from_le_bytes(*word));
-        if found != 0 {
-            return Some(at + (found.trailing_zeros() / 8) as usize);
-        }
-        at += 8;
-    }
-    last.iter().position(u8::is_ascii_control).map(|found| at + found)
+    let at = blocks.iter().take_while(|block| is_printable(*block)).count() * BLOCK;
+    words::first(bytes.get(at..)?, controls, |b| b.is_ascii_control()).map(|found| at + found)
 }
 
 /// Whether there are only printable characters of ASCII. Moved up so that these come last, bytes are compared by their
@@ -148,13 +139,14 @@ fn is_printable(block: &[u8]) -> bool {
     block.iter().fold(u8::MAX, |least, b| least.min(b.wrapping_add(MOVED))) >= b' '.wrapping_add(MOVED)
 }
 
-/// The lowest bit that is set is the highest of the first byte, from the lowest on, that is a control character; those
-/// above it mean nothing (the subtractions borrow only above such a byte).
+/// Marks control characters, for [`words::first`].
 const fn controls(word: u64) -> u64 {
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    let deleted = word ^ (EACH * 0x7f);
-    let (low, deleted) = (word.wrapping_sub(EACH * 0x20) & !word, deleted.wrapping_sub(EACH) & !deleted);
-    (low | deleted) & (EACH * 0x80)
+    words::below(word, b' ') | words::equal(word, 0x7f)
+}
+
+/// Marks whatever is no visible character of ASCII.
+const fn no_graphics(word: u64) -> u64 {
+    words::below(word, b'!') | words::equal(word, 0x7f) | (word & HIGH)
 }
 
 /// [`is_token`] for every byte.

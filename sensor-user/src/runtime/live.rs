@@ -215,7 +215,7 @@ impl Live {
         let nap = if pipeline.tokens.in_flight() > 0 { SHORT_NAP } else { NAP };
         let progress = source.poll(nap, &mut |input| {
             losses.note(&input);
-            pipeline.on_input(input, out);
+            pipeline.on_input(&input, out);
             records.fold(&mut out.exchanges, pipeline.now());
         })?;
         for grant in out.grants.drain(..) {

@@ -55,7 +55,7 @@ pub fn replay(
         loop {
             let polled = source.poll(Duration::ZERO, &mut |input| {
                 losses.note(&input);
-                pipeline.on_input(input, &mut out);
+                pipeline.on_input(&input, &mut out);
             });
             writer.write(&mut out, progress)?;
             show(progress, &source, index, files.len());

@@ -14,6 +14,7 @@ use arrayvec::ArrayVec;
 use memchr::{memchr, memchr2};
 
 use crate::http::exchange::RequestHead;
+use crate::http::words;
 use crate::token::facts::Carrier;
 use crate::token::jose::begins_like_object;
 use crate::token::settings::TokenSettings;
@@ -133,7 +134,7 @@ impl Extractor {
                 custom_header(request.slice(&header.value), carrier, &mut found);
             }
         }
-        if !self.query.is_empty() && memchr(b'?', request.target()).is_some() {
+        if !self.query.is_empty() && words::has(request.target(), b'?') {
             self.query(request.query(), &mut found);
         }
         // Two headers without a single token are no concern of ours.
