@@ -2,8 +2,14 @@
 //!
 //! Time comes from the data, so one capture gives the same alerts byte for byte, live or replayed. The only thing
 //! that may come later than its exchange is a token's verdict: [`parked`](crate::parked) keeps what waits for one.
+//!
+//! Exchanges that have ended are judged a few at a time, each as of the moment at which it ended: the code of all stages
+//! is larger than the cache that code is fetched from, that of each is not. How many are judged at a time makes no
+//! difference to what is said of them.
 
 use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 use crate::alert::{AlertSettings, Desk, Event, Marks};
 use crate::capture::{Frame, Grant, Input, Loss, Time};
@@ -21,7 +27,10 @@ use crate::token::keys::KeyRing;
 use crate::token::settings::TokenSettings;
 use crate::token::stage::Tokens;
 use crate::token::verifier::{Verdict, Verifier};
-use crate::token::{Answer, Standing, Token, TokenUse};
+use crate::token::{Answer, IssuedToken, Standing, Token, TokenUse};
+
+/// Exchanges that are judged at a time: what they bring must stay in the near caches while they wait, at some 2 KiB each.
+const BATCH: usize = 16;
 
 /// Every stage's slice of the configuration.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +58,16 @@ pub struct Output {
     pub exchanges: Vec<Seen>,
 }
 
+/// An exchange that has ended and is not judged yet.
+#[derive(Debug)]
+struct Ended {
+    exchange: Box<Exchange>,
+    /// The time of the data then.
+    at: Time,
+    tokens: SmallVec<[TokenUse; 1]>,
+    issued: Vec<IssuedToken>,
+}
+
 /// The stages in order, and the time of the data.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -62,6 +81,8 @@ pub struct Pipeline {
     pub(crate) gate: Gate,
     /// Which servers are watched.
     pub chosen: Chosen,
+    /// At most as many as one segment ends, and [`BATCH`].
+    ended: Vec<Ended>,
     findings: Vec<Finding>,
     watch: Watch,
     stopwatch: Option<Box<dyn Stopwatch>>,
@@ -84,6 +105,7 @@ impl Pipeline {
             desk: Desk::new(settings.alerts),
             gate: Gate::default(),
             chosen: Chosen::default(),
+            ended: Vec::new(),
             findings: Vec::new(),
             watch: Watch::default(),
             stopwatch: None,
@@ -97,43 +119,82 @@ impl Pipeline {
     }
 
     #[inline]
+    fn start(&mut self) {
+        if let Some(stopwatch) = &mut self.stopwatch {
+            stopwatch.start();
+        }
+    }
+
+    #[inline]
     fn lap(&mut self, stage: Stage) {
         if let Some(stopwatch) = &mut self.stopwatch {
             stopwatch.lap(stage);
         }
     }
 
-    /// Takes whatever a source delivers; by reference, for a frame that is moved is copied.
+    /// Takes whatever a source delivers; by reference, for a frame that is moved is copied. What it ended may wait for
+    /// [`Self::settle`].
     pub fn on_input(&mut self, input: &Input<'_>, out: &mut Output) {
         match input {
             Input::Frame(frame) => self.on_frame(frame, out),
             Input::Loss(loss) => self.on_loss(loss, out),
             Input::Tick(now) => self.on_tick(*now, out),
-            Input::Pressed(now) => self.gate.press(*now),
+            Input::Pressed(now) => {
+                self.settle(out);
+                self.gate.press(*now);
+            }
         }
     }
 
-    /// Pushes one frame through every stage.
+    /// Pushes one frame through every stage. What it ended may wait for [`Self::settle`].
     pub fn on_frame(&mut self, frame: &Frame<'_>, out: &mut Output) {
         self.now = self.now.max(frame.at);
-        if let Some(stopwatch) = &mut self.stopwatch {
-            stopwatch.start();
-        }
+        self.start();
         self.flows.push(frame, &mut self.exchanges, &mut out.grants);
         self.lap(Stage::Http);
-        while let Some(exchange) = self.exchanges.take() {
-            self.judge(exchange, out);
+        self.gather();
+        if self.ended.len() >= BATCH {
+            self.settle(out);
         }
+    }
+
+    /// Takes over the exchanges that have ended by now.
+    fn gather(&mut self) {
+        while let Some(exchange) = self.exchanges.take() {
+            if self.chosen.has(&exchange.origin) {
+                let (tokens, issued) = Default::default();
+                self.ended.push(Ended { exchange, at: self.now, tokens, issued });
+            } else {
+                self.exchanges.recycle(exchange);
+            }
+        }
+    }
+
+    /// Judges what has ended: to be called when the source has nothing more for now. Whatever else may change a
+    /// judgement settles first what came before it.
+    pub fn settle(&mut self, out: &mut Output) {
+        if self.ended.is_empty() {
+            return;
+        }
+        self.start();
+        let (mut ended, newest) = (std::mem::take(&mut self.ended), self.now);
+        for Ended { exchange, at, tokens, issued } in &mut ended {
+            *issued = self.tokens.name_issued(exchange);
+            *tokens = self.tokens.find(exchange, *at);
+            self.lap(Stage::Token);
+        }
+        for each in &ended {
+            self.detect.glance(&each.tokens);
+        }
+        for each in ended.drain(..) {
+            self.now = each.at;
+            self.judge(each, out);
+        }
+        (self.ended, self.now) = (ended, newest);
     }
 
     /// Judges one exchange, its tokens and its history; what its tokens lack is judged when it comes.
-    fn judge(&mut self, mut exchange: Box<Exchange>, out: &mut Output) {
-        if !self.chosen.has(&exchange.origin) {
-            return self.exchanges.recycle(exchange);
-        }
-        let issued = self.tokens.name_issued(&mut exchange);
-        let tokens = self.tokens.find(&exchange, self.now);
-        self.lap(Stage::Token);
+    fn judge(&mut self, Ended { exchange, tokens, issued, .. }: Ended, out: &mut Output) {
         if self.gate.sheds(&exchange, &tokens) {
             return self.exchanges.recycle(exchange);
         }
@@ -186,6 +247,7 @@ impl Pipeline {
 
     /// An answer has come: whether a token stands well with those who can revoke it.
     pub fn on_answer(&mut self, answer: &Answer, out: &mut Output) {
+        self.settle(out);
         let token = self.tokens.answered(answer);
         for mut waiting in self.asked.take(answer.fingerprint) {
             if let Some(token) = token.as_ref().filter(|token| !stands_well(token)) {
@@ -203,6 +265,7 @@ impl Pipeline {
 
     /// A verdict has come from elsewhere.
     pub fn on_verdict(&mut self, verdict: Verdict, out: &mut Output) {
+        self.settle(out);
         if let Some(token) = self.tokens.settle(verdict, self.now) {
             self.judge_parked(&token, out);
         }
@@ -210,6 +273,7 @@ impl Pipeline {
 
     /// Keys have come or changed: tokens that waited for them are judged now.
     pub fn on_keys(&mut self, keys: Arc<KeyRing>, out: &mut Output) {
+        self.settle(out);
         for token in self.tokens.keys_changed(keys, self.now) {
             self.judge_parked(&token, out);
         }
@@ -219,9 +283,8 @@ impl Pipeline {
     pub fn on_tick(&mut self, now: Time, out: &mut Output) {
         self.now = self.now.max(now);
         self.flows.expire(self.now, &mut self.exchanges);
-        while let Some(exchange) = self.exchanges.take() {
-            self.judge(exchange, out);
-        }
+        self.gather();
+        self.settle(out);
         for token in self.tokens.resume(self.now) {
             self.judge_parked(&token, out);
         }
@@ -237,6 +300,7 @@ impl Pipeline {
 
     /// The source lost something.
     pub fn on_loss(&mut self, loss: &Loss, out: &mut Output) {
+        self.settle(out);
         self.now = self.now.max(loss.at);
         self.detect.lost(loss, &mut self.findings);
         self.admit(out);
@@ -246,9 +310,8 @@ impl Pipeline {
     /// for [`Self::close`] or the next run.
     pub fn finish(&mut self, out: &mut Output) {
         self.flows.finish(self.now, &mut self.exchanges);
-        while let Some(exchange) = self.exchanges.take() {
-            self.judge(exchange, out);
-        }
+        self.gather();
+        self.settle(out);
         self.give_up(out);
         self.detect.finish(self.now, &mut self.findings);
         self.admit(out);
@@ -275,6 +338,7 @@ impl Pipeline {
         verifier: Box<dyn Verifier>,
         out: &mut Output,
     ) -> Result<(), NoRandomness> {
+        self.settle(out);
         self.tokens = Tokens::new(settings, verifier)?;
         self.give_up(out);
         Ok(())
@@ -350,7 +414,8 @@ mod tests {
         let (address, pattern) = ("127.0.0.1:6379".to_owned(), "blacklist:{jti}".to_owned());
         let list = DenyList { address, user: None, password: None, database: 0, pattern };
         let revocation = RevocationSettings { list: Some(list), ..RevocationSettings::default() };
-        let tokens = TokenSettings { revocation, ..forge::settings(vec![signer.issuer()]) };
+        let fingerprint_key = Some(b"a key for tests".to_vec().into());
+        let tokens = TokenSettings { revocation, fingerprint_key, ..forge::settings(vec![signer.issuer()]) };
         let verifier = Box::new(InStep::new(&tokens));
         let mut pipeline = Pipeline::new(Settings { tokens, ..Settings::default() }, verifier).unwrap();
         pipeline.on_keys(signer.ring(), &mut Output::default());
@@ -370,6 +435,16 @@ mod tests {
         Box::new(Stage::new().status(status).header("Authorization", &format!("Bearer {text}")).exchange)
     }
 
+    fn end(pipeline: &mut Pipeline, exchange: Box<Exchange>) {
+        let (tokens, issued) = Default::default();
+        pipeline.ended.push(Ended { exchange, at: pipeline.now, tokens, issued });
+    }
+
+    fn judge(pipeline: &mut Pipeline, exchange: Box<Exchange>, out: &mut Output) {
+        end(pipeline, exchange);
+        pipeline.settle(out);
+    }
+
     fn rules(out: &Output) -> Vec<&'static str> {
         let rule = |event: &Event| match event {
             Event::Alert(alert) => Some(alert.finding.rule.id),
@@ -383,7 +458,7 @@ mod tests {
         let signer = Signer::shared(Algorithm::ES256);
         let (mut pipeline, mut out) = (pipeline(signer), Output::default());
         let text = token(signer);
-        pipeline.judge(request(&text, 401), &mut out);
+        judge(&mut pipeline, request(&text, 401), &mut out);
         assert_eq!((rules(&out), pipeline.asked.len()), (vec![], 1));
         let fingerprint = pipeline.tokens.next_inquiry().unwrap().fingerprint;
         let answer = Answer { fingerprint, standing: Some(Standing::Listed), expires: None };
@@ -397,13 +472,13 @@ mod tests {
         let signer = Signer::shared(Algorithm::ES256);
         for standing in [Some(Standing::Good), None] {
             let (mut pipeline, mut out) = (pipeline(signer), Output::default());
-            pipeline.judge(request(&token(signer), 200), &mut out);
+            judge(&mut pipeline, request(&token(signer), 200), &mut out);
             let fingerprint = pipeline.tokens.next_inquiry().unwrap().fingerprint;
             pipeline.on_answer(&Answer { fingerprint, standing, expires: None }, &mut out);
             assert_eq!((rules(&out), pipeline.asked.len()), (vec![], 0));
         }
         let (mut pipeline, mut out) = (pipeline(signer), Output::default());
-        pipeline.judge(request(&token(signer), 200), &mut out);
+        judge(&mut pipeline, request(&token(signer), 200), &mut out);
         pipeline.on_tick(Time::from_secs(NOW_S + 2), &mut out);
         assert_eq!((rules(&out), pipeline.asked.len(), pipeline.asked.given_up), (vec![], 0, 1));
     }
@@ -422,10 +497,10 @@ mod tests {
         for end in [answered, late, over] {
             let (mut pipeline, mut out) = (pipeline(signer), Output::default());
             pipeline.watch(Watch { exchanges: true, words: false });
-            pipeline.judge(Box::new(Stage::new().status(200).exchange), &mut out);
+            judge(&mut pipeline, Box::new(Stage::new().status(200).exchange), &mut out);
             assert_eq!(out.exchanges.len(), 1, "without a token nothing is waited for");
             for _ in 0..3 {
-                pipeline.judge(request(&token(signer), 200), &mut out);
+                judge(&mut pipeline, request(&token(signer), 200), &mut out);
             }
             assert_eq!(out.exchanges.len(), 1);
             end(&mut pipeline, &mut out);
@@ -443,11 +518,65 @@ mod tests {
         let signer = Signer::shared(Algorithm::ES256);
         let (mut pipeline, mut out) = (pipeline(signer), Output::default());
         let secret = Stage::to("GET", "/reset/a@b.example?token=hush").status(200).exchange;
-        pipeline.judge(Box::new(secret.clone()), &mut out);
+        judge(&mut pipeline, Box::new(secret.clone()), &mut out);
         assert!(out.exchanges.is_empty());
         pipeline.watch(Watch { exchanges: true, words: true });
-        pipeline.judge(Box::new(secret), &mut out);
+        judge(&mut pipeline, Box::new(secret), &mut out);
         let words = out.exchanges[0].words.as_deref().unwrap();
         assert_eq!((&*words.method, &*words.path), ("GET", "/reset/a@b.example"));
+    }
+
+    /// What is said of three hundred exchanges, a quarter of a second apart, of which this many are judged at a time.
+    fn said_of(signer: &Signer, texts: &[String], many: usize) -> Vec<String> {
+        let (mut pipeline, mut out) = (pipeline(signer), Output::default());
+        pipeline.watch(Watch { exchanges: true, words: true });
+        for n in 0..300_u64 {
+            let at = Time::from_secs(NOW_S).plus(std::time::Duration::from_millis(n * 250));
+            pipeline.now = pipeline.now.max(at);
+            let stage = match n % 5 {
+                0 => Stage::to("POST", "/login").account(&format!("user{n}")).status(401),
+                1 => Stage::to("GET", "/reset/%27%20OR%201=1--").status(500),
+                _ => Stage::to("GET", &format!("/orders/{n}")).status(200),
+            };
+            let text = &texts[usize::try_from(n).unwrap() * 7 % texts.len()];
+            let stage = stage.header("Authorization", &format!("Bearer {text}"));
+            let stage = stage.client(&format!("198.51.100.{}", n % 3)).after_ms(n * 250);
+            end(&mut pipeline, Box::new(stage.exchange));
+            if pipeline.ended.len() >= many {
+                pipeline.settle(&mut out);
+                assert_eq!(pipeline.now, at);
+            }
+            if n % 70 == 69 {
+                pipeline.on_tick(at, &mut out);
+            }
+            if n == 130 {
+                pipeline.settle(&mut out);
+                while let Some(asked) = pipeline.tokens.next_inquiry() {
+                    let (fingerprint, standing) = (asked.fingerprint, Some(Standing::Listed));
+                    pipeline.on_answer(&Answer { fingerprint, standing, expires: None }, &mut out);
+                }
+            }
+        }
+        pipeline.finish(&mut out);
+        pipeline.close(&mut out);
+        let seen = |seen: &Seen| {
+            let held: Vec<_> = seen.tokens.iter().map(|held| (held.fingerprint, held.standing)).collect();
+            format!("{:?} {} {:?} {:?} {held:?}", seen.at, seen.route, seen.status, seen.words)
+        };
+        assert!(out.events.len() > 20 && out.exchanges.len() == 300, "{}", out.events.len());
+        out.events.iter().map(|event| format!("{event:?}")).chain(out.exchanges.iter().map(seen)).collect()
+    }
+
+    #[test]
+    fn how_many_are_judged_at_a_time_makes_no_difference() {
+        let signer = Signer::shared(Algorithm::ES256);
+        let unsigned = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJodHRwczovL2lkcC5leGFtcGxlLyIsInN1YiI6ImEifQ.";
+        let texts = [token(signer), unsigned.to_owned(), "no.token.either".to_owned(), token(signer)];
+        let one = said_of(signer, &texts, 1);
+        for many in [2, 7, BATCH, 300] {
+            let said = said_of(signer, &texts, many);
+            let other = said.iter().zip(&one).find(|(these, those)| these != those);
+            assert!(said == one, "{many} at a time: {other:?}");
+        }
     }
 }

@@ -129,6 +129,15 @@ impl Detector {
         &self.user
     }
 
+    /// Reads the first of what is kept of those who used these tokens, ahead of the judgement, and concludes nothing.
+    pub fn glance(&self, tokens: &[TokenUse]) {
+        if let Some((token, actor)) = self.roster.glance(tokens) {
+            for seat in self.glancing.iter().filter_map(|at| self.seats.get(usize::from(*at))) {
+                seat.rule.glance(token, actor);
+            }
+        }
+    }
+
     /// Judges a new exchange with its tokens as they are now. Rules that need a verdict see the settled ones;
     /// [`Self::judge_late`] shows them the others.
     pub fn judge(&mut self, exchange: &Exchange, tokens: &[TokenUse], now: Time, out: &mut Report) {
@@ -144,26 +153,8 @@ impl Detector {
         now: Time,
         out: &mut Report,
     ) {
-        let Self {
-            seats,
-            glancing,
-            plan,
-            routes,
-            roster,
-            lineage,
-            knowledge,
-            atlas,
-            climate,
-            who,
-            newest,
-            ..
-        } = self;
+        let Self { seats, plan, routes, roster, lineage, knowledge, atlas, climate, who, newest, .. } = self;
         let before = out.len();
-        if let Some((token, actor)) = roster.glance(tokens) {
-            for seat in glancing.iter().filter_map(|at| seats.get(usize::from(*at))) {
-                seat.rule.glance(token, actor);
-            }
-        }
         let route = routes.look_up(exchange, tokens);
         *newest = route.slot;
         roster.see(exchange, tokens, route, knowledge.revision, who);

@@ -217,7 +217,10 @@ impl Live {
             losses.note(&input);
             pipeline.on_input(&input, out);
             records.fold(&mut out.exchanges, pipeline.now());
-        })?;
+        });
+        pipeline.settle(out);
+        records.fold(&mut out.exchanges, pipeline.now());
+        let progress = progress?;
         for grant in out.grants.drain(..) {
             source.grant(grant);
         }

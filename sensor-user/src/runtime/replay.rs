@@ -57,6 +57,7 @@ pub fn replay(
                 losses.note(&input);
                 pipeline.on_input(&input, &mut out);
             });
+            pipeline.settle(&mut out);
             writer.write(&mut out, progress)?;
             show(progress, &source, index, files.len());
             if polled? == Polled::End {

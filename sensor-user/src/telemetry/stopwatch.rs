@@ -1,4 +1,4 @@
-//! Where the time of a segment goes, stage by stage. The pipeline has no clock: whoever runs it brings one.
+//! Where the time of segments and exchanges goes, stage by stage. The pipeline has no clock: whoever runs it brings one.
 
 use std::fmt;
 
@@ -31,11 +31,11 @@ impl Stage {
     }
 }
 
-/// Is told when a segment comes and when it has passed a stage.
+/// Is told when a segment comes, when exchanges come to be judged, and when one of these has passed a stage.
 pub trait Stopwatch: fmt::Debug {
-    /// A segment has come.
+    /// A segment has come, or exchanges are about to be judged.
     fn start(&mut self);
 
-    /// It has passed this stage since the last call.
+    /// A segment or an exchange has passed this stage since the last call.
     fn lap(&mut self, stage: Stage);
 }

@@ -149,9 +149,9 @@ impl Tokens {
     }
 
     /// Names the tokens that an exchange issued, and wipes their texts.
-    pub fn name_issued(&mut self, exchange: &mut Exchange) -> SmallVec<[IssuedToken; 2]> {
+    pub fn name_issued(&mut self, exchange: &mut Exchange) -> Vec<IssuedToken> {
         let Some(issued) = exchange.body.as_mut().and_then(|body| body.issued.as_mut()) else {
-            return SmallVec::new();
+            return Vec::new();
         };
         let texts = std::mem::take(&mut issued.tokens);
         self.counters.issued += texts.len() as u64;

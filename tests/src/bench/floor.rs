@@ -5,14 +5,19 @@
 //! beyond it is absent on purpose: segments out of order, repeated or lost, IPv6, VLANs, connections without their
 //! handshake, chunked bodies, pairing of requests with answers, verification, rules. It reads our own generated
 //! captures, and counts what it could not read so that nobody takes a count for whole that is not.
+//!
+//! The careful floor does what no sensor of tokens can leave out, and still no more: a segment whose checksum is wrong is
+//! nobody's, a token is known by a hash that its bearer cannot aim at, and what was answered is told of the token that was
+//! sent. It has no rules and no history but three numbers a token.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::Read;
 use std::mem::MaybeUninit;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use foldhash::fast::RandomState;
@@ -31,6 +36,30 @@ const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
+/// How much is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Floor {
+    /// Tokens are looked up by their texts.
+    #[default]
+    Trivial,
+    /// Every token's claims are read as well, not only looked up.
+    Decoding,
+    /// Checksums are checked, tokens are looked up by a keyed hash, answers are told of their requests' tokens.
+    Careful,
+}
+
+impl Floor {
+    /// How `lab floor` is asked for it.
+    #[must_use]
+    pub const fn option(self) -> Option<&'static str> {
+        match self {
+            Self::Trivial => None,
+            Self::Decoding => Some("--decode"),
+            Self::Careful => Some("--careful"),
+        }
+    }
+}
+
 /// What was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -44,6 +73,8 @@ pub struct Counts {
     pub tokens: u64,
     /// Tokens, repeated ones included, whose claims were read.
     pub decoded: u64,
+    /// Answers that were told of a token.
+    pub paired: u64,
     /// Frames and heads that could not be read.
     pub unread: u64,
 }
@@ -54,28 +85,31 @@ impl Counts {
     pub fn json(&self) -> Value {
         json!({
             "requests": self.requests, "responses": self.responses, "bearers": self.bearers,
-            "tokens": self.tokens, "decoded": self.decoded, "unread": self.unread,
+            "tokens": self.tokens, "decoded": self.decoded, "paired": self.paired, "unread": self.unread,
         })
     }
 }
 
-/// Reads a capture file; `decode` has every token's claims read, not only looked up.
+/// Reads a capture file.
 ///
 /// # Errors
 /// When it cannot be read, or is no pcap file of Ethernet frames.
-pub fn read(file: &Path, decode: bool) -> Result<Counts> {
-    read_from(File::open(file)?, decode)
+pub fn read(file: &Path, floor: Floor) -> Result<Counts> {
+    read_from(File::open(file)?, floor)
 }
 
-fn read_from(mut file: impl Read, decode: bool) -> Result<Counts> {
+fn read_from(mut file: impl Read, floor: Floor) -> Result<Counts> {
     let mut header = [0; 24];
     file.read_exact(&mut header)?;
     // Little-endian, of either resolution, link type Ethernet.
     let [a, b, c, d, .., 1, 0, 0, 0] = header else { anyhow::bail!("not a capture of Ethernet frames") };
     let magic = u32::from_le_bytes([a, b, c, d]);
     ensure!(matches!(magic, 0xa1b2_c3d4 | 0xa1b2_3c4d), "not a little-endian pcap file");
-    let mut floor = Floor::default();
-    floor.found.decode = decode;
+    let mut reader = Reader::default();
+    reader.found.floor = floor;
+    if floor == Floor::Careful {
+        reader.found.known = Some(Known::new()?);
+    }
     let mut buf = vec![0; CHUNK];
     let mut end = 0;
     loop {
@@ -86,7 +120,7 @@ fn read_from(mut file: impl Read, decode: bool) -> Result<Counts> {
         end += got;
         let mut rest = buf.get(..end).unwrap_or_default();
         while let Some((frame, after)) = record(rest) {
-            floor.frame(frame);
+            reader.frame(frame);
             rest = after;
         }
         let left = rest.len();
@@ -95,7 +129,9 @@ fn read_from(mut file: impl Read, decode: bool) -> Result<Counts> {
         end = left;
     }
     ensure!(end == 0, "the last record is cut off");
-    Ok(Counts { tokens: u64::try_from(floor.found.tokens.len())?, ..floor.found.counts })
+    let found = reader.found;
+    let tokens = found.known.map_or(found.tokens.len(), |known| known.records.len());
+    Ok(Counts { tokens: u64::try_from(tokens)?, ..found.counts })
 }
 
 /// The first record's frame, and what comes after it; none if it is not all there.
@@ -112,9 +148,20 @@ struct Way {
     ports: [u8; 4],
 }
 
+impl Way {
+    /// The other direction.
+    fn back(mut self) -> Self {
+        self.addresses.rotate_left(4);
+        self.ports.rotate_left(2);
+        self
+    }
+}
+
 /// A TCP segment.
 struct Segment<'a> {
     way: Way,
+    /// From its header on.
+    whole: &'a [u8],
     seq: u32,
     flags: u8,
     payload: &'a [u8],
@@ -138,11 +185,38 @@ impl<'a> Segment<'a> {
         let [_, _, _, _, length, flags, ..] = *head else { return None };
         Some(Self {
             way: Way { addresses, ports: *ports },
+            whole: tcp,
             seq: u32::from_be_bytes(*seq),
             flags,
             payload: tcp.get(usize::from(length >> 4) * 4..)?,
         })
     }
+
+    /// Whether its checksum is right (RFC 9293 section 3.1).
+    fn is_sound(&self) -> bool {
+        let pseudo = sum(&self.way.addresses) + sum(&[0, 6]) + u64::try_from(self.whole.len()).unwrap_or(0);
+        (pseudo + sum(self.whole)).is_multiple_of(0xffff)
+    }
+}
+
+/// The sum of big-endian 16-bit words, but for multiples of ffff, which mean nothing here. Many are added at a time in the
+/// processor's own order, and the sum turned over (RFC 1071 section 2).
+fn sum(bytes: &[u8]) -> u64 {
+    const BLOCK: usize = 32;
+    let word = |word: &[u8; 4]| u64::from(u32::from_ne_bytes(*word));
+    let (blocks, rest) = bytes.as_chunks::<BLOCK>();
+    let mut lanes = [0_u64; BLOCK / 4];
+    for block in blocks {
+        for (lane, at) in lanes.iter_mut().zip(block.as_chunks::<4>().0) {
+            *lane += word(at);
+        }
+    }
+    let mut last = [0; BLOCK];
+    for (to, from) in last.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    let sum = lanes.into_iter().chain(last.as_chunks::<4>().0.iter().map(word)).sum::<u64>() % 0xffff;
+    u64::from(u16::from_be(u16::try_from(sum).unwrap_or_default()))
 }
 
 /// What is known of a direction.
@@ -156,26 +230,41 @@ struct Stream {
     body: u64,
     /// A head that is not complete: at most `MAX_HEAD` bytes.
     held: Vec<u8>,
+    /// Tokens of requests that nobody has answered yet, where they are told apart.
+    asked: VecDeque<Option<u128>>,
 }
 
 /// A head: its length, and that of the body behind it.
 struct Head {
     bytes: usize,
     body: u64,
+    says: Says,
+}
+
+/// What a head is about, where that is asked.
+#[derive(Clone, Copy)]
+enum Says {
+    Nothing,
+    Asked(Option<u128>),
+    Answered(u16),
 }
 
 #[derive(Debug, Default)]
-struct Floor {
+struct Reader {
     streams: HashMap<Way, Stream, RandomState>,
     found: Found,
 }
 
-impl Floor {
+impl Reader {
     fn frame(&mut self, frame: &[u8]) {
         let Some(segment) = Segment::of(frame) else {
             self.found.counts.unread += 1;
             return;
         };
+        if self.found.known.is_some() && !segment.is_sound() {
+            self.found.counts.unread += 1;
+            return;
+        }
         if segment.flags & SYN != 0 {
             let (next, asks) = (segment.seq.wrapping_add(1), segment.flags & ACK == 0);
             self.streams.insert(segment.way, Stream { next, asks, ..Stream::default() });
@@ -195,16 +284,67 @@ impl Floor {
             return None;
         }
         stream.next = stream.next.wrapping_add(u32::try_from(segment.payload.len()).ok()?);
-        self.found.bytes(stream, segment.payload)
+        self.found.bytes(stream, segment.payload)?;
+        for status in self.found.answered.drain(..) {
+            let asked = self.streams.get_mut(&segment.way.back()).and_then(|asks| asks.asked.pop_front());
+            if let (Some(Some(token)), Some(known)) = (asked, &mut self.found.known) {
+                self.found.counts.paired += u64::from(known.answered(token, status));
+            }
+        }
+        Some(())
+    }
+}
+
+/// Tokens by a keyed hash.
+#[derive(Debug)]
+struct Known {
+    key: LessSafeKey,
+    records: HashMap<u128, Record, RandomState>,
+}
+
+/// What is kept of a token.
+#[derive(Debug, Default)]
+struct Record {
+    uses: u64,
+    answers: u64,
+    failures: u64,
+}
+
+impl Known {
+    fn new() -> Result<Self> {
+        let mut secret = [0; 16];
+        aws_lc_rs::rand::fill(&mut secret).map_err(|_unspecified| anyhow!("no randomness"))?;
+        let key = UnboundKey::new(&AES_128_GCM, &secret).map_err(|_unspecified| anyhow!("no key"))?;
+        Ok(Self { key: LessSafeKey::new(key), records: HashMap::default() })
+    }
+
+    /// Counts a use of a token; its hash (GMAC, as the sensor has it).
+    fn used(&mut self, token: &[u8]) -> Option<u128> {
+        let nonce = Nonce::assume_unique_for_key([0; 12]);
+        let tag = self.key.seal_in_place_separate_tag(nonce, Aad::from(token), &mut []).ok()?;
+        let hash = u128::from_le_bytes(*tag.as_ref().first_chunk()?);
+        self.records.entry(hash).or_default().uses += 1;
+        Some(hash)
+    }
+
+    fn answered(&mut self, hash: u128, status: u16) -> bool {
+        let Some(record) = self.records.get_mut(&hash) else { return false };
+        record.answers += 1;
+        record.failures += u64::from(status >= 400);
+        true
     }
 }
 
 /// What the heads said.
 #[derive(Debug, Default)]
 struct Found {
-    decode: bool,
+    floor: Floor,
     /// How often each token was used.
     tokens: HashMap<Box<[u8]>, u64, RandomState>,
+    /// The same of the careful floor.
+    known: Option<Known>,
+    /// Statuses of the last segment, for the careful floor.
+    answered: Vec<u16>,
     counts: Counts,
 }
 
@@ -222,6 +362,7 @@ impl Found {
                     return Some(());
                 };
                 (stream.body, rest) = (head.body, rest.get(head.bytes..)?);
+                self.tell(stream, head.says);
             } else {
                 let before = stream.held.len();
                 stream.held.extend_from_slice(rest);
@@ -230,9 +371,18 @@ impl Found {
                 };
                 (stream.body, rest) = (head.body, rest.get(head.bytes.checked_sub(before)?..)?);
                 stream.held.clear();
+                self.tell(stream, head.says);
             }
         }
         Some(())
+    }
+
+    fn tell(&mut self, stream: &mut Stream, says: Says) {
+        match says {
+            Says::Nothing => {}
+            Says::Asked(token) => stream.asked.push_back(token),
+            Says::Answered(status) => self.answered.push(status),
+        }
     }
 
     /// The head at the start of these bytes.
@@ -245,10 +395,9 @@ impl Found {
             };
             self.counts.requests += 1;
             let (body, token) = wanted(request.headers);
-            if let Some(token) = token {
-                self.bearer(token);
-            }
-            return Ok(Status::Complete(Head { bytes: length, body }));
+            let hash = token.and_then(|token| self.bearer(token));
+            let says = if self.known.is_some() { Says::Asked(hash) } else { Says::Nothing };
+            return Ok(Status::Complete(Head { bytes: length, body, says }));
         }
         let mut response = Response::new(&mut []);
         let parsed =
@@ -258,19 +407,26 @@ impl Found {
         // RFC 9112 section 6.3: these have no body whatever their fields say.
         let bare = matches!(response.code, Some(100..=199 | 204 | 304));
         let body = if bare { 0 } else { wanted(response.headers).0 };
-        Ok(Status::Complete(Head { bytes: length, body }))
+        let said = response.code.filter(|_| self.known.is_some());
+        let says = said.map_or(Says::Nothing, Says::Answered);
+        Ok(Status::Complete(Head { bytes: length, body, says }))
     }
 
-    fn bearer(&mut self, token: &[u8]) {
+    /// Counts a token; its keyed hash, if it has one.
+    fn bearer(&mut self, token: &[u8]) -> Option<u128> {
         self.counts.bearers += 1;
+        if let Some(known) = &mut self.known {
+            return known.used(token);
+        }
         if let Some(uses) = self.tokens.get_mut(token) {
             *uses += 1;
         } else {
             self.tokens.insert(token.into(), 1);
         }
-        if self.decode {
+        if self.floor == Floor::Decoding {
             self.counts.decoded += u64::from(claims(token).is_some());
         }
+        None
     }
 }
 
@@ -303,22 +459,26 @@ fn claims(token: &[u8]) -> Option<Value> {
 
 /// Runs `lab floor`, which is this same program, on the first core; returns its CPU seconds. The capture has this many
 /// requests, all of them with a token.
-pub(super) fn cpu_s(capture: &Path, requests: u64, decode: bool) -> Result<f64> {
+pub(super) fn cpu_s(capture: &Path, requests: u64, floor: Floor) -> Result<f64> {
     let before = super::process::children_cpu_s()?;
     let done = std::process::Command::new("taskset")
         .args(["-c", "0"])
         .arg(std::env::current_exe()?)
         .arg("floor")
-        .args(decode.then_some("--decode"))
+        .args(floor.option())
         .arg(capture)
         .output()?;
     let cost = super::process::children_cpu_s()? - before;
     ensure!(done.status.success(), "lab floor: {}", String::from_utf8_lossy(&done.stderr));
     let counts: Value = serde_json::from_slice(&done.stdout).context("what lab floor prints")?;
     let of = |name: &str| counts.get(name).and_then(Value::as_u64);
-    let decoded = if decode { requests } else { 0 };
+    let if_it_is = |one| if floor == one { requests } else { 0 };
     let expected = [("requests", requests), ("responses", requests), ("bearers", requests)];
-    for (name, count) in expected.into_iter().chain([("decoded", decoded), ("unread", 0)]) {
+    for (name, count) in expected.into_iter().chain([
+        ("decoded", if_it_is(Floor::Decoding)),
+        ("paired", if_it_is(Floor::Careful)),
+        ("unread", 0),
+    ]) {
         ensure!(of(name) == Some(count), "the floor saw {counts}, and there are {count} {name}");
     }
     Ok(cost)
@@ -341,10 +501,10 @@ mod tests {
         ("10.0.3.7:40000".parse().unwrap(), "10.0.0.1:8080".parse().unwrap())
     }
 
-    fn counts(talk: &Conversation, decode: bool) -> Counts {
+    fn counts(talk: &Conversation, floor: Floor) -> Counts {
         let mut file = Pcap::default();
         file.add(0, talk);
-        read_from(file.bytes().as_slice(), decode).unwrap()
+        read_from(file.bytes().as_slice(), floor).unwrap()
     }
 
     fn talk(mss: usize) -> Conversation {
@@ -362,13 +522,14 @@ mod tests {
     fn where_segments_are_cut_does_not_matter() {
         let expected = Counts { requests: 4, responses: 4, bearers: 3, tokens: 2, ..Counts::default() };
         for mss in [1, 7, 40, 1448] {
-            assert_eq!(counts(&talk(mss), false), expected, "{mss}");
+            assert_eq!(counts(&talk(mss), Floor::Trivial), expected, "{mss}");
+            assert_eq!(counts(&talk(mss), Floor::Careful), Counts { paired: 3, ..expected }, "{mss}");
         }
     }
 
     #[test]
     fn every_use_of_a_token_is_decoded_if_asked_for() {
-        assert_eq!(counts(&talk(1448), true).decoded, 2);
+        assert_eq!(counts(&talk(1448), Floor::Decoding).decoded, 2);
     }
 
     #[test]
@@ -376,11 +537,23 @@ mod tests {
         let mut swapped = talk(1448);
         // The first two requests change places.
         swapped.segments.swap(3, 7);
-        assert!(counts(&swapped, false).unread > 0);
+        assert!(counts(&swapped, Floor::Trivial).unread > 0);
         let (client, server) = ends();
         let mut odd = Conversation::open(client, server);
         odd.request(b"\x00\x01 no HTTP");
-        assert_eq!(counts(&odd, false).unread, 1);
+        assert_eq!(counts(&odd, Floor::Trivial).unread, 1);
+    }
+
+    #[test]
+    fn a_careful_reader_believes_no_wrong_checksum() {
+        let mut file = Pcap::default();
+        file.add(0, &talk(1448));
+        let mut bytes = file.bytes();
+        let at = bytes.windows(6).position(|six| six == b"GET /a").unwrap();
+        bytes[at + 5] = b'b';
+        let of = |floor| read_from(bytes.as_slice(), floor).unwrap();
+        assert_eq!((of(Floor::Trivial).unread, of(Floor::Trivial).requests), (0, 4));
+        assert!(of(Floor::Careful).unread > 0 && of(Floor::Careful).requests < 4);
     }
 
     #[test]
@@ -394,7 +567,7 @@ mod tests {
         let mut file = Pcap::default();
         file.add(0, &talk);
         assert!(file.bytes().len() > 2 * CHUNK);
-        let counts = read_from(file.bytes().as_slice(), false).unwrap();
+        let counts = read_from(file.bytes().as_slice(), Floor::Trivial).unwrap();
         assert_eq!((counts.requests, counts.responses, counts.tokens, counts.unread), (600, 600, 1, 0));
     }
 
@@ -403,7 +576,7 @@ mod tests {
         let mut file = Pcap::default();
         file.add(0, &talk(1448));
         let bytes = file.bytes();
-        assert!(read_from(bytes.get(..bytes.len() - 1).unwrap(), false).is_err());
-        assert!(read_from(b"no capture at all, but longer".as_slice(), false).is_err());
+        assert!(read_from(bytes.get(..bytes.len() - 1).unwrap(), Floor::Trivial).is_err());
+        assert!(read_from(b"no capture at all, but longer".as_slice(), Floor::Trivial).is_err());
     }
 }

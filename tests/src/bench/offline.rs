@@ -9,8 +9,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
+use super::floor::{self, Floor};
 use super::process::{children_cpu_s, weigh};
-use super::{Figure, Options, Topic, floor, peers, store};
+use super::{Figure, Options, Topic, peers, store};
 use crate::attack::Attack;
 use crate::capture::{Conversation, Segment, file_header, record_header};
 use crate::client::get;
@@ -79,28 +80,35 @@ fn requests(count: u64, mint: &Mint) -> Result<PathBuf> {
 fn speed(capture: &Path, count: u64, config: &Path, without: &Path) -> Result<Vec<Figure>> {
     // The first pass brings the file into the page cache; it is not counted.
     replay(capture, config)?;
-    let (mut with, mut bare, mut floor, mut decoding) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut peaks = Vec::new();
+    let (mut with, mut bare, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut floor, mut careful, mut decoding) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..PAIRS {
         let (seconds, peak) = replay(capture, config)?;
         with.push(seconds);
         peaks.push(peak);
-        let passes = (0..FLOOR_PASSES).map(|_| floor::cpu_s(capture, count, false));
-        floor.push(passes.sum::<Result<f64>>()? / f64::from(FLOOR_PASSES));
+        let pass = |kind| {
+            let passes = (0..FLOOR_PASSES).map(|_| floor::cpu_s(capture, count, kind));
+            anyhow::Ok(passes.sum::<Result<f64>>()? / f64::from(FLOOR_PASSES))
+        };
+        floor.push(pass(Floor::Trivial)?);
         bare.push(replay(capture, without)?.0);
-        decoding.push(floor::cpu_s(capture, count, true)?);
+        careful.push(pass(Floor::Careful)?);
+        decoding.push(floor::cpu_s(capture, count, Floor::Decoding)?);
     }
     #[expect(clippy::cast_precision_loss, reason = "a count of requests fits a double")]
     let count = count as f64;
     let rates = |seconds: &[f64]| seconds.iter().map(|s| count / s).collect::<Vec<_>>();
-    let ratio = floor.iter().zip(&with).map(|(floor, with)| floor / with).collect();
+    let of_floor = |seconds: &[f64]| floor.iter().zip(seconds).map(|(floor, own)| floor / own).collect();
     let cost = with.iter().zip(&bare).map(|(with, bare)| (with - bare) * 1e6 / count).collect();
     Ok(vec![
         Figure::of(Topic::Offline, "tokenscope", rates(&with)),
         Figure::of(Topic::Offline, "tokenscope, rules off", rates(&bare)),
         Figure::of(Topic::Offline, "trivial parser", rates(&floor)),
         Figure::of(Topic::Offline, "trivial parser, decoding", rates(&decoding)),
-        Figure::new("replay, tokenscope / trivial parser", "", ratio),
+        Figure::of(Topic::Offline, "careful parser", rates(&careful)),
+        Figure::new("replay, tokenscope / trivial parser", "", of_floor(&with)),
+        Figure::new("replay, tokenscope, rules off / trivial parser", "", of_floor(&bare)),
+        Figure::new("replay, careful parser / trivial parser", "", of_floor(&careful)),
         Figure::new("cost of all rules", "us/request", cost),
         Figure::new("replay, peak memory", "MiB", peaks),
     ])

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use tests::bench::floor::Floor;
 use tests::lab::quality;
 use tests::pressure::crowd;
 use tests::{bench, demo, golden, guest, lab, mint};
@@ -25,8 +26,9 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["demo"] => demo::run(None),
         ["demo", "--cast", file] => demo::run(Some(Path::new(file))),
         // The least that reading a capture costs: what `bench` runs beside the sensor.
-        ["floor", file] => floor(file, false),
-        ["floor", "--decode", file] => floor(file, true),
+        ["floor", file] => floor(file, Floor::Trivial),
+        ["floor", "--decode", file] => floor(file, Floor::Decoding),
+        ["floor", "--careful", file] => floor(file, Floor::Careful),
         ["bench", flags @ ..] => {
             let has = |flag: &str| flags.contains(&flag);
             let parts = ["--live", "--latency", "--offline", "--memory", "--pressure"];
@@ -93,15 +95,15 @@ fn run(arguments: &[&str]) -> Result<()> {
             Ok(())
         }
         _ => bail!(
-            "usage: lab demo [--cast FILE] | bench [--json] [--quick] [--live|--latency|--offline|--memory|--pressure] [--svg DIR] | floor [--decode] FILE | samples DIR | captures DIR | keys \
+            "usage: lab demo [--cast FILE] | bench [--json] [--quick] [--live|--latency|--offline|--memory|--pressure] [--svg DIR] | floor [--decode|--careful] FILE | samples DIR | captures DIR | keys \
              | quality [--json] [--tuning] [--seed N] [--seeds N] [--attacks N] [--million N] \
              | guest [--native|--systemd] | serve CGROUP USER | serve-at PORT | only CAPABILITIES PROGRAM... | record DIR SEED EXCHANGES [ATTACKS]"
         ),
     }
 }
 
-fn floor(file: &str, decode: bool) -> Result<()> {
-    tests::print(&bench::floor::read(Path::new(file), decode)?.json().to_string());
+fn floor(file: &str, floor: Floor) -> Result<()> {
+    tests::print(&bench::floor::read(Path::new(file), floor)?.json().to_string());
     Ok(())
 }
 
