@@ -170,8 +170,8 @@ impl Pipeline {
         }
     }
 
-    /// Judges what has ended: to be called when the source has nothing more for now. Whatever else may change a
-    /// judgement settles first what came before it.
+    /// Judges what has ended: to be called when the source has nothing more for now, and so before rules, knowledge or
+    /// marks are replaced. Whatever else may change a judgement settles first what came before it.
     pub fn settle(&mut self, out: &mut Output) {
         if self.ended.is_empty() {
             return;
