@@ -311,10 +311,9 @@ struct Record {
 }
 
 impl Known {
+    /// Under a fixed key, for nobody attacks a benchmark, and to draw one takes the library a tenth of a second.
     fn new() -> Result<Self> {
-        let mut secret = [0; 16];
-        aws_lc_rs::rand::fill(&mut secret).map_err(|_unspecified| anyhow!("no randomness"))?;
-        let key = UnboundKey::new(&AES_128_GCM, &secret).map_err(|_unspecified| anyhow!("no key"))?;
+        let key = UnboundKey::new(&AES_128_GCM, &[7; 16]).map_err(|_unspecified| anyhow!("no key"))?;
         Ok(Self { key: LessSafeKey::new(key), records: HashMap::default() })
     }
 
