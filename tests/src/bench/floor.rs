@@ -7,8 +7,8 @@
 //! captures, and counts what it could not read so that nobody takes a count for whole that is not.
 //!
 //! The careful floor does what no sensor of tokens can leave out, and still no more: a segment whose checksum is wrong is
-//! nobody's, a token is known by a hash that its bearer cannot aim at, and what was answered is told of the token that was
-//! sent. It has no rules and no history but three numbers a token.
+//! nobody's, a token is known by a hash that its bearer cannot aim at and not by its text, and what was answered is told of the
+//! token that was sent. It has no rules and no history but three numbers a token.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
