@@ -25,7 +25,7 @@ use crate::telemetry::stopwatch::{Stage, Stopwatch};
 use crate::token::hash::NoRandomness;
 use crate::token::keys::KeyRing;
 use crate::token::settings::TokenSettings;
-use crate::token::stage::Tokens;
+use crate::token::stage::{Shown, Tokens};
 use crate::token::verifier::{Verdict, Verifier};
 use crate::token::{Answer, IssuedToken, Standing, Token, TokenUse};
 
@@ -64,6 +64,7 @@ struct Ended {
     exchange: Box<Exchange>,
     /// The time of the data then.
     at: Time,
+    shown: Shown,
     tokens: SmallVec<[TokenUse; 1]>,
     issued: Vec<IssuedToken>,
 }
@@ -162,8 +163,8 @@ impl Pipeline {
     fn gather(&mut self) {
         while let Some(exchange) = self.exchanges.take() {
             if self.chosen.has(&exchange.origin) {
-                let (tokens, issued) = Default::default();
-                self.ended.push(Ended { exchange, at: self.now, tokens, issued });
+                let (shown, tokens, issued) = Default::default();
+                self.ended.push(Ended { exchange, at: self.now, shown, tokens, issued });
             } else {
                 self.exchanges.recycle(exchange);
             }
@@ -178,14 +179,18 @@ impl Pipeline {
         }
         self.start();
         let (mut ended, newest) = (std::mem::take(&mut self.ended), self.now);
-        for Ended { exchange, at, tokens, issued } in &mut ended {
-            *issued = self.tokens.name_issued(exchange);
-            *tokens = self.tokens.find(exchange, *at);
-            self.lap(Stage::Token);
+        for each in &mut ended {
+            each.shown = self.tokens.read(&each.exchange);
         }
         for each in &ended {
-            self.detect.glance(&each.tokens);
+            self.tokens.glance(&each.shown);
         }
+        for Ended { exchange, at, shown, tokens, issued } in &mut ended {
+            *issued = self.tokens.name_issued(exchange);
+            *tokens = self.tokens.find(shown, exchange, *at);
+            self.lap(Stage::Token);
+        }
+        self.detect.glance(ended.iter().map(|each| &*each.tokens));
         for each in ended.drain(..) {
             self.now = each.at;
             self.judge(each, out);
@@ -436,8 +441,8 @@ mod tests {
     }
 
     fn end(pipeline: &mut Pipeline, exchange: Box<Exchange>) {
-        let (tokens, issued) = Default::default();
-        pipeline.ended.push(Ended { exchange, at: pipeline.now, tokens, issued });
+        let (shown, tokens, issued) = Default::default();
+        pipeline.ended.push(Ended { exchange, at: pipeline.now, shown, tokens, issued });
     }
 
     fn judge(pipeline: &mut Pipeline, exchange: Box<Exchange>, out: &mut Output) {

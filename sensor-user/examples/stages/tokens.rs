@@ -8,7 +8,8 @@ use sensor_user::http::Exchange;
 use sensor_user::token::cache::Cache;
 use sensor_user::token::hash::TextHash;
 use sensor_user::token::settings::{Algorithm, TokenSettings};
-use sensor_user::token::{InStep, Token, Tokens};
+use sensor_user::token::{InStep, Token, TokenUse, Tokens};
+use smallvec::SmallVec;
 
 use crate::forge::{RS256, Signer, USUAL};
 use crate::traffic::{address, curl, exchange, time, token};
@@ -66,6 +67,11 @@ fn stage(signer: &Signer, max_tokens: usize) -> Tokens {
     tokens
 }
 
+fn found(tokens: &mut Tokens, exchange: &Exchange) -> SmallVec<[TokenUse; 1]> {
+    let shown = tokens.read(exchange);
+    tokens.find(&shown, exchange, time(0))
+}
+
 fn requests(signer: &Signer, count: u64) -> Vec<Exchange> {
     let head = |n| curl(&format!("/orders/{n}"), &signer.token(&format!("user{n}"), USUAL));
     (0..count).map(|n| exchange(n, address(n), &head(n), 200)).collect()
@@ -78,12 +84,12 @@ fn stage_known(bencher: Bencher<'_, '_>) {
     let (mut tokens, all) = (stage(&signer, 100_000), requests(&signer, 2_000));
     let mut next = all.iter().cycle();
     for exchange in &all {
-        tokens.find(exchange, time(0));
+        found(&mut tokens, exchange);
     }
     let before = tokens.counters().misses;
     bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
-        let found = tokens.find(next.next().unwrap(), time(0));
-        assert!(found[0].token.is_verified());
+        let uses = found(&mut tokens, next.next().unwrap());
+        assert!(uses[0].token.is_verified());
     });
     assert_eq!(tokens.counters().misses, before, "all were known");
 }
@@ -96,8 +102,8 @@ fn stage_new(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
     let (mut tokens, all) = (stage(&signer, 4), requests(&signer, 64));
     let mut next = all.iter().cycle();
     bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
-        let found = tokens.find(next.next().unwrap(), time(0));
-        assert!(found[0].token.is_verified());
+        let uses = found(&mut tokens, next.next().unwrap());
+        assert!(uses[0].token.is_verified());
     });
     let counters = tokens.counters();
     assert_eq!(counters.misses, counters.uses, "all were new");

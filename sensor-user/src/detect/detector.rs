@@ -30,8 +30,8 @@ pub(super) struct Seat {
 /// Every enabled rule, and the routes that they share.
 pub struct Detector {
     seats: Vec<Seat>,
-    /// Those that [glance](Rule::glance).
-    glancing: Box<[u16]>,
+    /// Those that [glance](Rule::glance), and those that glance [beyond](Rule::glance_beyond).
+    glancing: [Box<[u16]>; 2],
     plan: Plan,
     routes: Routes,
     roster: Roster,
@@ -61,9 +61,11 @@ impl Detector {
             own.enabled.then_some(seat)
         });
         let seats: Vec<Seat> = seats.collect();
-        let glancing = seats.iter().zip(0..=u16::MAX).filter(|(seat, _)| seat.rule.glance(0, 0));
+        let those = |glance: fn(&dyn Rule) -> bool| {
+            seats.iter().zip(0..=u16::MAX).filter(|(seat, _)| glance(&*seat.rule)).map(|(_, at)| at).collect()
+        };
         Self {
-            glancing: glancing.map(|(_, at)| at).collect(),
+            glancing: [those(|rule| rule.glance(0, 0)), those(|rule| rule.glance_beyond(0))],
             seats,
             plan: Plan::default(),
             routes: Routes::new(&settings),
@@ -130,11 +132,15 @@ impl Detector {
     }
 
     /// Reads the first of what is kept of those who used these tokens, ahead of the judgement, and concludes nothing.
-    pub fn glance(&self, tokens: &[TokenUse]) {
-        if let Some((token, actor)) = self.roster.glance(tokens) {
-            for seat in self.glancing.iter().filter_map(|at| self.seats.get(usize::from(*at))) {
-                seat.rule.glance(token, actor);
-            }
+    pub fn glance<'a>(&self, uses: impl Iterator<Item = &'a [TokenUse]> + Clone) {
+        let [near, beyond] = self.glancing.each_ref().map(|those| {
+            those.iter().filter_map(|at| self.seats.get(usize::from(*at))).map(|seat| &seat.rule)
+        });
+        for (token, actor) in uses.clone().filter_map(|tokens| self.roster.glance(tokens)) {
+            near.clone().for_each(|rule| _ = rule.glance(token, actor));
+        }
+        for (_, actor) in uses.filter_map(|tokens| self.roster.glance(tokens)) {
+            beyond.clone().for_each(|rule| _ = rule.glance_beyond(actor));
         }
     }
 

@@ -330,6 +330,11 @@ pub trait Rule: Send {
         false
     }
 
+    /// Reads what the first refers to, once that has come. Whether it does that.
+    fn glance_beyond(&self, _actor: u32) -> bool {
+        false
+    }
+
     /// Judges one exchange.
     fn judge(&mut self, case: &Case<'_>, report: &mut Report);
 

@@ -83,6 +83,15 @@ impl Default for Distinct {
 }
 
 impl Distinct {
+    /// Asks for what adding a hash will touch, whichever it is, for the processor's sake.
+    #[inline]
+    pub fn glance(&self) {
+        if let Seen::Bits(bits, _) = &self.0 {
+            let Bits([first, .., last]) = **bits;
+            std::hint::black_box((first, bits.0.get(WORDS / 2).copied(), last));
+        }
+    }
+
     /// Adds a hash. Whether it is new, as far as one can tell: one that is there is never new.
     pub fn add(&mut self, hash: u64) -> bool {
         let name = u32::try_from(hash >> 32).unwrap_or_default();
@@ -161,6 +170,14 @@ pub struct Sliding<const N: u32> {
 }
 
 impl<const N: u32> Sliding<N> {
+    /// Asks for the hashes of the newest part, for the processor's sake.
+    #[inline]
+    pub fn glance_beyond(&self) {
+        if let Some((_, newest)) = self.parts.last() {
+            newest.glance();
+        }
+    }
+
     /// Asks for the newest part, for the processor's sake.
     #[inline]
     pub fn glance(&self) {

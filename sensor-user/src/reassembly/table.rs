@@ -48,6 +48,8 @@ pub(super) struct Table<T> {
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
     lists: [Ends; 3],
+    /// What was found last: frames of one connection come in runs.
+    latest: (SocketId, u32),
 }
 
 impl<T: Default> Table<T> {
@@ -57,6 +59,7 @@ impl<T: Default> Table<T> {
             slots: Vec::new(),
             free: Vec::new(),
             lists: [Ends { oldest: NONE, newest: NONE }; 3],
+            latest: (SocketId(0), NONE),
         }
     }
 
@@ -64,8 +67,14 @@ impl<T: Default> Table<T> {
         self.index.len()
     }
 
-    pub(super) fn find(&self, id: SocketId) -> Option<u32> {
-        self.index.get(&id).copied()
+    pub(super) fn find(&mut self, id: SocketId) -> Option<u32> {
+        let (latest, slot) = self.latest;
+        if latest == id && slot != NONE {
+            return Some(slot);
+        }
+        let slot = *self.index.get(&id)?;
+        self.latest = (id, slot);
+        Some(slot)
     }
 
     pub(super) fn at(&mut self, slot: u32) -> Option<&mut T> {
@@ -98,6 +107,9 @@ impl<T: Default> Table<T> {
         self.unlink(slot);
         let old = self.slots.get_mut(slot as usize)?;
         self.index.remove(&old.id)?;
+        if self.latest.1 == slot {
+            self.latest.1 = NONE;
+        }
         self.free.push(slot);
         Some(std::mem::take(&mut old.value))
     }

@@ -106,6 +106,16 @@ impl Cache {
         self.verified.len
     }
 
+    /// Asks for a token that is looked for later, for the processor's sake.
+    #[inline]
+    pub fn glance(&self, key: u128) {
+        let entry = |at: &u32| self.entries.get(*at as usize);
+        let found = self.index.find(hash(key), |at| entry(at).is_some_and(|entry| entry.key == key));
+        if let Some(token) = found.and_then(entry).and_then(|entry| entry.token.as_ref()) {
+            std::hint::black_box(token.signature);
+        }
+    }
+
     /// Finds a token and marks it as used: the slot, the token, and which keys it was judged with.
     pub fn find(&mut self, key: u128) -> Option<(Slot, &Arc<Token>, u32)> {
         let entries = &self.entries;

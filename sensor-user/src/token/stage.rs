@@ -20,8 +20,10 @@ use crate::capture::Time;
 use crate::http::{Exchange, IssuedText};
 use crate::token::absent::{AbsentKeys, Unknown};
 use crate::token::cache::{Cache, Slot};
-use crate::token::extract::Extractor;
-use crate::token::facts::{Fingerprint, Flaws, Form, IssuedToken, Signature, Token, TokenUse, Unchecked};
+use crate::token::extract::{Credentials, Extractor};
+use crate::token::facts::{
+    Carrier, Fingerprint, Flaws, Form, IssuedToken, Signature, Token, TokenUse, Unchecked,
+};
 use crate::token::hash::{Namer, NoRandomness, TextHash};
 use crate::token::inquiry::{self, Answer, Inquiries, Inquiry, InquiryCounters};
 use crate::token::jose::{Parts, Reading};
@@ -91,6 +93,21 @@ struct InFlight {
     generation: u32,
 }
 
+/// The credentials of a request: the hash of each one's text, and where it was.
+#[derive(Default)]
+pub struct Shown {
+    list: SmallVec<[(u128, Carrier); 1]>,
+    /// Whether two readers could pick different ones.
+    ambiguous: bool,
+}
+
+impl std::fmt::Debug for Shown {
+    /// Never the hashes.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shown").field("credentials", &self.list.len()).finish_non_exhaustive()
+    }
+}
+
 /// A text and everything that goes with judging it.
 #[derive(Clone, Copy)]
 struct Text<'a> {
@@ -128,24 +145,60 @@ impl Tokens {
         })
     }
 
-    /// The tokens of a request, in order.
-    pub fn find(&mut self, exchange: &Exchange, now: Time) -> SmallVec<[TokenUse; 1]> {
+    /// What a request shows, for [`Self::find`].
+    #[must_use]
+    pub fn read(&self, exchange: &Exchange) -> Shown {
         let found = self.extractor.find(&exchange.request);
+        let mut shown = Shown { list: SmallVec::new(), ambiguous: found.ambiguous };
+        for credential in &found.list {
+            shown.list.push((self.hash.of(&credential.text), credential.carrier.clone()));
+        }
+        shown
+    }
+
+    /// Asks for what is known of these tokens ahead of time, for the processor's sake.
+    pub fn glance(&self, shown: &Shown) {
+        shown.list.iter().for_each(|(key, _)| self.cache.glance(*key));
+    }
+
+    /// The tokens that a request was seen to show, in order.
+    pub fn find(&mut self, shown: &Shown, exchange: &Exchange, now: Time) -> SmallVec<[TokenUse; 1]> {
         let mut uses = SmallVec::new();
-        self.counters.ambiguous += u64::from(found.ambiguous);
-        for credential in found.list {
-            let mut token = self.know(&credential.text, exchange.client, now);
+        self.counters.ambiguous += u64::from(shown.ambiguous);
+        // The texts once more, if one is wanted: rare, for a token is new once.
+        let mut again = None;
+        for (at, (key, carrier)) in shown.list.iter().enumerate() {
+            let (key, client) = (*key, exchange.client);
+            let mut token = match self.known(key) {
+                Some(token) => token,
+                None => {
+                    let bytes = self.text(exchange, at, &mut again);
+                    self.judge_anew(Text { bytes, key, client, at: now })
+                }
+            };
             if self.inquiries.as_ref().is_some_and(|all| all.is_due(&token, exchange.at)) {
-                token =
-                    self.inquire(self.hash.of(&credential.text), Some(&credential.text), token, exchange.at);
+                let text = self.text(exchange, at, &mut again);
+                token = self.inquire(key, Some(text), token, exchange.at);
             }
-            if found.ambiguous {
+            if shown.ambiguous {
                 // Only this use is ambiguous, so the token in the cache stays as it is.
                 Arc::make_mut(&mut token).flaws.insert(Flaws::AMBIGUOUS_CARRIER);
             }
-            uses.push(TokenUse { token, carrier: credential.carrier });
+            uses.push(TokenUse { token, carrier: carrier.clone() });
         }
         uses
+    }
+
+    /// The text of one of a request's credentials.
+    #[cold]
+    fn text<'a, 'b>(
+        &self,
+        exchange: &'a Exchange,
+        at: usize,
+        found: &'b mut Option<Credentials<'a>>,
+    ) -> &'b [u8] {
+        let found = found.get_or_insert_with(|| self.extractor.find(&exchange.request));
+        found.list.get(at).map(|credential| &*credential.text).unwrap_or_default()
     }
 
     /// Names the tokens that an exchange issued, and wipes their texts.
@@ -163,18 +216,23 @@ impl Tokens {
         texts.iter().map(name).collect()
     }
 
-    /// The token with this text.
-    fn know(&mut self, bytes: &[u8], client: IpAddr, at: Time) -> Arc<Token> {
+    /// The token under this hash, if its verdict still holds.
+    fn known(&mut self, key: u128) -> Option<Arc<Token>> {
         self.counters.uses += 1;
-        let text = Text { bytes, key: self.hash.of(bytes), client, at };
-        let Some((slot, token, generation)) = self.cache.find(text.key) else {
+        let (_, token, generation) = self.cache.find(key)?;
+        if !is_fresh(token, generation == self.generation) {
+            return None;
+        }
+        self.counters.hits += 1;
+        Some(Arc::clone(token))
+    }
+
+    /// The token with this text, whose verdict is none yet or holds no more.
+    fn judge_anew(&mut self, text: Text<'_>) -> Arc<Token> {
+        let Some((slot, token, _)) = self.cache.find(text.key) else {
             self.counters.misses += 1;
             return self.learn(text);
         };
-        if is_fresh(token, generation == self.generation) {
-            self.counters.hits += 1;
-            return Arc::clone(token);
-        }
         let token = Token::clone(token);
         self.relearn(text, slot, token)
     }

@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::facts::{Fingerprint, Form, Proof};
 use super::forge::{self, Signer, claims};
 use super::keys::KeyRing;
@@ -41,8 +43,13 @@ fn in_step(settings: &TokenSettings) -> Tokens {
     Tokens::new(settings, Box::new(InStep::new(settings))).unwrap()
 }
 
+fn found(tokens: &mut Tokens, exchange: &Exchange, at: Time) -> SmallVec<[TokenUse; 1]> {
+    let shown = tokens.read(exchange);
+    tokens.find(&shown, exchange, at)
+}
+
 fn one(tokens: &mut Tokens, token: &str, at: Time) -> Arc<Token> {
-    let uses = tokens.find(&bearer(token), at);
+    let uses = found(tokens, &bearer(token), at);
     assert_eq!(uses.len(), 1);
     Arc::clone(&uses[0].token)
 }
@@ -101,7 +108,7 @@ fn fingerprints_depend_on_the_configured_key_only() {
 fn ambiguous_requests_mark_the_use_and_not_the_token() {
     let mut tokens = in_step(&TokenSettings::default());
     let both = exchange(1, &[("Authorization", "Bearer a"), ("Authorization", "Bearer b")]);
-    let uses = tokens.find(&both, AT);
+    let uses = found(&mut tokens, &both, AT);
     assert_eq!(uses.len(), 2);
     assert!(uses.iter().all(|u| u.token.flaws.intersects(facts::Flaws::AMBIGUOUS_CARRIER)));
     assert!(one(&mut tokens, "a", AT).flaws.is_empty());
@@ -363,7 +370,7 @@ fn at(token: &str, secs: u64) -> Exchange {
 
 fn standing(tokens: &mut Tokens, text: &str, secs: u64) -> Standing {
     let exchange = at(text, secs);
-    tokens.find(&exchange, exchange.at)[0].token.standing
+    found(tokens, &exchange, exchange.at)[0].token.standing
 }
 
 fn answer(fingerprint: Fingerprint, standing: Option<Standing>) -> Answer {
@@ -390,7 +397,7 @@ fn a_token_is_asked_about_once_and_again_when_the_answer_is_old() {
     let again = tokens.next_inquiry().unwrap();
     tokens.answered(&answer(again.fingerprint, Some(Standing::Listed)));
     let exchange = at(&text, 61);
-    let token = &tokens.find(&exchange, exchange.at)[0].token;
+    let token = &found(&mut tokens, &exchange, exchange.at)[0].token;
     assert!(token.standing == Standing::Listed && token.was_good);
     let counted = tokens.inquiries();
     assert_eq!((counted.asked, counted.good, counted.bad), (2, 1, 1));

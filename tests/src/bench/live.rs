@@ -4,6 +4,7 @@
 //! are ~900-byte RS256, 2,000 of them, on 16 keep-alive connections; answers are 2.5 KB files.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -51,16 +52,27 @@ enum Beside {
     },
     /// Kernel programs at the sensor's place that let every packet pass: the floor of what is attached there.
     Empty,
+    /// The sensor's kernel half, and a reader of its ring that does this much with what it finds: the floor of any agent.
+    Ring(&'static str),
     Peer(&'static Peer),
 }
 
+/// Names the program that reads the ring (`sensor-user/examples/ring_floor.rs`).
+const RING_FLOOR: &str = "LAB_RING_FLOOR";
+
+/// How much it can do.
+const RING: [&str; 3] = ["drain", "copy", "read"];
+
 impl Beside {
-    const fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
             Self::Sensor { store: true } => "tokenscope",
             Self::Sensor { store: false } => "tokenscope, store off",
             Self::Empty => "empty programs",
+            Self::Ring("drain") => "the ring drained",
+            Self::Ring("copy") => "the ring copied",
+            Self::Ring(_) => "the ring read",
             Self::Peer(peer) => peer.name,
         }
     }
@@ -71,6 +83,9 @@ impl Beside {
         match crate::bpf::missing() {
             Some(why) => super::left_out(&format!("empty programs: {why}")),
             None => all.push(Self::Empty),
+        }
+        if std::env::var_os(RING_FLOOR).is_some() {
+            all.extend(RING.map(Self::Ring));
         }
         all.extend(peers::installed().into_iter().filter(|peer| peer.is_live()).map(Self::Peer));
         all
@@ -164,6 +179,10 @@ fn compared(turns: &[(Beside, Vec<Run>)]) -> Vec<Figure> {
         if !dropped.is_empty() {
             figures.push(Figure::new(format!("packets dropped, {who}"), "of a million", dropped));
         }
+        if matches!(beside, Beside::Ring(_)) {
+            let unseen = each(on, |r| r.unseen * 1e6 / r.requests);
+            figures.push(Figure::new(format!("requests not seen, {who}"), "of a million", unseen));
+        }
         if matches!(beside, Beside::Sensor { store: true }) {
             figures.extend([
                 Figure::new("nginx, sensor on", "requests/s", each(on, |r| r.per_second)),
@@ -181,6 +200,41 @@ fn compared(turns: &[(Beside, Vec<Run>)]) -> Vec<Figure> {
         }
     }
     figures
+}
+
+/// A program that reads the ring. Dropping it kills it.
+struct RingReader {
+    child: Child,
+    says: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl RingReader {
+    fn start(program: &Path, work: &str, port: u16) -> Result<Self> {
+        let mut child = Command::new(program)
+            .args([work, &port.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| program.display().to_string())?;
+        let says = BufReader::new(child.stdout.take().context("its output")?).lines();
+        let mut reader = Self { child, says };
+        let first = reader.says.next().context("it ended")??;
+        ensure!(first == "watching", "{}: {first}", program.display());
+        Ok(reader)
+    }
+
+    /// Ends it. The requests that it saw.
+    fn stop(mut self) -> Result<f64> {
+        drop(self.child.stdin.take());
+        Ok(self.says.next().context("how many requests it saw")??.parse()?)
+    }
+}
+
+impl Drop for RingReader {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl Bed {
@@ -299,12 +353,22 @@ impl Bed {
                 let _programs = Foreign::attach_both(&cgroup_root()?)?;
                 self.run(None, self.seconds)
             }
+            Beside::Ring(work) => self.ring_read(work),
             Beside::Peer(peer) => {
                 let watcher = peer.start(self.port)?;
                 let run = self.run(Some(watcher.pid()), self.seconds)?;
                 Ok(Run { dropped: watcher.stop()?, ..run })
             }
         }
+    }
+
+    fn ring_read(&self, work: &str) -> Result<Run> {
+        let program = std::env::var_os(RING_FLOOR).context(RING_FLOOR)?;
+        let reader = RingReader::start(Path::new(&program), work, self.port)?;
+        let warm_up = self.run(Some(reader.child.id()), WARM_UP_S)?;
+        let run = self.run(Some(reader.child.id()), self.seconds)?;
+        let seen = reader.stop()?;
+        Ok(Run { unseen: (warm_up.requests + run.requests - seen).max(0.0), ..run })
     }
 
     fn sensed(&self, config: &Config) -> Result<Run> {

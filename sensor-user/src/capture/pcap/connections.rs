@@ -10,7 +10,6 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
 
 use super::checksum::{self, Trust};
 use super::packet::{End, FIN, Packet, RST, SYN};
@@ -78,8 +77,14 @@ struct Connection {
 
 /// All connections of a capture.
 pub(super) struct Connections {
-    young: HashMap<Key, Connection, foldhash::fast::RandomState>,
-    old: HashMap<Key, Connection, foldhash::fast::RandomState>,
+    /// Where those of this generation are, and those of the one before.
+    young: HashMap<Key, u32, foldhash::fast::RandomState>,
+    old: HashMap<Key, u32, foldhash::fast::RandomState>,
+    /// Invariant: every place is in one of the two maps, or free.
+    places: Vec<Connection>,
+    free: Vec<u32>,
+    /// The one that spoke last, which is of this generation: packets of one connection come in runs.
+    latest: Option<(Key, u32)>,
     born: Time,
     last_id: u64,
     /// Segments left out because their checksum is wrong among right ones.
@@ -88,7 +93,16 @@ pub(super) struct Connections {
 
 impl Connections {
     pub(super) fn new() -> Self {
-        Self { young: HashMap::default(), old: HashMap::default(), born: Time(0), last_id: 0, decoys: 0 }
+        Self {
+            young: HashMap::default(),
+            old: HashMap::default(),
+            places: Vec::new(),
+            free: Vec::new(),
+            latest: None,
+            born: Time(0),
+            last_id: 0,
+            decoys: 0,
+        }
     }
 
     /// Takes a segment, and tells what it means for its connection.
@@ -102,25 +116,46 @@ impl Connections {
         if self.young.len() >= MAX_CONNECTIONS || at.since(self.born) >= GENERATION {
             // Keeps the larger allocation for the next generation.
             std::mem::swap(&mut self.young, &mut self.old);
-            self.young.clear();
+            self.free.extend(self.young.drain().map(|(_, place)| place));
+            self.latest = None;
             self.born = at;
         }
-        let last_id = &mut self.last_id;
-        let connection = match self.young.entry(key) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => match self.old.remove(&key) {
-                Some(known) => place.insert(known),
-                None if packet.wire_len > 0 || packet.flags & SYN != 0 => {
-                    place.insert(Connection::new(last_id))
-                }
-                None => return,
-            },
+        let place = match self.latest {
+            Some((latest, place)) if latest == key => Some(place),
+            _ => self.find(key, packet.wire_len > 0 || packet.flags & SYN != 0),
         };
+        let Some(connection) = place.and_then(|place| self.places.get_mut(place as usize)) else { return };
         if connection.is_decoy(packet, from_low) {
             self.decoys += 1;
             return;
         }
-        connection.take(&key, packet, from_low, &mut Telling { at, last_id, sink });
+        connection.take(&key, packet, from_low, &mut Telling { at, last_id: &mut self.last_id, sink });
+    }
+
+    /// The place of a connection, that of a new one if it begins with this.
+    fn find(&mut self, key: Key, begins: bool) -> Option<u32> {
+        let place = match self.young.get(&key) {
+            Some(known) => *known,
+            None => {
+                let known = self.old.remove(&key);
+                let place = known.or_else(|| if begins { self.begin() } else { None })?;
+                self.young.insert(key, place);
+                place
+            }
+        };
+        self.latest = Some((key, place));
+        Some(place)
+    }
+
+    /// A place with a new connection in it.
+    fn begin(&mut self) -> Option<u32> {
+        let fresh = Connection::new(&mut self.last_id);
+        if let Some(free) = self.free.pop() {
+            *self.places.get_mut(free as usize)? = fresh;
+            return Some(free);
+        }
+        self.places.push(fresh);
+        u32::try_from(self.places.len() - 1).ok()
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes read at a time: fits the second-level cache, so that a packet is decoded while it is near.
-const CHUNK: usize = 256 * 1024;
+const CHUNK: usize = 128 * 1024;
 
 /// Largest Zstandard window that is accepted, as its base-2 logarithm: 128 MiB, what `zstd --long` writes by default.
 const MAX_WINDOW_LOG: u32 = 27;

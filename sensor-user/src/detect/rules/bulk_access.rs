@@ -125,6 +125,13 @@ impl Rule for BulkAccess {
         true
     }
 
+    fn glance_beyond(&self, actor: u32) -> bool {
+        if let Some(taken) = self.actors.glance(actor) {
+            taken.objects.glance_beyond();
+        }
+        true
+    }
+
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
         let Some(actor) = case.who.actor else { return };
         if !case.exchange.is_success() || case.route.kind == RouteKind::Health {

@@ -246,6 +246,13 @@ impl Rule for ForeignObject {
         true
     }
 
+    fn glance_beyond(&self, actor: u32) -> bool {
+        if let Some(of) = self.memory.actors.glance(actor) {
+            of.read.glance();
+        }
+        true
+    }
+
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
         let (Some(named), Some(principal)) = (case.object, case.who.principal()) else { return };
         if !case.exchange.is_success() {

@@ -227,6 +227,13 @@ impl Rule for ObjectEnumeration {
         true
     }
 
+    fn glance_beyond(&self, actor: u32) -> bool {
+        if let Some(track) = self.memory.0.glance(actor).and_then(|tracks| tracks.first()) {
+            track.windows.iter().for_each(|window| window.objects.glance());
+        }
+        true
+    }
+
     fn judge(&mut self, case: &Case<'_>, report: &mut Report) {
         let (Some(object), Some(actor)) = (case.object, case.who.actor) else { return };
         let failed = matches!(case.exchange.status(), Some(403 | 404));
