@@ -66,11 +66,11 @@ impl TextHash {
         for (to, from) in last.iter_mut().zip(rest) {
             *to = *from;
         }
-        let (mut sums, secrets) = ([0; 2], self.pairs.array_windows());
+        let (mut sums, mut secrets) = ([0; 2], self.pairs.array_windows());
         for (block, secret) in blocks.iter().zip(secrets.clone()) {
             add(&mut sums, *block, secret);
         }
-        if let Some(secret) = secrets.skip(blocks.len()).next() {
+        if let Some(secret) = secrets.nth(blocks.len()) {
             add(&mut sums, last, secret);
         }
         let [[a, b], [c, d]] = sums.map(halves);
@@ -200,6 +200,7 @@ mod tests {
     }
 
     /// What the two papers define, written down once more without a thought for speed.
+    #[allow(clippy::cast_possible_truncation, reason = "halves of sums")]
     fn by_the_book(hash: &TextHash, text: &[u8]) -> u128 {
         let mut padded = text.to_vec();
         padded.resize((text.len() / 16 + 1) * 16, 0);

@@ -169,12 +169,11 @@ impl Tokens {
         let mut again = None;
         for (at, (key, carrier)) in shown.list.iter().enumerate() {
             let (key, client) = (*key, exchange.client);
-            let mut token = match self.known(key) {
-                Some(token) => token,
-                None => {
-                    let bytes = self.text(exchange, at, &mut again);
-                    self.judge_anew(Text { bytes, key, client, at: now })
-                }
+            let mut token = if let Some(token) = self.known(key) {
+                token
+            } else {
+                let bytes = self.text(exchange, at, &mut again);
+                self.judge_anew(Text { bytes, key, client, at: now })
             };
             if self.inquiries.as_ref().is_some_and(|all| all.is_due(&token, exchange.at)) {
                 let text = self.text(exchange, at, &mut again);

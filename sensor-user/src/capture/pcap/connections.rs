@@ -134,14 +134,13 @@ impl Connections {
 
     /// The place of a connection, that of a new one if it begins with this.
     fn find(&mut self, key: Key, begins: bool) -> Option<u32> {
-        let place = match self.young.get(&key) {
-            Some(known) => *known,
-            None => {
-                let known = self.old.remove(&key);
-                let place = known.or_else(|| if begins { self.begin() } else { None })?;
-                self.young.insert(key, place);
-                place
-            }
+        let place = if let Some(known) = self.young.get(&key) {
+            *known
+        } else {
+            let known = self.old.remove(&key);
+            let place = known.or_else(|| if begins { self.begin() } else { None })?;
+            self.young.insert(key, place);
+            place
         };
         self.latest = Some((key, place));
         Some(place)
