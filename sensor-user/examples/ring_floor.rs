@@ -124,7 +124,9 @@ fn main() -> Result<()> {
         asked: HashMap::default(),
         requests: 0,
     };
-    while !ended.load(Ordering::Relaxed) {
+    let mut last = false;
+    while !last {
+        last = ended.load(Ordering::Relaxed);
         source.poll(Duration::from_millis(200), &mut |input| {
             if let Input::Frame(frame) = input {
                 reader.take(&frame);

@@ -179,6 +179,7 @@ impl Pipeline {
         }
         self.start();
         let (mut ended, newest) = (std::mem::take(&mut self.ended), self.now);
+        // What is asked for in loops that do nothing else is fetched from memory all at once (decision 15).
         for each in &mut ended {
             each.shown = self.tokens.read(&each.exchange);
         }

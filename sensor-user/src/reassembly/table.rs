@@ -203,7 +203,9 @@ mod tests {
         let mut table = Table::<u8>::new();
         for n in 0..100 {
             let slot = table.insert(SocketId(n), Time(n), 0);
+            assert_eq!(table.find(SocketId(n)), Some(slot));
             assert!(table.remove(slot).is_some());
+            assert_eq!(table.find(SocketId(n)), None);
         }
         assert_eq!(table.slots.len(), 1);
         assert_eq!(table.len(), 0);

@@ -189,7 +189,7 @@ catalogue! {
         INCIDENT_EVENTS: Counter "tokenscope_incident_events_total" ["event"] "Life of incidents, by event: told, merged, evicted.";
         AT_RISK: Gauge "tokenscope_entities_at_risk" [] "Entities whose risk is known.";
         ALERT_LATENCY: Histogram "tokenscope_alert_latency_seconds" [] "From the deciding segment to the hand-over of the alert.";
-        STAGE_SECONDS: Histogram "tokenscope_stage_seconds" ["stage"] "What a segment (reassembly with http) or an exchange (token, detect, alert) costs in each stage, of one in 64.";
+        STAGE_SECONDS: Histogram "tokenscope_stage_seconds" ["stage"] "What a segment (reassembly with http) or an exchange (token, detect, alert) costs in each stage, of one in 64. Tokens of up to 16 exchanges are read at once, which counts for the first of them.";
     }
     "The spool" {
         SPOOL_BYTES: Gauge "tokenscope_spool_bytes" [] "Bytes of the spool on disk.";

@@ -53,26 +53,36 @@ enum Beside {
     /// Kernel programs at the sensor's place that let every packet pass: the floor of what is attached there.
     Empty,
     /// The sensor's kernel half, and a reader of its ring that does this much with what it finds: the floor of any agent.
-    Ring(&'static str),
+    Ring(&'static RingWork),
     Peer(&'static Peer),
 }
 
 /// Names the program that reads the ring (`sensor-user/examples/ring_floor.rs`).
 const RING_FLOOR: &str = "LAB_RING_FLOOR";
 
-/// How much it can do.
-const RING: [&str; 3] = ["drain", "copy", "read"];
+/// How much it does.
+#[derive(Debug)]
+struct RingWork {
+    /// What it is asked for.
+    word: &'static str,
+    /// What the figures call it.
+    name: &'static str,
+}
+
+static RING: [RingWork; 3] = [
+    RingWork { word: "drain", name: "the ring drained" },
+    RingWork { word: "copy", name: "the ring copied" },
+    RingWork { word: "read", name: "the ring read" },
+];
 
 impl Beside {
-    fn name(self) -> &'static str {
+    const fn name(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
             Self::Sensor { store: true } => "tokenscope",
             Self::Sensor { store: false } => "tokenscope, store off",
             Self::Empty => "empty programs",
-            Self::Ring("drain") => "the ring drained",
-            Self::Ring("copy") => "the ring copied",
-            Self::Ring(_) => "the ring read",
+            Self::Ring(work) => work.name,
             Self::Peer(peer) => peer.name,
         }
     }
@@ -84,8 +94,9 @@ impl Beside {
             Some(why) => super::left_out(&format!("empty programs: {why}")),
             None => all.push(Self::Empty),
         }
-        if std::env::var_os(RING_FLOOR).is_some() {
-            all.extend(RING.map(Self::Ring));
+        match std::env::var_os(RING_FLOOR) {
+            None => super::left_out(&format!("readers of the ring: {RING_FLOOR} names no program")),
+            Some(_) => all.extend(RING.iter().map(Self::Ring)),
         }
         all.extend(peers::installed().into_iter().filter(|peer| peer.is_live()).map(Self::Peer));
         all
@@ -353,7 +364,7 @@ impl Bed {
                 let _programs = Foreign::attach_both(&cgroup_root()?)?;
                 self.run(None, self.seconds)
             }
-            Beside::Ring(work) => self.ring_read(work),
+            Beside::Ring(work) => self.ring_read(work.word),
             Beside::Peer(peer) => {
                 let watcher = peer.start(self.port)?;
                 let run = self.run(Some(watcher.pid()), self.seconds)?;
