@@ -1,4 +1,4 @@
-//! What the kernel half counts: one slot a reason, in one per-CPU record.
+//! What is counted of the kernel half: one slot a reason, in one per-CPU record.
 //!
 //! Nothing is dropped in silence: whatever a program decides not to forward has a slot here. The labels
 //! are metric labels and therefore stable.
@@ -15,9 +15,9 @@ pub enum Counter {
     ResponseSegments,
     /// Their payload bytes.
     ResponseBytes,
-    /// Records written to the ring.
+    /// Records taken from the ring. The agent counts these two: the kernel half would lock the bus twice a record to do so.
     Records,
-    /// Payload bytes written to the ring.
+    /// Payload bytes taken from the ring.
     CapturedBytes,
     /// Times that the agent was woken.
     Wakeups,

@@ -6,12 +6,11 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_skb_load_bytes};
-use sensor_ebpf::counter::Counter;
 use sensor_ebpf::ends::{BLOCK, Ends};
 use sensor_ebpf::wire::{FLAG_IPV4, FLAG_RCV_NXT, HEADER_LEN, Header, VERSION};
 
 use crate::flow::Flow;
-use crate::maps::{RECORDS, REQUEST_HEADER, count, count_bytes, wakeup};
+use crate::maps::{RECORDS, REQUEST_HEADER, wakeup};
 use crate::packet::Packet;
 
 /// Payload of the largest record.
@@ -24,6 +23,8 @@ pub(crate) enum Miss {
     Full,
     /// The packet does not hold what its headers promise.
     Unreadable,
+    /// Who asked for it did not want it.
+    Unwanted,
 }
 
 /// The header of a record about `packet`, which went to the server if `request`.
@@ -64,49 +65,96 @@ pub(crate) fn accepted(header: &mut Header, rcv_nxt: u32) {
     header.flags |= FLAG_RCV_NXT;
 }
 
-/// An IPv4 address in the packet's order, mapped into IPv6 (RFC 4291 section 2.5.5.2).
+/// An IPv4 address in the packet's order, mapped into IPv6 (RFC 4291 section 2.5.5.2). By words: the compiler would call
+/// `memset` for the zeros, which here writes byte by byte.
 #[inline(always)]
 pub(crate) fn mapped(address: u32) -> [u8; 16] {
-    let [a, b, c, d] = address.to_ne_bytes();
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+    zerocopy::transmute!([0, u64::from(address) << 32 | 0xffff_0000])
 }
 
 /// Writes a record with `len` bytes of the packet from `at` on; `len` is at most [`LARGE`].
 #[inline(always)]
-pub(crate) fn record(skb: *mut __sk_buff, header: &Header, at: u32, len: u32) -> Result<(), Miss> {
-    let ignore = |_: *const u8| ();
-    match len {
-        0 => bare(skb, header),
-        1..=256 => sized::<256, 0, _>(skb, header, at, len, ignore),
-        257..=512 => sized::<512, 0, _>(skb, header, at, len, ignore),
-        513..=1024 => sized::<1024, 0, _>(skb, header, at, len, ignore),
-        1025..=2048 => sized::<2048, 0, _>(skb, header, at, len, ignore),
-        2049..=4096 => sized::<4096, 0, _>(skb, header, at, len, ignore),
-        _ => sized::<{ LARGE as usize }, 0, _>(skb, header, at, len, ignore),
+pub(crate) fn record(
+    skb: *mut __sk_buff,
+    at: u32,
+    len: u32,
+    header: impl FnOnce() -> Header,
+) -> Result<(), Miss> {
+    record_if(skb, at, len, header, |_| true)
+}
+
+/// [`record`], unless `keep` does not want it once it sees its payload, of at least eight bytes at a multiple of 8, of which
+/// `len` are the packet's.
+#[inline(always)]
+pub(crate) fn record_if(
+    skb: *mut __sk_buff,
+    at: u32,
+    len: u32,
+    header: impl FnOnce() -> Header,
+    keep: impl FnOnce(*const u8) -> bool,
+) -> Result<(), Miss> {
+    let class = match len {
+        0 => Class::none(),
+        1..=256 => Class::of::<256>(0),
+        257..=512 => Class::of::<512>(0),
+        513..=1024 => Class::of::<1024>(0),
+        1025..=2048 => Class::of::<2048>(0),
+        2049..=4096 => Class::of::<4096>(0),
+        _ => Class::of::<{ LARGE as usize }>(0),
+    };
+    write(skb, at, len, class, header, |start| (keep(start), ()))
+}
+
+/// What was found in the bytes of a request while they were copied.
+#[derive(Clone, Copy)]
+pub(crate) struct Found {
+    /// What the turn now knows of its heads: [`ENDS_ONE`], [`ENDS_SEVERAL`] and [`ENDS_FEED`].
+    pub(crate) ends: u8,
+    /// The method, if the bytes begin with one.
+    pub(crate) method: Option<Method>,
+}
+
+/// A method, as far as it matters here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Method {
+    Post,
+    Other,
+}
+
+impl Method {
+    /// The method that begins a request whose first bytes these are.
+    #[inline(always)]
+    pub(crate) fn of(start: [u8; 4]) -> Option<Self> {
+        match &start {
+            b"POST" => Some(Self::Post),
+            b"GET " | b"PUT " | b"HEAD" | b"DELE" | b"OPTI" | b"PATC" | b"TRAC" | b"CONN" | b"PROP" => {
+                Some(Self::Other)
+            }
+            _ => None,
+        }
     }
 }
 
-/// [`record`], for bytes of requests: also counts the ends of heads among them. `known` is what the turn's earlier
-/// bytes gave, and the result what it is now: [`ENDS_ONE`], [`ENDS_SEVERAL`] and [`ENDS_FEED`].
+/// [`record`], for bytes of requests: also tells what is among them. `known` is what the turn's earlier bytes gave.
 #[inline(always)]
 pub(crate) fn request(
     skb: *mut __sk_buff,
-    header: &Header,
     at: u32,
     len: u32,
     known: u8,
-) -> Result<u8, Miss> {
-    if len == 0 {
-        return bare(skb, header).map(|()| known);
-    }
+    header: impl FnOnce() -> Header,
+) -> Result<Found, Miss> {
     let Some(scratch) = REQUEST_HEADER.get_ptr_mut(0) else { return Err(Miss::Full) };
     // SAFETY: a value of the map, as large as a header. Ingress runs with softirqs held off, so nobody else on this CPU
     // uses it before the call returns.
-    unsafe { scratch.write(*header) };
-    match tokenscope_request(skb, at, len, u32::from(known)) {
+    unsafe { scratch.write(header()) };
+    let found = tokenscope_request(skb, at, len, u32::from(known));
+    match found {
         FULL => Err(Miss::Full),
         UNREADABLE => Err(Miss::Unreadable),
-        ends => Ok(ends as u8),
+        _ if found & POST != 0 => Ok(Found { ends: found as u8, method: Some(Method::Post) }),
+        _ if found & METHOD != 0 => Ok(Found { ends: found as u8, method: Some(Method::Other) }),
+        _ => Ok(Found { ends: found as u8, method: None }),
     }
 }
 
@@ -115,6 +163,12 @@ const FULL: u32 = 1 << 8;
 
 /// [`tokenscope_request`]: the packet does not hold what its headers promise.
 const UNREADABLE: u32 = 1 << 9;
+
+/// [`tokenscope_request`]: the bytes begin with a method,
+const METHOD: u32 = 1 << 10;
+
+/// which is POST.
+const POST: u32 = 1 << 11;
 
 /// Writes the record of which [`REQUEST_HEADER`] holds the header; the rest as in [`request`].
 ///
@@ -131,18 +185,35 @@ extern "C" fn tokenscope_request(skb: *mut __sk_buff, at: u32, len: u32, known: 
     // SAFETY: a value of the map, written by the caller.
     let header = unsafe { &*header };
     let known = known as u8;
-    let ends = match len {
-        0..=256 => sized::<256, BLOCK, _>(skb, header, at, len, |start| ends::<256>(start, known)),
-        257..=1024 => sized::<1024, BLOCK, _>(skb, header, at, len, |start| ends::<1024>(start, known)),
-        1025..=1536 => sized::<1536, BLOCK, _>(skb, header, at, len, |start| ends::<1536>(start, known)),
-        1537..=2048 => sized::<2048, BLOCK, _>(skb, header, at, len, |start| ends::<2048>(start, known)),
-        2049..=4096 => sized::<4096, BLOCK, _>(skb, header, at, len, |start| ends::<4096>(start, known)),
-        _ => sized::<{ LARGE as usize }, 0, _>(skb, header, at, len, |_| ENDS_SEVERAL),
+    let class = match len {
+        0 => return UNREADABLE,
+        1..=256 => Class::of::<256>(BLOCK),
+        257..=1024 => Class::of::<1024>(BLOCK),
+        1025..=1536 => Class::of::<1536>(BLOCK),
+        1537..=2048 => Class::of::<2048>(BLOCK),
+        2049..=4096 => Class::of::<4096>(BLOCK),
+        _ => Class::of::<{ LARGE as usize }>(BLOCK),
     };
-    match ends {
-        Ok(ends) => u32::from(ends),
+    let found = write(
+        skb,
+        at,
+        len,
+        class,
+        || *header,
+        |start| {
+            // SAFETY: every class holds at least four bytes, which begin at a multiple of 8.
+            let method = match Method::of(unsafe { start.cast::<u32>().read() }.to_ne_bytes()) {
+                None => 0,
+                Some(Method::Post) => METHOD | POST,
+                Some(Method::Other) => METHOD,
+            };
+            (true, method | u32::from(ends(start, &class, known)))
+        },
+    );
+    match found {
+        Ok(found) => found,
         Err(Miss::Full) => FULL,
-        Err(Miss::Unreadable) => UNREADABLE,
+        Err(Miss::Unreadable | Miss::Unwanted) => UNREADABLE,
     }
 }
 
@@ -155,10 +226,13 @@ pub(crate) const ENDS_SEVERAL: u8 = 1 << 1;
 /// The last byte was LF.
 const ENDS_FEED: u8 = 1 << 7;
 
-/// Counts the ends of heads in the payload at `start`, after which a block of zeros follows. Its length is `captured`
-/// of the record's header.
+/// Counts the ends of heads in the payload at `start`, after which zeros follow to the end of its last block. Its length is
+/// `captured` of the record's header.
 #[inline(always)]
-fn ends<const N: usize>(start: *const u8, known: u8) -> u8 {
+fn ends(start: *const u8, class: &Class, known: u8) -> u8 {
+    if class.bytes == u64::from(LARGE) {
+        return ENDS_SEVERAL;
+    }
     let mut ends = Ends {
         one: u64::from(known & ENDS_ONE),
         two: u64::from(known >> 1 & 1),
@@ -168,19 +242,17 @@ fn ends<const N: usize>(start: *const u8, known: u8) -> u8 {
     // the rest of the program once a place. Of memory it knows nothing.
     // SAFETY: the header precedes the payload.
     let len = unsafe { (&raw const (*start.sub(HEADER_LEN).cast::<Header>()).captured).read_volatile() };
-    for block in 0..N / BLOCK {
-        if (block * BLOCK) as u32 >= len {
-            break;
-        }
-        // SAFETY: the block begins before `len <= N`, and a block follows the N bytes. A payload begins at a
-        // multiple of 8, as records and their headers do.
-        ends = ends.then(unsafe { start.add(block * BLOCK).cast::<[u64; BLOCK / 8]>().read() });
+    let mut at = 0;
+    while at < class.bytes && at < u64::from(len) {
+        // SAFETY: the block begins before `len`, which is at most `class.bytes`, and so many bytes and a block follow. A
+        // payload begins at a multiple of 8, as records and their headers do.
+        ends = ends.then(unsafe { start.add(at as usize).cast::<[u64; BLOCK / 8]>().read() });
+        at += BLOCK as u64;
     }
     // SAFETY: as above.
     let len = unsafe { (&raw const (*start.sub(HEADER_LEN).cast::<Header>()).captured).read_volatile() };
-    let last = last_of::<N>(len) as usize;
-    // SAFETY: `last` is below N.
-    let feed = if unsafe { start.add(last).read() } == b'\n' { ENDS_FEED } else { 0 };
+    // SAFETY: the last byte lies below `class.bytes`.
+    let feed = if unsafe { start.add(class.last_of(len) as usize).read() } == b'\n' { ENDS_FEED } else { 0 };
     (ends.one | ends.two << 1) as u8 | feed
 }
 
@@ -196,53 +268,127 @@ pub(crate) fn bare(skb: *mut __sk_buff, header: &Header) -> Result<(), Miss> {
         return Err(Miss::Unreadable);
     }
     slot.submit(wakeup());
-    count(Counter::Records, 1);
     Ok(())
 }
 
-/// Writes a record of the size class `N`, at least `len`, and lets `look` see its payload, after which `ZEROS` zero
-/// bytes follow (none, or a [`BLOCK`]).
+/// A size of records. The verifier knows each field as a constant, on each path that leads to one; the compiler knows none, so
+/// that all sizes share the code that writes them: what runs once a packet finds its instructions in no cache, and the fewer
+/// there are the better.
+#[derive(Clone, Copy)]
+struct Class {
+    /// Bytes of payload.
+    bytes: u64,
+    /// Bytes in the ring, with the header and what follows the payload.
+    size: u64,
+    /// Payloads are longer than that, unless somebody lies,
+    least: u64,
+    /// and by at most this, a power of two less one, and one.
+    mask: u64,
+}
+
+impl Class {
+    /// `N` bytes of payload, more than half of them used if `N` lies between powers of two, and `after` them.
+    #[inline(always)]
+    fn of<const N: usize>(after: usize) -> Self {
+        let least = const { if N.is_power_of_two() { 0 } else { N.next_power_of_two() as u64 / 2 } };
+        Self {
+            bytes: constant(N as u64),
+            size: constant((HEADER_LEN + N + after) as u64),
+            least: constant(least),
+            mask: constant(N as u64 - least - 1),
+        }
+    }
+
+    /// No payload.
+    #[inline(always)]
+    fn none() -> Self {
+        Self { bytes: constant(0), size: constant(HEADER_LEN as u64), least: constant(0), mask: constant(0) }
+    }
+
+    /// Where the last of `len` bytes lies, below `bytes` whatever `len` says, and the verifier sees that: else "R4 invalid
+    /// zero-sized read". The compiler would drop a test, and 5.10 forgets what a test said of a copy; of a mask it keeps.
+    #[inline(always)]
+    fn last_of(&self, len: u32) -> u64 {
+        self.least + masked(u64::from(len).wrapping_sub(1 + self.least), self.mask)
+    }
+}
+
+/// `value`, of which the compiler knows nothing.
 #[inline(always)]
-fn sized<const N: usize, const ZEROS: usize, R>(
+fn constant(value: u64) -> u64 {
+    let known;
+    // SAFETY: sets a register.
+    unsafe {
+        core::arch::asm!("{known} = {value}", known = lateout(reg) known, value = in(reg) value, options(nomem, nostack))
+    };
+    known
+}
+
+/// `value & mask`, here and nowhere else: what 5.10 knows of a value is lost where the compiler moves it away.
+#[inline(always)]
+fn masked(value: u64, mask: u64) -> u64 {
+    let masked;
+    // SAFETY: changes a register.
+    unsafe {
+        core::arch::asm!("{value} &= {mask}", value = inlateout(reg) value => masked, mask = in(reg) mask, options(nomem, nostack))
+    };
+    masked
+}
+
+/// Writes a record of the size `class`, which holds `len`, and lets `look` see its payload and say whether to keep it. Where
+/// the class has room for it zeros follow the payload, to the end of its last [`BLOCK`]. The header is made once there is
+/// room, so that none of it has to be put aside.
+#[inline(always)]
+fn write<R>(
     skb: *mut __sk_buff,
-    header: &Header,
     at: u32,
     len: u32,
-    look: impl FnOnce(*const u8) -> R,
+    class: Class,
+    header: impl FnOnce() -> Header,
+    look: impl FnOnce(*const u8) -> (bool, R),
 ) -> Result<R, Miss> {
-    let mut slot = RECORDS.reserve_bytes(HEADER_LEN + N + ZEROS, 0).ok_or(Miss::Full)?;
+    let mut slot = RECORDS.reserve_bytes(class.size as usize, 0).ok_or(Miss::Full)?;
     let start = slot.as_mut_ptr();
-    let len = last_of::<N>(len) + 1;
-    // SAFETY: the slot holds a header, aligned to 8, and N bytes after it.
-    let copied = unsafe {
-        start.cast::<Header>().write(*header);
-        (*start.cast::<Header>()).captured = len;
-        bpf_skb_load_bytes(skb.cast(), at, start.add(HEADER_LEN).cast(), len)
+    let header = Header { captured: len, ..header() };
+    // SAFETY: the slot holds a header, aligned to 8.
+    unsafe { start.cast::<Header>().write(header) };
+    let copied = if class.bytes == 0 {
+        0
+    } else {
+        let len = class.last_of(len) + 1;
+        // SAFETY: `class.bytes` follow the header; with zeros, a block more.
+        unsafe {
+            if class.size - class.bytes != HEADER_LEN as u64 {
+                let zeros = start.add(HEADER_LEN + (len as usize & !7)).cast::<u64>();
+                for word in 0..BLOCK / 8 {
+                    // Volatile, or the compiler calls `memset`, which here writes byte by byte.
+                    zeros.add(word).write_volatile(0);
+                }
+            }
+            bpf_skb_load_bytes(skb.cast(), at, start.add(HEADER_LEN).cast(), len as u32)
+        }
     };
-    if copied != 0 || !addresses(skb, header, start) {
+    if copied != 0 || !addresses(skb, &header, start) {
         // Verifier: every path must release the slot.
         slot.discard(wakeup());
         return Err(Miss::Unreadable);
     }
-    if ZEROS != 0 {
-        // SAFETY: `len <= N`, and the slot holds N + ZEROS bytes of payload.
-        unsafe {
-            start.add(HEADER_LEN + len as usize).cast::<[u64; BLOCK / 8]>().write_unaligned([0; BLOCK / 8])
-        };
-    }
     // SAFETY: the payload lies inside the slot.
-    let seen = look(unsafe { start.add(HEADER_LEN) });
+    let (kept, seen) = look(unsafe { start.add(HEADER_LEN) });
+    if !kept {
+        slot.discard(wakeup());
+        return Err(Miss::Unwanted);
+    }
     slot.submit(wakeup());
-    count_bytes(Counter::Records, Counter::CapturedBytes, len);
     Ok(seen)
 }
 
 /// Copies `len` bytes of the packet, from 1 to `N`, which is a power of two.
 #[inline(always)]
 pub(crate) fn copy<const N: usize>(skb: *mut __sk_buff, at: u32, to: &mut [u8; N], len: u32) -> bool {
-    let len = last_of::<N>(len) + 1;
+    let len = masked(u64::from(len).wrapping_sub(1), const { N as u64 - 1 }) + 1;
     // SAFETY: `to` holds N bytes, and `len` is at most that.
-    unsafe { bpf_skb_load_bytes(skb.cast(), at, to.as_mut_ptr().cast(), len) == 0 }
+    unsafe { bpf_skb_load_bytes(skb.cast(), at, to.as_mut_ptr().cast(), len as u32) == 0 }
 }
 
 /// Fills in the addresses of an IPv6 packet, straight from it: they are too long to carry along.
@@ -259,20 +405,4 @@ fn addresses(skb: *mut __sk_buff, header: &Header, record: *mut u8) -> bool {
         bpf_skb_load_bytes(skb.cast(), 8, record.add(source).cast(), 16) == 0
             && bpf_skb_load_bytes(skb.cast(), 24, record.add(destination).cast(), 16) == 0
     }
-}
-
-/// Where the last of `len` bytes lies in a size class that holds them, for the verifier, which must see 0..N: else "R4 invalid
-/// zero-sized read". The compiler would drop a test, and 5.10 forgets what a test said of a copy; of a mask it keeps. A class
-/// between two powers of two holds no fewer bytes than the lower one.
-#[inline(always)]
-fn last_of<const N: usize>(len: u32) -> u32 {
-    let least = const { if N.is_power_of_two() { 0 } else { N.next_power_of_two() as u32 / 2 } };
-    least + (launder(len.wrapping_sub(1 + least)) & (N as u32 - least - 1))
-}
-
-/// Hides from the compiler what it knows of a value, so that it keeps the bounds the verifier asks for.
-#[inline(always)]
-fn launder(value: u32) -> u32 {
-    // SAFETY: a valid reference; reading it is always sound.
-    unsafe { core::ptr::read_volatile(&value) }
 }

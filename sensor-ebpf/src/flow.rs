@@ -155,24 +155,26 @@ impl Flow {
     /// Looks up, once a socket, what identifies it on the host.
     #[inline(always)]
     pub(crate) fn identify(&self, skb: *mut __sk_buff) {
+        // What is set last tells whether all is.
+        if self.cgroup.get() != 0 {
+            return;
+        }
         // SAFETY: helpers on the program's own context; the second is behind the flag that says it exists.
         unsafe {
             if self.cookie.get() == 0 {
                 self.cookie.set(bpf_get_socket_cookie(skb.cast()));
             }
-            if self.cgroup.get() == 0 {
-                self.cgroup.set(bpf_skb_cgroup_id(skb));
-            }
             if NETNS_PACKETS.load() != 0 && self.netns.get() == 0 {
                 self.netns.set(bpf_get_netns_cookie(skb.cast()));
             }
+            self.cgroup.set(bpf_skb_cgroup_id(skb));
         }
     }
 }
 
-/// The full TCP socket that a packet belongs to.
+/// The full socket that a packet belongs to.
 #[inline(always)]
-pub(crate) fn tcp_socket(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
+pub(crate) fn socket(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
     // SAFETY: a field of the context; the verifier types it as socket or null.
     let sk = unsafe { (*skb).__bindgen_anon_2.sk };
     if sk.is_null() {
@@ -180,16 +182,25 @@ pub(crate) fn tcp_socket(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
     }
     // SAFETY: `sk` is not null. Request and time-wait sockets give null here.
     let sk = unsafe { bpf_sk_fullsock(sk) };
-    if sk.is_null() {
-        return None;
-    }
-    // SAFETY: a full socket has the field.
-    (unsafe { (*sk).protocol } == TCP).then_some(sk)
+    (!sk.is_null()).then_some(sk)
 }
 
-/// The state of a socket, made if need be.
+/// Whether a full socket is one of TCP. Nothing else that happens to a packet needs this field, so that it is in no cache.
+#[inline(always)]
+pub(crate) fn is_tcp(sk: *mut bpf_sock) -> bool {
+    // SAFETY: a full socket has the field.
+    unsafe { (*sk).protocol == TCP }
+}
+
+/// The state of a TCP socket, made if need be; none of others.
 #[inline(always)]
 pub(crate) fn of<'a>(sk: *mut bpf_sock) -> Option<&'a Flow> {
+    if let Some(flow) = existing(sk) {
+        return Some(flow);
+    }
+    if !is_tcp(sk) {
+        return None;
+    }
     let flow = lookup(sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE));
     if flow.is_none() {
         count(Counter::NoStorage, 1);
@@ -197,7 +208,7 @@ pub(crate) fn of<'a>(sk: *mut bpf_sock) -> Option<&'a Flow> {
     flow
 }
 
-/// The state of a socket, if it has any.
+/// The state of a socket, if it has any, as only those of TCP do.
 #[inline(always)]
 pub(crate) fn existing<'a>(sk: *mut bpf_sock) -> Option<&'a Flow> {
     lookup(sk, 0)

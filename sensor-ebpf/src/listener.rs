@@ -34,12 +34,11 @@ pub(crate) fn on_data(skb: *mut __sk_buff) {
     if fuller_than(shed::RESPONSES) {
         return count(Counter::RingFullListener, 1);
     }
-    let header = header(skb, &packet);
     let captured = if packet.len > LARGE { LARGE } else { packet.len };
-    match emit::record(skb, &header, packet.payload, captured) {
+    match emit::record(skb, packet.payload, captured, || header(skb, &packet)) {
         Ok(()) => {}
         Err(Miss::Full) => count(Counter::RingFullListener, 1),
-        Err(Miss::Unreadable) => count(Counter::Unreadable, 1),
+        Err(_) => count(Counter::Unreadable, 1),
     }
 }
 

@@ -11,7 +11,7 @@ use sensor_ebpf::probe::{self, LOOK, Protocol};
 use sensor_ebpf::seq::{MAX_WINDOW, ahead};
 use sensor_ebpf::wire::{FLAG_FIN, FLAG_RST, FLAG_TURN, KIND_OPEN, KIND_SEGMENT};
 
-use crate::emit::{self, ENDS_SEVERAL, LARGE, Miss};
+use crate::emit::{self, ENDS_SEVERAL, LARGE, Method, Miss};
 use crate::flow::{
     self, Flow, MARK_BURST, MARK_EMITTED, MARK_FIRST, MARK_OPENED, MARK_SKIP, MODE_DOUBT, MODE_HTTP1,
     MODE_MUTED, ROLE_CLIENT, ROLE_SERVER, ROLE_UNKNOWN, TURN_REQUEST,
@@ -42,10 +42,13 @@ struct Piece {
 /// Judges one packet towards a socket.
 #[inline(always)]
 pub(crate) fn on_ingress(skb: *mut __sk_buff) {
-    let Some(sk) = flow::tcp_socket(skb) else { return };
+    let Some(sk) = flow::socket(skb) else { return };
     // SAFETY: a full socket has the field.
     if unsafe { (*sk).state } == LISTEN {
-        return listener::on_data(skb);
+        if flow::is_tcp(sk) {
+            listener::on_data(skb);
+        }
+        return;
     }
     let Some(flow) = flow::of(sk) else { return };
     if flow.role.get() == ROLE_CLIENT || flow.mode.get() == MODE_MUTED {
@@ -74,7 +77,7 @@ fn is_owed(sk: *mut bpf_sock, flow: &Flow) -> bool {
 #[inline(always)]
 fn recognise(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) -> bool {
     match packet::load::<[u8; 4]>(skb, packet.payload) {
-        Some(start) if is_method(start) => {
+        Some(start) if Method::of(start).is_some() => {
             flow.assume(ROLE_SERVER);
             flow.mode.set(MODE_HTTP1);
             if !watched(packet.to_port) {
@@ -88,15 +91,6 @@ fn recognise(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) -> bool {
         }
         _ => false,
     }
-}
-
-/// Whether these are the first bytes of a request with one of the methods in use.
-#[inline(always)]
-pub(crate) fn is_method(start: [u8; 4]) -> bool {
-    matches!(
-        &start,
-        b"GET " | b"POST" | b"PUT " | b"HEAD" | b"DELE" | b"OPTI" | b"PATC" | b"TRAC" | b"CONN" | b"PROP"
-    )
 }
 
 #[inline(always)]
@@ -120,14 +114,15 @@ fn on_payload(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Pack
         return;
     }
     let turn = start_turn(flow, rcv_nxt);
-    if turn {
-        note_method(skb, flow, packet);
-    }
     let mut piece = Piece { at: packet.payload, seq: packet.seq, len: packet.len, rcv_nxt, turn };
     flow.identify(skb);
     if trim_granted(flow, &mut piece) && trim_credit(flow, &mut piece) {
-        forward(skb, flow, packet, piece);
-    } else if packet.flags & (FIN | RST) != 0 {
+        return forward(skb, flow, packet, piece);
+    }
+    if turn {
+        note_method(flow, read_method(skb, packet.payload));
+    }
+    if packet.flags & (FIN | RST) != 0 {
         on_end(skb, sk, flow, packet);
     }
 }
@@ -207,12 +202,16 @@ fn start_turn(flow: &Flow, rcv_nxt: u32) -> bool {
 /// Notes whether a turn is a POST. The body that a client sends once it was told to continue begins a turn as well,
 /// and is the same request's.
 #[inline(always)]
-fn note_method(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) {
-    if let Some(start) = packet::load::<[u8; 4]>(skb, packet.payload)
-        && is_method(start)
-    {
-        flow.posts.set(u8::from(start == *b"POST"));
+fn note_method(flow: &Flow, method: Option<Method>) {
+    if let Some(method) = method {
+        flow.posts.set(u8::from(method == Method::Post));
     }
+}
+
+/// The method that the bytes at `at` begin with.
+#[inline(always)]
+fn read_method(skb: *mut __sk_buff, at: u32) -> Option<Method> {
+    Method::of(packet::load::<[u8; 4]>(skb, at)?)
 }
 
 /// Cuts off what the agent does not want; false if that is all of it.
@@ -282,43 +281,53 @@ fn trim_credit(flow: &Flow, piece: &mut Piece) -> bool {
 fn forward(skb: *mut __sk_buff, flow: &Flow, packet: &Packet, mut piece: Piece) {
     announce(skb, flow, packet);
     let mut known = ends_before(flow, &piece);
-    let mut header = emit::header(flow, packet, true, KIND_SEGMENT);
-    emit::accepted(&mut header, piece.rcv_nxt);
-    header.flags |= if piece.turn { FLAG_TURN } else { 0 };
+    let header = |piece: &Piece, len: u32, flags: u8| {
+        let mut header = emit::header(flow, packet, true, KIND_SEGMENT);
+        emit::accepted(&mut header, piece.rcv_nxt);
+        header.seq = piece.seq;
+        header.wire_len = len;
+        header.flags |= flags | if piece.turn { FLAG_TURN } else { 0 };
+        header
+    };
+    if piece.turn && piece.len > LARGE {
+        note_method(flow, read_method(skb, piece.at));
+    }
     // A packet holds 64 KiB, or as much as the credit of BIG TCP.
     for _ in 0..(CREDIT / LARGE) {
         if piece.len <= LARGE {
             break;
         }
-        header.seq = piece.seq;
-        header.wire_len = LARGE;
-        if emit::record(skb, &header, piece.at, LARGE).is_err() {
+        if emit::record(skb, piece.at, LARGE, || header(&piece, LARGE, 0)).is_err() {
             return count(Counter::RingFullRequest, 1);
         }
         known = ENDS_SEVERAL;
         sent(flow, piece.seq.wrapping_add(LARGE));
-        header.flags &= !FLAG_TURN;
+        piece.turn = false;
         piece.at += LARGE;
         piece.seq = piece.seq.wrapping_add(LARGE);
         piece.len -= LARGE;
     }
-    header.seq = piece.seq;
-    header.wire_len = piece.len;
-    header.flags |= end_flags(packet);
     let captured = if piece.len > LARGE { LARGE } else { piece.len };
-    match emit::request(skb, &header, piece.at, captured, known) {
-        Ok(ends) => {
-            flow.ends.set(ends);
-            if ends & ENDS_SEVERAL != 0 {
+    let ends = end_flags(packet);
+    match emit::request(skb, piece.at, captured, known, || header(&piece, piece.len, ends)) {
+        Ok(found) => {
+            flow.ends.set(found.ends);
+            if found.ends & ENDS_SEVERAL != 0 {
                 flow.mark(MARK_BURST);
+            }
+            if piece.turn {
+                note_method(flow, found.method);
             }
             sent(flow, piece.seq.wrapping_add(captured));
         }
         Err(Miss::Full) => {
+            if piece.turn {
+                note_method(flow, read_method(skb, piece.at));
+            }
             press();
             count(Counter::RingFullRequest, 1);
         }
-        Err(Miss::Unreadable) => count(Counter::Unreadable, 1),
+        Err(_) => count(Counter::Unreadable, 1),
     }
 }
 

@@ -9,7 +9,7 @@ use sensor_ebpf::counter::Counter;
 use sensor_ebpf::seq::ahead;
 use sensor_ebpf::wire::{FLAG_TURN, FLAG_WHOLE, KIND_SEGMENT};
 
-use crate::emit::{self, LARGE};
+use crate::emit::{self, LARGE, Method, Miss};
 use crate::flow::{
     self, Flow, MARK_BURST, MARK_EMITTED, MODE_DOUBT, MODE_HTTP1, MODE_MUTED, MODE_PROBE, ROLE_CLIENT,
     ROLE_SERVER, ROLE_UNKNOWN, TURN_NONE, TURN_REQUEST, TURN_RESPONSE,
@@ -18,7 +18,7 @@ use crate::maps::{
     ANSWERS_ON, PID_TRUE, RESPONSE_GRANTS, count, count_bytes, fuller_than, press, shed, watched,
 };
 use crate::packet::{self, ACK, FIN, Packet, RST};
-use crate::request::{end_flags, is_method, rcv_nxt, settle};
+use crate::request::{end_flags, rcv_nxt, settle};
 
 /// Bytes of a response that are forwarded: status, the headers that matter, and often a short body.
 const HEAD: u32 = 512;
@@ -58,7 +58,7 @@ pub(crate) fn on_egress(skb: *mut __sk_buff) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tokenscope_answer(skb: *mut __sk_buff) -> u32 {
-    let Some(sk) = flow::tcp_socket(skb) else { return 0 };
+    let Some(sk) = flow::socket(skb) else { return 0 };
     // SAFETY: a full socket has the field. SYN-ACKs show the listener here.
     if unsafe { (*sk).state } == LISTEN {
         return 0;
@@ -73,11 +73,13 @@ extern "C" fn tokenscope_answer(skb: *mut __sk_buff) -> u32 {
     }
     match flow.mode.get() {
         MODE_HTTP1
-            if (bursts(skb, flow, &packet) || answers(flow, &packet)) && !fuller_than(shed::EXTRAS) =>
+            if packet.len != 0
+                && (flow.marked(MARK_BURST) || answers(flow, &packet))
+                && !fuller_than(shed::EXTRAS) =>
         {
             return 1;
         }
-        MODE_HTTP1 => respond(skb, sk, flow, &packet),
+        MODE_HTTP1 => return u32::from(respond(skb, sk, flow, &packet)),
         MODE_PROBE => on_early(flow, &packet),
         MODE_DOUBT if ahead(rcv_nxt(sk, 0), flow.first_seq.get()) > 0 => settle(flow),
         _ => {}
@@ -92,7 +94,7 @@ fn recognise(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) -> bool {
         return false;
     }
     match packet::load::<[u8; 4]>(skb, packet.payload) {
-        Some(start) if is_method(start) => {
+        Some(start) if Method::of(start).is_some() => {
             flow.assume(ROLE_CLIENT);
             false
         }
@@ -116,14 +118,36 @@ fn on_early(flow: &Flow, packet: &Packet) {
     }
 }
 
+/// Forwards what begins a response, and what commits requests. True if all of the packet should be forwarded, and nothing was.
 #[inline(always)]
-fn respond(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet) {
-    let mut piece = snapshot(skb, flow, packet);
+fn respond(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet) -> bool {
+    let before = Said::of(flow);
+    let piece = snapshot(skb, flow, packet);
+    let len = piece.len;
+    let again = tell(skb, sk, flow, packet, &before, piece);
+    if again {
+        before.put_back(flow);
+    } else if len != 0 {
+        count_bytes(Counter::ResponseSegments, Counter::ResponseBytes, len);
+    }
+    again
+}
+
+/// Writes the record that a packet is due, if any. True if the packet begins no response, though one should begin.
+#[inline(always)]
+fn tell(
+    skb: *mut __sk_buff,
+    sk: *mut bpf_sock,
+    flow: &Flow,
+    packet: &Packet,
+    before: &Said,
+    mut piece: Piece,
+) -> bool {
     let commits =
         packet.flags & ACK != 0 && flow.ack_owed.get() != 0 && ahead(packet.ack, flow.forwarded.get()) >= 0;
     let ends = packet.flags & (FIN | RST) != 0 && flow.marked(MARK_EMITTED);
     if piece.want == 0 && !commits && !ends {
-        return;
+        return false;
     }
     // A ring that fills up sheds responses first: a request without one is still a request.
     // The acknowledgement stays: without it the request is not judged.
@@ -133,23 +157,85 @@ fn respond(skb: *mut __sk_buff, sk: *mut bpf_sock, flow: &Flow, packet: &Packet)
         }
         if piece.want != 0 && is_spare(skb, flow, &piece) {
             count(Counter::ShedResponse, 1);
+            if before.ends_at(packet) && !starts_response(skb, piece.at, piece.len) {
+                flow.mark(MARK_BURST);
+            }
             piece.want = 0;
             if !commits && !ends {
-                return;
+                return false;
             }
         }
     }
     flow.identify(skb);
-    let mut header = emit::header(flow, packet, false, KIND_SEGMENT);
-    emit::accepted(&mut header, rcv_nxt(sk, packet.ack));
-    header.seq = piece.seq;
-    header.wire_len = piece.len;
-    header.flags |= end_flags(packet) | if piece.turn { FLAG_TURN } else { 0 };
-    if emit::record(skb, &header, piece.at, piece.want).is_err() {
-        return count(Counter::RingFullResponse, 1);
+    let header = || {
+        let mut header = emit::header(flow, packet, false, KIND_SEGMENT);
+        emit::accepted(&mut header, acknowledged(sk, packet));
+        header.seq = piece.seq;
+        header.wire_len = piece.len;
+        header.flags |= end_flags(packet) | if piece.turn { FLAG_TURN } else { 0 };
+        header
+    };
+    let asked = piece.want != 0 && before.ends_at(packet);
+    let written = emit::record_if(skb, piece.at, piece.want, header, |start| {
+        if !asked || (piece.want >= 8 && is_response(start)) {
+            return true;
+        }
+        // The rest of a response that the client did not wait for: the next one may begin where it ends.
+        flow.mark(MARK_BURST);
+        fuller_than(shed::EXTRAS)
+    });
+    match written {
+        Ok(()) => {
+            flow.ack_owed.set(0);
+            flow.mark(MARK_EMITTED);
+        }
+        Err(Miss::Unwanted) => return true,
+        Err(_) => count(Counter::RingFullResponse, 1),
     }
-    flow.ack_owed.set(0);
-    flow.mark(MARK_EMITTED);
+    false
+}
+
+/// What a flow knew of its server's bytes before this packet.
+struct Said {
+    turn: u8,
+    sent: u32,
+    sent_known: u8,
+    reply_from: u32,
+}
+
+impl Said {
+    #[inline(always)]
+    fn of(flow: &Flow) -> Self {
+        Self {
+            turn: flow.turn.get(),
+            sent: flow.sent.get(),
+            sent_known: flow.sent_known.get(),
+            reply_from: flow.reply_from.get(),
+        }
+    }
+
+    /// Whether a packet with payload follows it, after a request: then a response should begin.
+    #[inline(always)]
+    fn ends_at(&self, packet: &Packet) -> bool {
+        self.turn == TURN_REQUEST
+            && packet.len != 0
+            && (self.sent_known == 0 || ahead(packet.seq, self.sent) >= 0)
+    }
+
+    /// As if the packet had not been looked at.
+    #[inline(always)]
+    fn put_back(&self, flow: &Flow) {
+        flow.turn.set(self.turn);
+        flow.sent.set(self.sent);
+        flow.sent_known.set(self.sent_known);
+        flow.reply_from.set(self.reply_from);
+    }
+}
+
+/// What the server's TCP has accepted: it says so itself, under its lock, in whatever acknowledges.
+#[inline(always)]
+fn acknowledged(sk: *mut bpf_sock, packet: &Packet) -> u32 {
+    if packet.flags & ACK != 0 { packet.ack } else { rcv_nxt(sk, packet.ack) }
 }
 
 /// Whether payload may be shed: unless it begins a failure, or what answers a POST, which may be a login.
@@ -165,28 +251,11 @@ fn is_spare(skb: *mut __sk_buff, flow: &Flow, piece: &Piece) -> bool {
     }
 }
 
-/// Whether a packet with payload may hold the start of a response anywhere.
-#[inline(always)]
-fn bursts(skb: *mut __sk_buff, flow: &Flow, packet: &Packet) -> bool {
-    if packet.len == 0 {
-        return false;
-    }
-    // The rest of a response that the client did not wait for: the next one may begin where it ends.
-    if flow.turn.get() == TURN_REQUEST
-        && ahead(packet.seq, flow.sent.get()) >= 0
-        && !starts_response(skb, packet.payload, packet.len)
-    {
-        flow.mark(MARK_BURST);
-    }
-    flow.marked(MARK_BURST)
-}
-
 /// Whether a packet with payload is, or may be, among the first [`ANSWER`] bytes of a response to POST that the agent
 /// wants.
 #[inline(always)]
 fn answers(flow: &Flow, packet: &Packet) -> bool {
     ANSWERS_ON.load() != 0
-        && packet.len != 0
         && flow.posts.get() != 0
         && (flow.turn.get() != TURN_RESPONSE || packet.seq.wrapping_sub(flow.reply_from.get()) < ANSWER)
 }
@@ -199,12 +268,13 @@ fn answers(flow: &Flow, packet: &Packet) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tokenscope_whole(skb: *mut __sk_buff) -> u32 {
-    let Some(sk) = flow::tcp_socket(skb) else { return 0 };
+    let Some(sk) = flow::socket(skb) else { return 0 };
     let Some(flow) = flow::existing(sk) else { return 0 };
     let Some(packet) = packet::parse(skb) else { return 0 };
     let mut piece = fresh(flow, &packet);
     let burst = flow.marked(MARK_BURST);
     if piece.len != 0 {
+        count_bytes(Counter::ResponseSegments, Counter::ResponseBytes, piece.len);
         if burst {
             pass_granted(flow, &mut piece);
         } else {
@@ -245,16 +315,19 @@ extern "C" fn tokenscope_whole(skb: *mut __sk_buff) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tokenscope_part(skb: *mut __sk_buff, at: u32, seq: u32, len: u32, want: u64) -> u32 {
-    let Some(sk) = flow::tcp_socket(skb) else { return 0 };
+    let Some(sk) = flow::socket(skb) else { return 0 };
     let Some(flow) = flow::existing(sk) else { return 0 };
     let Some(packet) = packet::parse(skb) else { return 0 };
     flow.identify(skb);
-    let mut header = emit::header(flow, &packet, false, KIND_SEGMENT);
-    emit::accepted(&mut header, rcv_nxt(sk, packet.ack));
-    header.seq = seq;
-    header.wire_len = len;
-    header.flags |= want as u8;
-    if emit::record(skb, &header, at, (want >> 8) as u32).is_err() {
+    let header = || {
+        let mut header = emit::header(flow, &packet, false, KIND_SEGMENT);
+        emit::accepted(&mut header, acknowledged(sk, &packet));
+        header.seq = seq;
+        header.wire_len = len;
+        header.flags |= want as u8;
+        header
+    };
+    if emit::record(skb, at, (want >> 8) as u32, header).is_err() {
         count(Counter::RingFullResponse, 1);
         return 0;
     }
@@ -268,7 +341,6 @@ fn fresh(flow: &Flow, packet: &Packet) -> Piece {
     if packet.len == 0 || !advance(flow, &mut piece) {
         return piece;
     }
-    count_bytes(Counter::ResponseSegments, Counter::ResponseBytes, piece.len);
     piece.turn = flow.turn.get() != TURN_RESPONSE;
     if piece.turn {
         flow.turn.set(TURN_RESPONSE);
@@ -359,4 +431,11 @@ fn advance(flow: &Flow, piece: &mut Piece) -> bool {
 #[inline(always)]
 fn starts_response(skb: *mut __sk_buff, at: u32, len: u32) -> bool {
     len >= 8 && packet::load::<[u8; 7]>(skb, at).is_some_and(|start| start == *b"HTTP/1.")
+}
+
+/// The same of eight bytes at `start`, a multiple of 8, which may lie beyond a packet.
+#[inline(always)]
+fn is_response(start: *const u8) -> bool {
+    // SAFETY: as the caller says.
+    unsafe { start.cast::<u64>().read() << 8 == u64::from_le_bytes(*b"\0HTTP/1.") }
 }

@@ -1,6 +1,10 @@
 //! The benchmark's reader of the ring (`examples/ring_floor.rs`) sees every request of a real connection, however much it
 //! does with it. Without the privileges the test says so and passes.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail where it stands, and says what it left out")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test may fail where it stands, and says what it left out"
+)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -234,7 +234,7 @@ impl EbpfSource {
         self.kept.expire(now);
         self.clock.adjust();
         // What the kernel half could not hand over is the loss of the sensor that watches.
-        self.counts.report(self.clock.time(now), &mut |_loss| {});
+        self.counts.report(self.reader.taken, self.clock.time(now), &mut |_loss| {});
         Ok(())
     }
 
@@ -276,7 +276,7 @@ impl EbpfSource {
     /// What the kernel half counted, by label.
     #[must_use]
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
-        self.counts.read()
+        self.counts.read(self.reader.taken)
     }
 
     /// The same for another thread, at most half a second old, with the reader's own figures.
@@ -375,7 +375,7 @@ impl EbpfSource {
         self.kept_house = now;
         self.clock.adjust();
         let at = self.clock.time(now);
-        self.counts.report(at, sink);
+        self.counts.report(self.reader.taken, at, sink);
         self.reader.expire(at, sink);
         if let Some(diagnostics) = &mut self.diagnostics {
             diagnostics.flush();

@@ -33,6 +33,24 @@ impl Gauges {
     }
 }
 
+/// What was taken from the ring so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) records: u64,
+    /// Of their payloads.
+    pub(super) bytes: u64,
+}
+
+impl Taken {
+    const fn of(self, counter: Counter) -> u64 {
+        match counter {
+            Counter::Records => self.records,
+            Counter::CapturedBytes => self.bytes,
+            _ => 0,
+        }
+    }
+}
+
 /// The kernel's counters and what they were when last reported.
 pub(super) struct Counts {
     map: PerCpuArray<MapData, [u64; COUNTERS]>,
@@ -52,14 +70,17 @@ impl Counts {
     }
 
     /// Label and value of every counter of the kernel half, now.
-    pub(super) fn read(&self) -> Vec<(&'static str, u64)> {
-        Counter::ALL.iter().map(|counter| counter.label()).zip(self.totals()).collect()
+    pub(super) fn read(&self, taken: Taken) -> Vec<(&'static str, u64)> {
+        Counter::ALL.iter().map(|counter| counter.label()).zip(self.totals(taken)).collect()
     }
 
-    /// Sums over the CPUs; what was reported last if the map cannot be read.
-    fn totals(&self) -> [u64; COUNTERS] {
+    /// Sums over the CPUs, and what was taken; what was reported last if the map cannot be read.
+    fn totals(&self, taken: Taken) -> [u64; COUNTERS] {
         let Ok(cpus) = self.map.get(&0, 0) else { return self.reported };
         let mut totals = [0_u64; COUNTERS];
+        for (total, counter) in totals.iter_mut().zip(Counter::ALL) {
+            *total = taken.of(counter);
+        }
         for cpu in cpus.iter() {
             for (total, value) in totals.iter_mut().zip(cpu) {
                 *total = total.wrapping_add(*value);
@@ -69,8 +90,8 @@ impl Counts {
     }
 
     /// Hands on what was lost since the last call.
-    pub(super) fn report(&mut self, at: Time, sink: &mut dyn FnMut(Input<'_>)) {
-        let totals = self.totals();
+    pub(super) fn report(&mut self, taken: Taken, at: Time, sink: &mut dyn FnMut(Input<'_>)) {
+        let totals = self.totals(taken);
         for (((counter, total), reported), shared) in
             Counter::ALL.iter().zip(totals).zip(&mut self.reported).zip(self.shared.iter())
         {

@@ -9,6 +9,7 @@ use sensor_ebpf::wire::{
 use zerocopy::FromBytes;
 
 use super::clock::BootClock;
+use super::counts::Taken;
 use super::pending::{Held, Pending};
 use crate::capture::{Endpoints, Event, Frame, Input, Loss, LossKind, Origin, Segment, Side, SocketId, Time};
 
@@ -22,6 +23,8 @@ pub(super) struct Reader {
     unjoined: u64,
     /// When the newest record was made, in nanoseconds since boot.
     pub(super) newest: u64,
+    /// Records handed on, and their payload.
+    pub(super) taken: Taken,
 }
 
 impl Reader {
@@ -31,6 +34,8 @@ impl Reader {
             self.malformed += 1;
             return;
         };
+        self.taken.records += 1;
+        self.taken.bytes += u64::from(header.captured);
         let Some(event) = event(header, payload) else {
             self.malformed += 1;
             return;
@@ -219,6 +224,7 @@ mod tests {
         let header = Header { captured: 3, wire_len: 9, ..header() };
         let mut reader = Reader::default();
         assert_eq!(deliver(&mut reader, &header, b"GET"), ["0 GET"]);
+        assert_eq!(reader.taken, Taken { records: 1, bytes: 3 });
         assert_eq!(endpoints(&header).client, "10.0.0.1:4000".parse().unwrap());
         assert_eq!(endpoints(&header).server, "[2001:db8::1]:0".parse().unwrap());
     }
