@@ -1,4 +1,5 @@
-//! Builds the kernel half and leaves it where `capture::ebpf` embeds it from.
+//! Builds the kernel half and leaves it where `capture::ebpf` embeds it from. Beside it lies what the benchmark compares it
+//! with, which `examples/ring_floor.rs` embeds.
 //!
 //! The agent builds with the stable toolchain; the kernel half needs `core` for a target that has no prebuilt
 //! one, hence a compiler with its sources. A cargo of its own runs for it, in its own target directory.
@@ -21,10 +22,13 @@ fn main() -> Result<(), Failure> {
         .join("..");
     watch(&root);
     let embedded = out.join("tokenscope.bpf.o");
+    let floor = out.join("floor.bpf.o");
     if env::var_os(toolchain::SKIP).is_some_and(|value| !value.is_empty() && value != "0") {
+        fs::write(floor, [])?;
         return Ok(fs::write(embedded, [])?);
     }
     let object = build(&root, &out.join("ebpf"))?;
+    fs::copy(object.with_file_name(toolchain::FLOOR), floor)?;
     fs::copy(object, embedded)?;
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! What reading the ring costs an agent that does next to nothing with it: the floor of the live figures.
 //!
-//! `ring_floor drain|copy|read PORT`, as root, attaches the kernel half as the sensor does. It says `watching`, reads until its
-//! standard input ends, and then says how many requests it saw.
+//! `ring_floor plain|drain|copy|read PORT`, as root, attaches the kernel half as the sensor does. It says `watching`, reads until
+//! its standard input ends, and then says how many requests it saw.
 //!
+//! * `plain` attaches other programs instead, which copy the same bytes and do nothing else (`sensor-ebpf/src/floor.rs`), and
+//!   takes them out of their ring: the floor of the kernel half.
 //! * `drain` takes each record out of the ring and lets it go.
 //! * `copy` copies what was captured.
 //! * `read` reads heads with httparse, looks the bearer token up by the sensor's hash, and counts the answer's status beside it.
@@ -12,6 +14,7 @@
 
 #![allow(clippy::print_stdout, reason = "the bench reads it")]
 
+use std::fs::File;
 use std::hint::black_box;
 use std::io::Read as _;
 use std::mem::MaybeUninit;
@@ -20,6 +23,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use aya::EbpfLoader;
+use aya::maps::RingBuf;
+use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType};
 use hashbrown::HashMap;
 use httparse::{ParserConfig, Request, Response};
 use sensor_user::capture::ebpf::{EbpfSource, Options};
@@ -98,24 +104,9 @@ impl Reader {
     }
 }
 
-fn main() -> Result<()> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let [work, port] = words.as_slice() else { bail!("usage: ring_floor drain|copy|read PORT") };
-    let work = match work.as_str() {
-        "drain" => Work::Drain,
-        "copy" => Work::Copy,
-        "read" => Work::Read,
-        other => bail!("{other} is none of drain, copy, read"),
-    };
-    let port = port.parse().context("the port")?;
+/// Reads what the sensor's kernel half writes, until `ended`.
+fn watch(work: Work, port: u16, ended: &AtomicBool) -> Result<()> {
     let mut source = EbpfSource::open(&Options { ports: vec![port], ..Options::default() })?;
-    let ended = Arc::new(AtomicBool::new(false));
-    let ends = Arc::clone(&ended);
-    std::thread::spawn(move || {
-        _ = std::io::stdin().read(&mut [0]);
-        ends.store(true, Ordering::Relaxed);
-    });
-    println!("watching");
     let mut reader = Reader {
         work,
         copied: Vec::with_capacity(1 << 16),
@@ -124,6 +115,7 @@ fn main() -> Result<()> {
         asked: HashMap::default(),
         requests: 0,
     };
+    println!("watching");
     let mut last = false;
     while !last {
         last = ended.load(Ordering::Relaxed);
@@ -140,4 +132,55 @@ fn main() -> Result<()> {
         println!("{} tokens, {requests} uses, {answers} answers, {failures} failures", reader.tokens.len());
     }
     Ok(())
+}
+
+/// Programs that copy the same bytes and do nothing else.
+static PLAIN: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/floor.bpf.o"));
+
+/// Takes what they copy out of their ring every millisecond, as the sensor does under load, until `ended`.
+fn plain(port: u16, ended: &AtomicBool) -> Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let mut mounts = mounts.lines().map(|line| line.split(' ').skip(1));
+    let at = mounts.find_map(|mut fields| Some(fields.next()?).filter(|_| fields.next() == Some("cgroup2")));
+    let cgroup = File::open(at.context("no cgroup v2 is mounted")?)?;
+    let mut programs = EbpfLoader::new().override_global("PORT", &port, true).load(PLAIN)?;
+    for (name, way) in
+        [("floor_ingress", CgroupSkbAttachType::Ingress), ("floor_egress", CgroupSkbAttachType::Egress)]
+    {
+        let program: &mut CgroupSkb = programs.program_mut(name).context(name)?.try_into()?;
+        program.load()?;
+        program.attach(&cgroup, way, CgroupAttachMode::Single)?;
+    }
+    let mut ring = RingBuf::try_from(programs.take_map("BYTES").context("BYTES")?)?;
+    println!("watching");
+    let (mut last, mut requests) = (false, 0_u64);
+    while !last {
+        last = ended.load(Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(1));
+        while let Some(record) = ring.next() {
+            // The fifth byte says whose they are.
+            requests += u64::from(record.get(4) == Some(&0));
+        }
+    }
+    println!("{requests}");
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let [work, port] = words.as_slice() else { bail!("usage: ring_floor plain|drain|copy|read PORT") };
+    let port = port.parse().context("the port")?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&ended);
+    std::thread::spawn(move || {
+        _ = std::io::stdin().read(&mut [0]);
+        ends.store(true, Ordering::Relaxed);
+    });
+    match work.as_str() {
+        "plain" => plain(port, &ended),
+        "drain" => watch(Work::Drain, port, &ended),
+        "copy" => watch(Work::Copy, port, &ended),
+        "read" => watch(Work::Read, port, &ended),
+        other => bail!("{other} is none of plain, drain, copy, read"),
+    }
 }

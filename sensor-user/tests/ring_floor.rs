@@ -53,6 +53,7 @@ fn each_way_of_reading_sees_every_request() {
         eprintln!("SKIPPED the reader of the ring: {}: {} ({})", check.name, check.found, check.remedy);
         return;
     }
+    assert_eq!(read("plain"), ["5"]);
     assert_eq!(read("drain"), ["5"]);
     assert_eq!(read("copy"), ["5"]);
     assert_eq!(read("read"), ["5", "1 tokens, 5 uses, 5 answers, 5 failures"]);

@@ -18,6 +18,9 @@ pub const LINKED: &str = "ebpf";
 const TARGET: &str = "bpfel-unknown-none";
 const PROGRAM: &str = "tokenscope-ebpf";
 
+/// What is built beside it, for the benchmark.
+pub const FLOOR: &str = "floor-ebpf";
+
 /// The rustup toolchain that builds the kernel half: one that has the sources of `core`. A linked one was made
 /// for this; nightly is the usual way; any other will do with `RUSTC_BOOTSTRAP`.
 #[must_use]
@@ -87,6 +90,8 @@ pub fn command(root: &Path, toolchain: &str, linker: &Path, target_dir: &Path) -
         "sensor-ebpf",
         "--bin",
         PROGRAM,
+        "--bin",
+        FLOOR,
     ]);
     cargo.args(["--features", "kernel", "--target", TARGET, "-Z", "build-std=core", "--target-dir"]);
     cargo.arg(target_dir).current_dir(root);

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::paced;
 use super::peers::{self, Peer};
-use super::process::{children_cpu_s, cpu_ns, kernel_programs, wakeups};
+use super::process::{Programs, children_cpu_s, cpu_ns, kernel_programs, wakeups};
 use super::{Figure, Options, Topic, number_before};
 use crate::bpf::Foreign;
 use crate::clock::Deadline;
@@ -52,7 +52,8 @@ enum Beside {
     },
     /// Kernel programs at the sensor's place that let every packet pass: the floor of what is attached there.
     Empty,
-    /// The sensor's kernel half, and a reader of its ring that does this much with what it finds: the floor of any agent.
+    /// The sensor's kernel half, and a reader of its ring that does this much with what it finds: the floor of any agent. Or,
+    /// in its place, programs that only copy the same bytes: the floor of a kernel half.
     Ring(&'static RingWork),
     Peer(&'static Peer),
 }
@@ -69,7 +70,8 @@ struct RingWork {
     name: &'static str,
 }
 
-static RING: [RingWork; 3] = [
+static RING: [RingWork; 4] = [
+    RingWork { word: "plain", name: "a plain copy" },
     RingWork { word: "drain", name: "the ring drained" },
     RingWork { word: "copy", name: "the ring copied" },
     RingWork { word: "read", name: "the ring read" },
@@ -400,28 +402,50 @@ impl Bed {
         })
     }
 
-    /// What the sensor's kernel programs cost. They see all packets of the host, so that other traffic counts as well.
+    /// What kernel programs cost: the sensor's, and those that only copy. They see all packets of the host, so that other
+    /// traffic counts as well.
     fn kernel_cost(&self) -> Result<Vec<Figure>> {
-        let switch = PathBuf::from("/proc/sys/kernel/bpf_stats_enabled");
         let sensor = Sensor::start(&self.config)?;
-        let restore = Switch::set(&switch)?;
-        let before = kernel_programs(sensor.pid())?;
-        let run = self.run(Some(sensor.pid()), self.seconds)?;
-        let after = kernel_programs(sensor.pid())?;
-        drop(restore);
+        let (all, requests) = self.programs_of(sensor.pid())?;
         sensor.stop()?;
         #[expect(clippy::cast_precision_loss, reason = "counts of seconds fit a double")]
-        let [ns, runs, walked] =
-            [after.ns - before.ns, after.runs - before.runs, after.walked].map(|n| n as f64);
+        let (ns, runs) = (all.ns as f64, all.runs as f64);
         let mut figures = vec![
             Figure::new("kernel programs", "ns/run", vec![ns / runs.max(1.0)]),
-            Figure::new("kernel program runs", "runs/request", vec![runs / run.requests]),
-            Figure::new("kernel programs", "us/request", vec![ns / run.requests / 1000.0]),
+            Figure::new("kernel program runs", "runs/request", vec![runs / requests]),
+            Figure::new("kernel programs", "us/request", vec![ns / requests / 1000.0]),
         ];
-        if walked > 0.0 {
+        if all.walked > 0 {
+            #[expect(clippy::cast_precision_loss, reason = "at most a million each")]
+            let walked = all.walked as f64;
             figures.push(Figure::new("instructions that the verifier walked", "", vec![walked]));
         }
+        if let Some(program) = std::env::var_os(RING_FLOOR) {
+            let [plain, ..] = &RING;
+            let reader = RingReader::start(Path::new(&program), plain.word, self.port)?;
+            let (all, requests) = self.programs_of(reader.child.id())?;
+            reader.stop()?;
+            #[expect(clippy::cast_precision_loss, reason = "nanoseconds of seconds fit a double")]
+            let ns = all.ns as f64;
+            figures.push(Figure::new(
+                "kernel programs, a plain copy",
+                "us/request",
+                vec![ns / requests / 1000.0],
+            ));
+        }
         Ok(figures)
+    }
+
+    /// What the programs that a process holds cost in one run, and how many requests that had.
+    fn programs_of(&self, pid: u32) -> Result<(Programs, f64)> {
+        let restore = Switch::set(Path::new("/proc/sys/kernel/bpf_stats_enabled"))?;
+        let before = kernel_programs(pid)?;
+        let run = self.run(Some(pid), self.seconds)?;
+        let after = kernel_programs(pid)?;
+        drop(restore);
+        let spent =
+            Programs { ns: after.ns - before.ns, runs: after.runs - before.runs, walked: after.walked };
+        Ok((spent, run.requests))
     }
 }
 
