@@ -15,9 +15,12 @@ use super::checksum::{self, Trust};
 use super::packet::{End, FIN, Packet, RST, SYN};
 use crate::capture::{Endpoints, Event, Frame, Input, Origin, Segment, Side, SocketId, Time};
 
-/// Connections in one generation, of which there are two: some 60 MB each when full. Beyond it the ones that were quiet
-/// for the longest are forgotten, and joined midway if they speak again.
+/// Connections in one generation, of which there are two: some 85 MB each when full, half for the map, which has twice as many
+/// buckets, and half for what is known of them. Beyond it the ones that were quiet for the longest are forgotten, and joined
+/// midway if they speak again.
 const MAX_CONNECTIONS: usize = 1 << 18;
+
+const _: () = assert!(size_of::<(Key, u32)>() <= 80 && size_of::<Connection>() <= 160);
 
 /// A connection that was quiet for one to two of these is forgotten; reassembly forgets it after one.
 const GENERATION: Duration = Duration::from_mins(5);
