@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::net::{AddressFamily, SocketType};
 use serde_json::{Value, json};
 use tests::attack::Attack;
 use tests::client::{Client, get};
@@ -158,8 +159,10 @@ fn what_a_receiver_missed_comes_after_a_crash() -> Result<()> {
     let mint = Mint::at(clock::now())?;
     let service = raw::listen(raw::refuse_in_chunks)?;
     let dir = tempfile::tempdir()?;
-    // Nobody listens there yet.
-    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    // Nobody listens there yet, and nobody else can.
+    let place = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    rustix::net::bind(&place, &SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let address = SocketAddr::try_from(rustix::net::getsockname(&place)?)?;
     let file = dir.path().join("alerts.jsonl");
     let mut config = Config::new(&mint)?.ports(&[service.port()]);
     config.set("/state/dir", json!(dir.path().join("state")));
@@ -172,7 +175,8 @@ fn what_a_receiver_missed_comes_after_a_crash() -> Result<()> {
     let Alert(missed) = first.next_alert()?;
     wait_for("the file", || Ok((!lines(&file)?.is_empty()).then_some(())))?;
     first.kill();
-    let sent = receiver(TcpListener::bind(address)?);
+    rustix::net::listen(&place, 16)?;
+    let sent = receiver(TcpListener::from(place));
     let mut second = Sensor::start(&config)?;
     let came = sent.recv_timeout(PATIENCE).context("it never came")?;
     ensure!(came == missed, "{came} came, {missed} was missed");
