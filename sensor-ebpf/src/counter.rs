@@ -15,7 +15,7 @@ pub enum Counter {
     ResponseSegments,
     /// Their payload bytes.
     ResponseBytes,
-    /// Records taken from the ring. The agent counts these two: the kernel half would lock the bus twice a record to do so.
+    /// Records taken from the ring. The agent counts these two: in the kernel half they would be two locked additions a record.
     Records,
     /// Payload bytes taken from the ring.
     CapturedBytes,

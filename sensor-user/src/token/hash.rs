@@ -11,8 +11,9 @@
 //! 2. **Multilinear hashing** (Lemire and Kaser, "Strongly universal string hashing is fast", 2014) takes the sums and
 //!    the length to 64 bits, twice with independent secrets: 2^-128 again for whatever differs.
 //!
-//! So any two texts collide with probability 2^-127 at most, as long as no hash is ever shown, and none is. (Texts that are
-//! longer than any head may be are named by HMAC instead, for which one has to believe in SHA-256.) Against 200,000 cached tokens (2^18) a forger who tries a billion (2^30) succeeds with probability 2^-79.
+//! So any two texts collide with probability 2^-127 at most, as long as no hash is ever shown, and none is. Against
+//! 200,000 cached tokens (2^18) a forger who tries a billion (2^30) succeeds with probability 2^-79. Texts that are longer
+//! than any head may be are named by HMAC instead, for which one has to believe in SHA-256.
 //!
 //! It takes a third of the time of GMAC (decision 3 has the figures, and what else was looked at).
 
